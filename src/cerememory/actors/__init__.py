@@ -1,0 +1,1 @@
+"""The isolated actors, their supervisor, and the engine that asks them."""

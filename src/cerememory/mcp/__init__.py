@@ -1,0 +1,1 @@
+"""The Model Context Protocol: tools, and the stdio proxy."""

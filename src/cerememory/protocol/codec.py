@@ -1,0 +1,167 @@
+"""The one JSON codec of the project: bytes to typed requests, typed answers to bytes.
+
+`parse` turns whatever the parser dislikes (syntax, encoding, depth, types, ranges) into `ValidationFailed`
+with the field's path in front: `content.blocks[0].data: expected array of bytes, got string`.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from cerememory.errors import ValidationFailed
+from cerememory.protocol.values import (
+    ByteArray,
+    RecordId,
+    Timestamp,
+    format_id,
+    format_timestamp,
+    parse_id,
+    parse_timestamp,
+)
+
+T = TypeVar("T")
+
+_WHERE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
+_RANGE = re.compile(r"Expected `(\w+)` (.+)")
+_ENUM = re.compile(r"Invalid enum value (.+)")
+_JSON_NAMES = {"str": "string", "dict": "object", "list": "array", "bool": "boolean", "NoneType": "null"}
+
+
+def parse(body: bytes, kind: type[T], where: str = "") -> T:
+    """`body` as a `kind`, or `ValidationFailed` naming the field (below `where`, when given)."""
+    try:
+        return _decoder(kind).decode(body)  # type: ignore[arg-type, no-any-return]
+    except msgspec.ValidationError as error:
+        raise ValidationFailed(_explain(str(error), where)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise ValidationFailed(f"{where or 'body'}: not readable as JSON: {_syntax(error)}") from None
+
+
+def dump(value: object) -> bytes:
+    """Compact JSON; ids and times in their text form, bytes as arrays."""
+    return _ENCODER.encode(value)
+
+
+def dump_base64(value: object) -> bytes:
+    """As `dump`, but byte arrays as base64 strings (`Accept: application/vnd.cmp+json;bytes=base64`)."""
+    return _BASE64_ENCODER.encode(value)
+
+
+def compact(raw: bytes, where: str) -> msgspec.Raw:
+    """`raw` JSON without insignificant white space; refused when it isn't valid JSON with valid text."""
+    try:
+        msgspec.json.decode(raw)
+        return msgspec.Raw(msgspec.json.format(raw, indent=-1))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValidationFailed(f"{where}: not readable as JSON: {_syntax(error)}") from None
+
+
+@lru_cache(maxsize=128)
+def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, dec_hook=_read_value)
+
+
+def _read_value(kind: type[Any], value: Any) -> Any:
+    reader = _READERS.get(kind)
+    if reader is None:
+        raise TypeError(f"no reader for {kind}")  # pragma: no cover - a programming error
+    return reader(value)
+
+
+def _read_text(name: str, read: Callable[[str], Any]) -> Callable[[Any], Any]:
+    def reader(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError(f"expected {name}, got {json_type(value)}")
+        return read(value)
+
+    return reader
+
+
+def _read_bytes(value: Any) -> ByteArray:
+    if not isinstance(value, list):
+        raise ValueError(f"expected array of bytes, got {json_type(value)}")
+    try:
+        return ByteArray(value)
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError("expected array of bytes, got an item that is no integer from 0 to 255") from None
+
+
+_READERS: dict[type[Any], Callable[[Any], Any]] = {
+    RecordId: _read_text("UUID string", parse_id),
+    Timestamp: _read_text("RFC 3339 string", parse_timestamp),
+    ByteArray: _read_bytes,
+}
+
+
+def json_type(value: object) -> str:
+    """The JSON name of a decoded value's type."""
+    name = type(value).__name__
+    return {**_JSON_NAMES, "int": "integer", "float": "number"}.get(name, name)
+
+
+def _write_value(value: object) -> object:
+    if isinstance(value, ByteArray):
+        return msgspec.Raw(msgspec.json.encode(list(value)))
+    if isinstance(value, RecordId):
+        return format_id(value)
+    if isinstance(value, Timestamp):
+        return format_timestamp(value)
+    raise TypeError(f"no writer for {type(value)}")
+
+
+def _write_base64(value: object) -> object:
+    if isinstance(value, ByteArray):
+        return base64.b64encode(value).decode()
+    return _write_value(value)
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_write_value)
+_BASE64_ENCODER = msgspec.json.Encoder(enc_hook=_write_base64)
+
+
+def _syntax(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "invalid UTF-8"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error).removeprefix("JSON is malformed: ")
+
+
+def _explain(message: str, where: str) -> str:
+    """msgspec's `… - at `$.a[0].b`` as `a[0].b: …`, with JSON's type names."""
+    match = _WHERE.search(message)
+    path, reason = (match[1], message[: match.start()]) if match else ("", message)
+    if missing := _MISSING.fullmatch(reason):
+        return f"{_join(where, path, missing[1])}: missing field"
+    return f"{_join(where, path) or 'body'}: {_reason(reason)}"
+
+
+def _join(*parts: str) -> str:
+    joined = ""
+    for part in filter(None, parts):
+        joined += part if part.startswith("[") or not joined else f".{part}"
+    return joined
+
+
+def _reason(reason: str) -> str:
+    if match := _EXPECTED.fullmatch(reason):
+        return f"expected {_types(match[1])}, got {_types(match[2])}"
+    if match := _RANGE.fullmatch(reason):
+        return f"expected {_types(match[1])} {match[2]}"
+    if match := _ENUM.fullmatch(reason):
+        return f"unknown name {match[1]}"
+    return reason
+
+
+def _types(names: str) -> str:
+    """`str | null` as `string or null`; msgspec's names for numbers are `int` and `float`."""
+    words = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+    return " or ".join(words.get(name, name) for name in names.split(" | "))

@@ -1,0 +1,199 @@
+"""What a request must satisfy beyond its types, and the sizes at which content is refused.
+
+Every function returns nothing or raises `ValidationFailed`, `ContentTooLarge` or `ModalityUnsupported`, with
+the field's path first in the message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from cerememory.errors import ContentTooLarge, ModalityUnsupported, ValidationFailed
+from cerememory.protocol import codec
+from cerememory.protocol.records import (
+    ContentBlock,
+    MemoryContent,
+    MetaEdge,
+    MetaMemory,
+    Modality,
+)
+from cerememory.protocol.requests import BATCH_RECORDS_MAX, EncodeStore, EncodeStoreRaw, RecallCue
+from cerememory.protocol.values import NIL_ID, TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
+
+MIB = 1_048_576
+TEXT_BYTES_MAX = MIB
+IMAGE_BYTES_MAX = 10 * MIB
+MEDIA_BYTES_MAX = 50 * MIB
+BLOCK_BYTES_MAX: dict[Modality, int] = {
+    **dict.fromkeys(Modality, TEXT_BYTES_MAX),
+    Modality.IMAGE: IMAGE_BYTES_MAX,
+    Modality.AUDIO: MEDIA_BYTES_MAX,
+    Modality.VIDEO: MEDIA_BYTES_MAX,
+}
+BLOCKS_MAX = 1_024
+METADATA_BYTES_MAX = 1_000_000
+METADATA_DEPTH_MAX = 64
+CALLER_ID_BYTES_MAX = 1_024  # session_id, turn_id, topic_id
+
+
+def check_store(request: EncodeStore, content: MemoryContent, record_id: RecordId, where: str) -> None:
+    """Everything in an encode.store request but its content's types; `where` is "" or `records[i]`."""
+    check_content(content, f"{where}content")
+    if request.meta is not None:
+        check_meta(request.meta, f"{where}meta")
+    for i, association in enumerate(request.associations or ()):
+        if association.target_id == record_id:
+            raise ValidationFailed(f"{where}associations[{i}].target_id: is the record itself")
+    if request.context is not None and request.context.session_id is not None:
+        _check_caller_id(request.context.session_id, f"{where}context.session_id")
+
+
+def check_raw(request: EncodeStoreRaw, content: MemoryContent, where: str) -> None:
+    if not request.session_id.strip():
+        raise ValidationFailed(f"{where}session_id: must not be blank")
+    for name in ("session_id", "turn_id", "topic_id"):
+        _check_caller_id(getattr(request, name), f"{where}{name}")
+    check_content(content, f"{where}content")
+    if request.meta is not None:
+        check_meta(request.meta, f"{where}meta")
+
+
+def check_batch_size(records: tuple[Any, ...]) -> None:
+    if len(records) > BATCH_RECORDS_MAX:
+        raise ValidationFailed(f"records: at most {BATCH_RECORDS_MAX} in a batch, got {len(records)}")
+
+
+def check_content(content: MemoryContent, where: str) -> None:
+    if not content.blocks:
+        raise ValidationFailed(f"{where}.blocks: must have at least one content block")
+    if len(content.blocks) > BLOCKS_MAX:
+        raise ValidationFailed(f"{where}.blocks: at most {BLOCKS_MAX} blocks, got {len(content.blocks)}")
+    for i, block in enumerate(content.blocks):
+        _check_block(block, f"{where}.blocks[{i}]")
+
+
+def _check_block(block: ContentBlock, where: str) -> None:
+    _check_size(block.data, BLOCK_BYTES_MAX[block.modality], f"{where}.data", block.modality.value)
+    if block.modality is Modality.TEXT:
+        _check_utf8(block.data, f"{where}.data")
+    elif block.modality is Modality.STRUCTURED:
+        codec.compact(block.data, f"{where}.data")
+    if block.embedding is not None:
+        check_embedding(block.embedding, f"{where}.embedding")
+
+
+def _check_size(data: bytes, size_bytes_max: int, where: str, what: str) -> None:
+    if len(data) > size_bytes_max:
+        raise ContentTooLarge(f"{where}: {what} of {len(data)} bytes, at most {size_bytes_max} are allowed")
+
+
+def _check_utf8(data: bytes, where: str) -> None:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise ValidationFailed(f"{where}: text must be UTF-8, byte {error.start} is not") from None
+
+
+def check_embedding(embedding: Iterable[float], where: str) -> None:
+    values = tuple(embedding)
+    if not values:
+        raise ValidationFailed(f"{where}: must not be empty")
+    if not all(map(math.isfinite, values)):
+        raise ValidationFailed(f"{where}: must hold finite numbers")
+
+
+def check_meta(meta: MetaMemory, where: str) -> None:
+    for i, edge in enumerate(meta.context_edges):
+        _check_edge(edge, f"{where}.context_edges[{i}]")
+
+
+def _check_edge(edge: MetaEdge, where: str) -> None:
+    if edge.target_id == NIL_ID:
+        raise ValidationFailed(f"{where}.target_id: must not be the nil UUID")
+
+
+def check_metadata(metadata: msgspec.Raw, where: str) -> msgspec.Raw:
+    """`metadata` compacted; its size and depth are bounded, its JSON type is not checked."""
+    compacted = codec.compact(bytes(metadata), where)
+    size = len(bytes(compacted))
+    if size > METADATA_BYTES_MAX:
+        raise ValidationFailed(f"{where}: {size} bytes of JSON, at most {METADATA_BYTES_MAX} are allowed")
+    if depth_of(bytes(compacted)) > METADATA_DEPTH_MAX:
+        raise ValidationFailed(f"{where}: nested deeper than {METADATA_DEPTH_MAX} levels")
+    return compacted
+
+
+def depth_of(raw: bytes) -> int:
+    """How deep arrays and objects nest in valid JSON; counted without recursion."""
+    if raw.count(b"[") + raw.count(b"{") <= METADATA_DEPTH_MAX:
+        return 0  # cannot be deeper than the limit
+    depth, level = 0, [msgspec.json.decode(raw)]
+    while level := [item for item in level if isinstance(item, (list, dict))]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def check_cue(cue: RecallCue) -> None:
+    """Images and audio are checked for size and format; without a provider neither can be recalled by."""
+    if cue.image is not None:
+        _check_size(cue.image, IMAGE_BYTES_MAX, "cue.image", "image")
+        if cue.embedding is None:
+            _check_format(cue.image, image_format(cue.image), "cue.image")
+            raise ModalityUnsupported("cue.image: needs an LLM provider with image embedding")
+    if cue.audio is not None:
+        _check_size(cue.audio, MEDIA_BYTES_MAX, "cue.audio", "audio")
+        _check_format(cue.audio, audio_format(cue.audio), "cue.audio")
+        raise ModalityUnsupported("cue.audio: needs an LLM provider with audio transcription")
+    if cue.embedding is not None:
+        check_embedding(cue.embedding, "cue.embedding")
+    if cue.temporal is not None and cue.temporal.start > cue.temporal.end:
+        raise ValidationFailed("cue.temporal.start: must not be after cue.temporal.end")
+
+
+def _check_format(data: bytes, found: str | None, where: str) -> None:
+    if not data:
+        raise ValidationFailed(f"{where}: must not be empty")
+    if found is None:
+        raise ValidationFailed(f"{where}: the format is not recognised")
+
+
+def image_format(data: bytes) -> str | None:
+    """The format by its first bytes: png, jpeg, gif, webp."""
+    for magic, name in ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif")):
+        if data.startswith(magic):
+            return name
+    return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def audio_format(data: bytes) -> str | None:
+    """The format by its first bytes: wav, mp3, flac, ogg, mp4, webm."""
+    signatures = (
+        (b"ID3", "mp3"),
+        (b"\xff\xfb", "mp3"),
+        (b"\xff\xf3", "mp3"),
+        (b"\xff\xf2", "mp3"),
+        (b"fLaC", "flac"),
+        (b"OggS", "ogg"),
+        (b"\x1aE\xdf\xa3", "webm"),
+    )
+    for magic, name in signatures:
+        if data.startswith(magic):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        return "wav"
+    return "mp4" if data[4:8] == b"ftyp" else None
+
+
+def _check_caller_id(value: str | None, where: str) -> None:
+    if value is not None and (size := len(value.encode())) > CALLER_ID_BYTES_MAX:
+        raise ValidationFailed(f"{where}: {size} bytes, at most {CALLER_ID_BYTES_MAX} are allowed")
+
+
+def clamp_timestamp(at: int) -> int:
+    """`at` within what a storage key can hold."""
+    return max(TIMESTAMP_MIN, min(TIMESTAMP_MAX, at))

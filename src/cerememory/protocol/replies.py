@@ -1,0 +1,207 @@
+"""The answer of every CMP operation, as it is written to JSON.
+
+Records inside answers are `msgspec.Raw`: the JSON that the storage rows already hold, joined, not re-encoded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cerememory.protocol.records import MemoryContent, MetaEdge, SecrecyLevel, Store, Visibility, Wire
+from cerememory.protocol.values import ByteArray, RecordId, Timestamp
+
+
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`request_id` is left out when there is none; the other keys are always there."""
+
+    code: str
+    message: str
+    details: dict[str, Any] | None
+    retry_after: int | None
+    request_id: str | None = None
+
+
+class Encoded(Wire, frozen=True, kw_only=True):
+    record_id: RecordId
+    store: Store
+    initial_fidelity: float
+    associations_created: int
+
+
+class BatchEncoded(Wire, frozen=True, kw_only=True):
+    results: tuple[Encoded, ...]
+    associations_inferred: int
+
+
+class RawEncoded(Wire, frozen=True, kw_only=True):
+    record_id: RecordId
+    session_id: str
+    visibility: Visibility
+    secrecy_level: SecrecyLevel
+
+
+class BatchRawEncoded(Wire, frozen=True, kw_only=True):
+    results: tuple[RawEncoded, ...]
+
+
+class RecalledMemory(Wire, frozen=True, kw_only=True):
+    record: msgspec.Raw
+    relevance_score: float
+    activation_path: tuple[RecordId, ...] | None
+    rendered_content: msgspec.Raw | MemoryContent
+
+
+class QueryMetadata(Wire, frozen=True, kw_only=True):
+    """`index_complete` is false while the search index is still catching up or being rebuilt."""
+
+    total_records_scanned: int
+    stores_searched: tuple[Store, ...]
+    fidelity_filtered: int
+    index_complete: bool = True
+
+
+class Activation(Wire, frozen=True, kw_only=True):
+    record_id: RecordId
+    activation_level: float
+    hop: int
+    edge_type: str
+
+
+class ActivationTrace(Wire, frozen=True, kw_only=True):
+    source_id: RecordId
+    activations: tuple[Activation, ...]
+
+
+class Recalled(Wire, frozen=True, kw_only=True):
+    memories: tuple[RecalledMemory, ...]
+    activation_trace: ActivationTrace | None
+    total_candidates: int
+    query_metadata: QueryMetadata
+
+
+class Associated(Wire, frozen=True, kw_only=True):
+    memories: tuple[RecalledMemory, ...]
+    total_candidates: int
+
+
+class Bucket(Wire, frozen=True, kw_only=True):
+    start: Timestamp
+    end: Timestamp
+    memories: tuple[RecalledMemory, ...]
+    count: int
+
+
+class Timeline(Wire, frozen=True, kw_only=True):
+    buckets: tuple[Bucket, ...]
+
+
+class GraphNode(Wire, frozen=True, kw_only=True):
+    id: RecordId
+    store: Store
+    summary: str
+    fidelity: float
+    meta: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class GraphEdge(Wire, frozen=True, kw_only=True):
+    source: RecordId
+    target: RecordId
+    edge_type: str
+    weight: float
+
+
+class Graph(Wire, frozen=True, kw_only=True):
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[GraphEdge, ...]
+    total_nodes: int
+    meta_edges: tuple[MetaEdge, ...]
+
+
+class RawRecalled(Wire, frozen=True, kw_only=True):
+    records: tuple[msgspec.Raw, ...]
+    total_candidates: int
+
+
+class Consolidated(Wire, frozen=True, kw_only=True):
+    records_processed: int
+    records_migrated: int
+    records_compressed: int
+    records_pruned: int
+    semantic_nodes_created: int
+
+
+class Dreamt(Wire, frozen=True, kw_only=True):
+    groups_processed: int
+    raw_records_processed: int
+    episodic_summaries_created: int
+    semantic_nodes_created: int
+
+
+class Decayed(Wire, frozen=True, kw_only=True):
+    records_updated: int
+    records_below_threshold: int
+    records_pruned: int
+
+
+class Forgotten(Wire, frozen=True, kw_only=True):
+    records_deleted: int
+
+
+class Exported(Wire, frozen=True, kw_only=True):
+    archive_id: str
+    size_bytes: int
+    record_count: int
+    checksum: str
+    archive_data: ByteArray
+
+
+class Imported(Wire, frozen=True, kw_only=True):
+    records_imported: int
+
+
+class ParameterAdjustment(Wire, frozen=True, kw_only=True):
+    store: Store
+    parameter: str
+    original_value: float
+    current_value: float
+    reason: str
+
+
+class EvolutionMetrics(Wire, frozen=True, kw_only=True):
+    parameter_adjustments: tuple[ParameterAdjustment, ...] = ()
+    detected_patterns: tuple[str, ...] = ()
+    schema_adaptations: tuple[str, ...] = ()
+
+
+class Stats(Wire, frozen=True, kw_only=True):
+    total_records: int
+    records_by_store: dict[Store, int]
+    total_associations: int
+    avg_fidelity: float
+    avg_fidelity_by_store: dict[Store, float]
+    oldest_record: Timestamp | None
+    newest_record: Timestamp | None
+    total_recall_count: int
+    raw_journal_records: int
+    raw_journal_pending_dream: int
+    vector_index_records: int
+    vector_search_backend: str
+    dream_episodic_summaries: int
+    dream_semantic_nodes: int
+    last_dream_tick_at: Timestamp | None
+    evolution_metrics: EvolutionMetrics
+    background_decay_enabled: bool
+    background_dream_enabled: bool
+
+
+class Forecast(Wire, frozen=True, kw_only=True):
+    record_id: RecordId
+    current_fidelity: float
+    forecasted_fidelity: float
+    estimated_threshold_date: Timestamp | None
+
+
+class Forecasts(Wire, frozen=True, kw_only=True):
+    forecasts: tuple[Forecast, ...]

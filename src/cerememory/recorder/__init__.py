@@ -1,0 +1,1 @@
+"""The companion that records what clients see."""

@@ -1,0 +1,1 @@
+"""How memories lie on disk: rows, keys, transactions, indexes, the audit file, the data dir."""

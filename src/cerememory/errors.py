@@ -182,7 +182,7 @@ class NotCaughtUp(Busy):
 
 
 class StorageUnavailable(Busy):
-    pass
+    """The message is for the log; the caller is told only that storage is unavailable."""
 
 
 class Failed(CerememoryError):
@@ -274,6 +274,18 @@ def public_message(error: CerememoryError) -> str:
     """What the caller may read: the error's own words, unless the failure is ours."""
     if isinstance(error, ExportFailed):
         return "The export failed; the log has the reason under this request id"
-    if isinstance(error, (Failed, StartRefused)):
+    if isinstance(error, StorageUnavailable):
+        return "Storage is unavailable, try again; the log has the reason under this request id"
+    if is_ours(error):
         return "An internal error occurred; the log has the reason under this request id"
     return str(error)
+
+
+def public_details(error: CerememoryError) -> dict[str, Any] | None:
+    """The error's details, unless the failure is ours."""
+    return None if is_ours(error) else error.details
+
+
+def is_ours(error: CerememoryError) -> bool:
+    """Whether the daemon failed, rather than the caller: then its words are for the log alone."""
+    return isinstance(error, (Failed, StartRefused, StorageUnavailable))

@@ -37,8 +37,12 @@ _JSON_NAMES = {"str": "string", "dict": "object", "list": "array", "bool": "bool
 
 def parse(body: bytes, kind: type[T], where: str = "") -> T:
     """`body` as a `kind`, or `ValidationFailed` naming the field (below `where`, when given)."""
+    return _decode(_decoder(kind), body, where)  # type: ignore[arg-type, no-any-return]
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes, where: str) -> T:
     try:
-        return _decoder(kind).decode(body)  # type: ignore[arg-type, no-any-return]
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise ValidationFailed(_explain(str(error), where)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
@@ -57,11 +61,8 @@ def dump_base64(value: object) -> bytes:
 
 def compact(raw: bytes, where: str) -> msgspec.Raw:
     """`raw` JSON without insignificant white space; refused when it isn't valid JSON with valid text."""
-    try:
-        msgspec.json.decode(raw)
-        return msgspec.Raw(msgspec.json.format(raw, indent=-1))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValidationFailed(f"{where}: not readable as JSON: {_syntax(error)}") from None
+    _decode(_UNTYPED, raw, where)  # nothing has looked into a raw value yet, nor does `format` into strings
+    return msgspec.Raw(msgspec.json.format(raw, indent=-1))
 
 
 @lru_cache(maxsize=128)
@@ -70,10 +71,7 @@ def _decoder(kind: type[Any]) -> msgspec.json.Decoder[Any]:
 
 
 def _read_value(kind: type[Any], value: Any) -> Any:
-    reader = _READERS.get(kind)
-    if reader is None:
-        raise TypeError(f"no reader for {kind}")  # pragma: no cover - a programming error
-    return reader(value)
+    return _READERS[kind](value)
 
 
 def _read_text(name: str, read: Callable[[str], Any]) -> Callable[[Any], Any]:
@@ -89,8 +87,8 @@ def _read_bytes(value: Any) -> ByteArray:
     if not isinstance(value, list):
         raise ValueError(f"expected array of bytes, got {json_type(value)}")
     try:
-        return ByteArray(value)
-    except (ValueError, TypeError, OverflowError):
+        return ByteArray(msgspec.convert(value, list[int]))  # `bytes` alone takes true for 1
+    except (msgspec.ValidationError, ValueError):
         raise ValueError("expected array of bytes, got an item that is no integer from 0 to 255") from None
 
 
@@ -123,6 +121,7 @@ def _write_base64(value: object) -> object:
     return _write_value(value)
 
 
+_UNTYPED = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder(enc_hook=_write_value)
 _BASE64_ENCODER = msgspec.json.Encoder(enc_hook=_write_base64)
 
@@ -132,7 +131,7 @@ def _syntax(error: Exception) -> str:
         return "invalid UTF-8"
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return str(error).removeprefix("JSON is malformed: ")
+    return _lower(str(error).removeprefix("JSON is malformed: "))
 
 
 def _explain(message: str, where: str) -> str:
@@ -158,7 +157,11 @@ def _reason(reason: str) -> str:
         return f"expected {_types(match[1])} {match[2]}"
     if match := _ENUM.fullmatch(reason):
         return f"unknown name {match[1]}"
-    return reason
+    return _lower(reason)
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _types(names: str) -> str:

@@ -1,18 +1,20 @@
 """What a request must satisfy beyond its types, and the sizes at which content is refused.
 
-Every function returns nothing or raises `ValidationFailed`, `ContentTooLarge` or `ModalityUnsupported`, with
-the field's path first in the message.
+A `check_*` returns nothing or raises an `Invalid` or `Refused` error with the field's path first in its
+message; `check_metadata` also returns what is to be stored. Whoever performs the operation calls them, before
+anything is changed.
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 
-from cerememory.errors import ContentTooLarge, ModalityUnsupported, ValidationFailed
+from cerememory.errors import ContentTooLarge, ForgetUnconfirmed, ModalityUnsupported, ValidationFailed
 from cerememory.protocol import codec
 from cerememory.protocol.records import (
     ContentBlock,
@@ -21,7 +23,19 @@ from cerememory.protocol.records import (
     MetaMemory,
     Modality,
 )
-from cerememory.protocol.requests import BATCH_RECORDS_MAX, EncodeStore, EncodeStoreRaw, RecallCue
+from cerememory.protocol.requests import (
+    ASSOCIATE_DEPTH_MAX,
+    ASSOCIATE_LIMIT_MAX,
+    BATCH_RECORDS_MAX,
+    EXPORT_FORMATS,
+    EncodeContext,
+    EncodeStore,
+    EncodeStoreRaw,
+    Export,
+    Forget,
+    RecallAssociate,
+    RecallCue,
+)
 from cerememory.protocol.values import NIL_ID, TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
 
 MIB = 1_048_576
@@ -38,21 +52,35 @@ BLOCKS_MAX = 1_024
 METADATA_BYTES_MAX = 1_000_000
 METADATA_DEPTH_MAX = 64
 CALLER_ID_BYTES_MAX = 1_024  # session_id, turn_id, topic_id
+FLOAT32_MAX = 3.4028234663852886e38  # beyond it a number is infinite as float32
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
 
 
 def check_store(request: EncodeStore, content: MemoryContent, record_id: RecordId, where: str) -> None:
-    """Everything in an encode.store request but its content's types; `where` is "" or `records[i]`."""
+    """An encode.store request but for its metadata; `where` is "" or, in a batch, `records[i].`."""
     check_content(content, f"{where}content")
     if request.meta is not None:
         check_meta(request.meta, f"{where}meta")
     for i, association in enumerate(request.associations or ()):
         if association.target_id == record_id:
             raise ValidationFailed(f"{where}associations[{i}].target_id: is the record itself")
-    if request.context is not None and request.context.session_id is not None:
-        _check_caller_id(request.context.session_id, f"{where}context.session_id")
+    if request.context is not None:
+        _check_context(request.context, f"{where}context")
+
+
+def _check_context(context: EncodeContext, where: str) -> None:
+    """Its open parts are stored inside the metadata, so what holds for that holds for them."""
+    _check_caller_id(context.session_id, f"{where}.session_id")
+    for name in ("spatial", "temporal"):
+        if (part := getattr(context, name)) is not None:
+            check_metadata(part, f"{where}.{name}")
 
 
 def check_raw(request: EncodeStoreRaw, content: MemoryContent, where: str) -> None:
+    """An encode.store_raw request but for its metadata; `where` is "" or, in a batch, `records[i].`."""
     if not request.session_id.strip():
         raise ValidationFailed(f"{where}session_id: must not be blank")
     for name in ("session_id", "turn_id", "topic_id"):
@@ -99,11 +127,12 @@ def _check_utf8(data: bytes, where: str) -> None:
 
 
 def check_embedding(embedding: Iterable[float], where: str) -> None:
+    """`embedding`: float32[n], n > 0, none of them NaN or infinite."""
     values = tuple(embedding)
     if not values:
         raise ValidationFailed(f"{where}: must not be empty")
-    if not all(map(math.isfinite, values)):
-        raise ValidationFailed(f"{where}: must hold finite numbers")
+    if not all(-FLOAT32_MAX <= value <= FLOAT32_MAX for value in values):
+        raise ValidationFailed(f"{where}: must hold finite float32 numbers")
 
 
 def check_meta(meta: MetaMemory, where: str) -> None:
@@ -128,14 +157,12 @@ def check_metadata(metadata: msgspec.Raw, where: str) -> msgspec.Raw:
 
 
 def depth_of(raw: bytes) -> int:
-    """How deep arrays and objects nest in valid JSON; counted without recursion."""
-    if raw.count(b"[") + raw.count(b"{") <= METADATA_DEPTH_MAX:
-        return 0  # cannot be deeper than the limit
-    depth, level = 0, [msgspec.json.decode(raw)]
-    while level := [item for item in level if isinstance(item, (list, dict))]:
-        depth += 1
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-    return depth
+    """How deep arrays and objects nest in valid JSON, 0 for a scalar.
+
+    Counted in the text, since a decoder keeps only the last of two values under one key.
+    """
+    brackets = _STRING.sub(b"", raw).translate(None, delete=_NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
 def check_cue(cue: RecallCue) -> None:
@@ -151,8 +178,6 @@ def check_cue(cue: RecallCue) -> None:
         raise ModalityUnsupported("cue.audio: needs an LLM provider with audio transcription")
     if cue.embedding is not None:
         check_embedding(cue.embedding, "cue.embedding")
-    if cue.temporal is not None and cue.temporal.start > cue.temporal.end:
-        raise ValidationFailed("cue.temporal.start: must not be after cue.temporal.end")
 
 
 def _check_format(data: bytes, found: str | None, where: str) -> None:
@@ -192,6 +217,30 @@ def audio_format(data: bytes) -> str | None:
 def _check_caller_id(value: str | None, where: str) -> None:
     if value is not None and (size := len(value.encode())) > CALLER_ID_BYTES_MAX:
         raise ValidationFailed(f"{where}: {size} bytes, at most {CALLER_ID_BYTES_MAX} are allowed")
+
+
+def check_associate(request: RecallAssociate) -> None:
+    for name, value, most in (
+        ("depth", request.depth, ASSOCIATE_DEPTH_MAX),
+        ("limit", request.limit, ASSOCIATE_LIMIT_MAX),
+    ):
+        if value > most:
+            raise ValidationFailed(f"{name}: at most {most}, got {value}")
+
+
+def check_forget(request: Forget) -> None:
+    """Only a dry run, which removes nothing, goes unconfirmed."""
+    if not (request.confirm or request.dry_run):
+        raise ForgetUnconfirmed("confirm: must be true, what is forgotten can't be brought back")
+    if not request.record_ids and request.store is None and request.temporal_range is None:
+        raise ValidationFailed("record_ids: nothing is selected, give record_ids, store or temporal_range")
+
+
+def check_export(request: Export) -> None:
+    if request.format not in EXPORT_FORMATS:
+        raise ValidationFailed(f"format: expected {' or '.join(EXPORT_FORMATS)}, got {request.format[:32]!r}")
+    if request.encrypt and not request.encryption_key:
+        raise ValidationFailed("encryption_key: missing, encrypt is true")
 
 
 def clamp_timestamp(at: int) -> int:

@@ -13,7 +13,10 @@ from cerememory.protocol import replies, requests
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`reply` is None where the answer is 204 without a body. `mutates` says that it writes memories."""
+    """One row. `request` of a GET is what its path and query hold, None where they hold nothing.
+
+    `reply` is None where the answer is 204 without a body. `mutates` says that it writes memories.
+    """
 
     name: str
     method: str
@@ -68,7 +71,13 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("lifecycle.export", "POST", "/v1/lifecycle/export", requests.Export, replies.Exported),
     Operation("lifecycle.import", "POST", "/v1/lifecycle/import", requests.Import, replies.Imported, True),
     Operation("introspect.stats", "GET", "/v1/introspect/stats", None, replies.Stats),
-    Operation("introspect.record", "GET", "/v1/introspect/record/{record_id}", None, None),
+    Operation(
+        "introspect.record",
+        "GET",
+        "/v1/introspect/record/{record_id}",
+        requests.IntrospectRecord,
+        replies.IntrospectedRecord,
+    ),
     Operation(
         "introspect.decay_forecast",
         "POST",

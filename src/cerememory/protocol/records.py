@@ -7,7 +7,7 @@ context) stays as the bytes that came in, compacted (`msgspec.Raw`), so nothing 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,11 @@ from cerememory.protocol.values import ByteArray, RecordId, Timestamp
 Unit = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 EMPTY_OBJECT = msgspec.Raw(b"{}")
+
+if TYPE_CHECKING:
+    OptionalRaw: TypeAlias = msgspec.Raw | None
+else:
+    OptionalRaw = msgspec.Raw  # msgspec reads `Raw | None` as "null only"
 
 
 class Store(StrEnum):
@@ -198,7 +203,7 @@ class MetaEdge(Wire, frozen=True, kw_only=True):
 
 
 class MetaMemory(Wire, frozen=True, kw_only=True):
-    """Why a memory was made."""
+    """Why a memory was made. A `schema_version` of 0 is read as 1."""
 
     schema_version: UInt32 = 1
     capture_status: CaptureStatus | None = None
@@ -216,6 +221,10 @@ class MetaMemory(Wire, frozen=True, kw_only=True):
     context_edges: tuple[MetaEdge, ...] = ()
     tags: tuple[str, ...] = ()
     captured_at: Timestamp | None = None
+
+    def __post_init__(self) -> None:
+        if self.schema_version == 0:
+            msgspec.structs.force_setattr(self, "schema_version", 1)
 
 
 class MemoryRecord(Wire, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """The answer of every CMP operation, as it is written to JSON.
 
 Records inside answers are `msgspec.Raw`: the JSON that the storage rows already hold, joined, not re-encoded.
+Keys that only some answers have are `UNSET` where they are left out.
 """
 
 from __future__ import annotations
@@ -9,8 +10,21 @@ from typing import Any
 
 import msgspec
 
-from cerememory.protocol.records import MemoryContent, MetaEdge, SecrecyLevel, Store, Visibility, Wire
+from cerememory.errors import CerememoryError, answer_of, public_details, public_message
+from cerememory.protocol.records import (
+    EmotionVector,
+    MemoryContent,
+    MemoryRecord,
+    MetaEdge,
+    MetaMemory,
+    SecrecyLevel,
+    Store,
+    Visibility,
+    Wire,
+)
 from cerememory.protocol.values import ByteArray, RecordId, Timestamp
+
+TIMELINE_MEMORIES_MAX = 5_000
 
 
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -21,6 +35,17 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     details: dict[str, Any] | None
     retry_after: int | None
     request_id: str | None = None
+
+
+def error_body(error: CerememoryError, request_id: str | None) -> ErrorBody:
+    """The body for `error`; of our own failures it says only that they happened."""
+    return ErrorBody(
+        code=answer_of(error).code,
+        message=public_message(error),
+        details=public_details(error),
+        retry_after=error.retry_after_s,
+        request_id=request_id,
+    )
 
 
 class Encoded(Wire, frozen=True, kw_only=True):
@@ -94,7 +119,10 @@ class Bucket(Wire, frozen=True, kw_only=True):
 
 
 class Timeline(Wire, frozen=True, kw_only=True):
+    """`truncated` is there, and true, when the memories were cut at `TIMELINE_MEMORIES_MAX`."""
+
     buckets: tuple[Bucket, ...]
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class GraphNode(Wire, frozen=True, kw_only=True):
@@ -149,6 +177,10 @@ class Forgotten(Wire, frozen=True, kw_only=True):
     records_deleted: int
 
 
+class Restored(Wire, frozen=True, kw_only=True):
+    records_restored: int
+
+
 class Exported(Wire, frozen=True, kw_only=True):
     archive_id: str
     size_bytes: int
@@ -194,6 +226,32 @@ class Stats(Wire, frozen=True, kw_only=True):
     evolution_metrics: EvolutionMetrics
     background_decay_enabled: bool
     background_dream_enabled: bool
+
+
+class RecordVersion(Wire, frozen=True, kw_only=True):
+    """A record as it was before a later update."""
+
+    version: int
+    updated_at: Timestamp
+    content: MemoryContent
+    emotion: EmotionVector
+    metadata: msgspec.Raw
+    meta: MetaMemory | None
+
+
+class HistoryEntry(Wire, frozen=True, kw_only=True):
+    """An audit line that names the record."""
+
+    sequence: int
+    timestamp: Timestamp
+    operation: str
+
+
+class IntrospectedRecord(MemoryRecord, frozen=True, kw_only=True):
+    """A record, with its prior versions and its history when they were asked for."""
+
+    versions: tuple[RecordVersion, ...] | msgspec.UnsetType = msgspec.UNSET
+    history: tuple[HistoryEntry, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Forecast(Wire, frozen=True, kw_only=True):

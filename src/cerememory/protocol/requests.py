@@ -22,6 +22,7 @@ from cerememory.protocol.records import (
     MemoryContent,
     MetaMemory,
     Modality,
+    OptionalRaw,
     RawSource,
     SecrecyLevel,
     Speaker,
@@ -38,6 +39,8 @@ BATCH_RECORDS_MAX = 1_000
 LIMIT_MAX = 1_000
 ASSOCIATE_DEPTH_MAX = 8
 ASSOCIATE_LIMIT_MAX = 256
+EXPORT_FORMATS = ("cma", "jsonl")
+_NULL = msgspec.Raw(b"null")
 
 
 class RecallMode(StrEnum):
@@ -134,12 +137,21 @@ class ContentInput(Wire, frozen=True, kw_only=True):
 
 
 class EncodeContext(Wire, frozen=True, kw_only=True):
-    """Where and when a memory comes from. The open parts are any JSON."""
+    """Where and when a memory comes from. The open parts are any JSON; null is as if they were missing."""
 
     source: str | None = None
     session_id: str | None = None
-    spatial: msgspec.Raw | None = None
-    temporal: msgspec.Raw | None = None
+    spatial: OptionalRaw = None
+    temporal: OptionalRaw = None
+
+    def __post_init__(self) -> None:
+        _drop_null(self, "spatial")
+        _drop_null(self, "temporal")
+
+
+def _drop_null(struct: msgspec.Struct, name: str) -> None:
+    if getattr(struct, name) == _NULL:
+        msgspec.structs.force_setattr(struct, name, None)
 
 
 class AssociationInput(Wire, frozen=True, kw_only=True):
@@ -170,11 +182,16 @@ class EncodeBatch(Request, frozen=True, kw_only=True):
 
 
 class EncodeUpdate(Request, frozen=True, kw_only=True):
+    """What is None stays as it is."""
+
     record_id: RecordId | None = None
     content: ContentInput | None = None
     emotion: EmotionVector | None = None
-    metadata: msgspec.Raw | None = None
+    metadata: OptionalRaw = None
     meta: MetaMemory | None = None
+
+    def __post_init__(self) -> None:
+        _drop_null(self, "metadata")
 
 
 class EncodeStoreRaw(Request, frozen=True, kw_only=True):
@@ -202,8 +219,8 @@ class RecallCue(Wire, frozen=True, kw_only=True):
     audio: ByteArray | None = None
     emotion: EmotionVector | None = None
     temporal: TemporalRange | None = None
-    spatial: msgspec.Raw | None = None
-    semantic: msgspec.Raw | None = None
+    spatial: OptionalRaw = None
+    semantic: OptionalRaw = None
     embedding: tuple[float, ...] | None = None
 
 
@@ -290,7 +307,15 @@ class Forget(Request, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
+class Restore(Request, frozen=True, kw_only=True):
+    """Bring back what decay archived."""
+
+    record_ids: tuple[RecordId, ...]
+
+
 class Export(Request, frozen=True, kw_only=True):
+    """`format` is one of `EXPORT_FORMATS`."""
+
     format: str = "cma"
     stores: tuple[Store, ...] | None = None
     include_raw_journal: bool = False

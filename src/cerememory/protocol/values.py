@@ -65,7 +65,10 @@ def format_id(record_id: bytes) -> str:
 
 
 def parse_timestamp(text: str) -> Timestamp:
-    """RFC 3339 with any offset; fractions are kept to the nanosecond, further digits are cut."""
+    """RFC 3339 with any offset; fractions are kept to the nanosecond, further digits are cut.
+
+    A leap second (`:60`) is the second after it, as POSIX time has it. Years 1 to 9999 in UTC.
+    """
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise ValueError(f"expected an RFC 3339 timestamp, got {text[:64]!r}")
@@ -73,11 +76,11 @@ def parse_timestamp(text: str) -> Timestamp:
     leap = clock.endswith(":60")
     clock = clock[:-2] + "59" if leap else clock
     try:
-        moment = datetime.fromisoformat(f"{day}T{clock}+00:00") - _offset(offset)
+        moment = datetime.fromisoformat(f"{day}T{clock}+00:00") - _offset(offset) + timedelta(seconds=leap)
     except (ValueError, OverflowError):
         raise ValueError(f"expected an RFC 3339 timestamp, got {text[:64]!r}") from None
     elapsed = moment - _EPOCH
-    seconds = elapsed.days * 86_400 + elapsed.seconds + leap
+    seconds = elapsed.days * 86_400 + elapsed.seconds
     return Timestamp(seconds * NANOS + int((fraction or "0").ljust(9, "0")))
 
 
@@ -91,7 +94,10 @@ def _offset(text: str) -> timedelta:
 
 
 def format_timestamp(at: int, suffix: str = "Z") -> str:
-    """RFC 3339 in UTC with 0, 3, 6 or 9 fraction digits, the fewest that lose nothing."""
+    """RFC 3339 in UTC with 0, 3, 6 or 9 fraction digits, the fewest that lose nothing.
+
+    `at`: nanoseconds since the epoch, within the years 1 to 9999; beyond them `OverflowError`.
+    """
     seconds, nanos = divmod(at, NANOS)
     return _format_second(seconds) + format_fraction(nanos) + suffix
 

@@ -1,0 +1,176 @@
+"""What an actor is: one owner of one state, reached through one bounded mailbox.
+
+`ask` sends a frozen request and waits for its answer; `post_nowait` and `post` send an event that has none.
+`run` takes messages one after the other and hands them to `handle`, whose result is the answer. A handler
+that wants to answer later, or to have another actor answer, keeps the `Reply` and returns `LATER`.
+
+A known error is an answer. Anything else ends `run`: the asker is woken with `InternalError`, the supervisor
+reloads the actor, and the messages that wait in the mailbox are handled then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from cerememory.errors import ActorBusy, ActorStopped, CerememoryError, InternalError
+from cerememory.failpoints import failpoint
+
+R = TypeVar("R")
+
+
+class Request(Generic[R]):
+    """A frozen message; R is the type of its answer."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ping(Request[None]):
+    """Answered by every actor when its turn comes; an actor that can't do its work fails it."""
+
+
+class Later:
+    """The type of `LATER`: the reply was kept, the answer comes from elsewhere."""
+
+
+LATER = Later()
+
+
+class Reply(Generic[R]):
+    """Where one answer goes. Closing it unanswered tells the asker that its handler crashed."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: trio.MemorySendChannel[R | CerememoryError]) -> None:
+        self._channel = channel
+
+    def resolve(self, value: R) -> None:
+        self._send(value)
+
+    def fail(self, error: CerememoryError) -> None:
+        self._send(error)
+
+    def _send(self, outcome: R | CerememoryError) -> None:
+        try:
+            self._channel.send_nowait(outcome)
+        except trio.BrokenResourceError:
+            return  # the asker gave up
+        finally:
+            self._channel.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class Actor:
+    """Subclasses give `handle`, and `load` when they keep something that storage has."""
+
+    def __init__(self, name: str, mailbox_size: int = 256) -> None:
+        self.name = name
+        self._outside, self._mailbox = trio.open_memory_channel[tuple[Any, Reply[Any] | None]](mailbox_size)
+
+    async def ask(self, request: Request[R]) -> R:
+        """The answer, under the caller's deadline. A full mailbox is `ActorBusy` at once."""
+        channel, answer = trio.open_memory_channel[R | CerememoryError](1)
+        self._send_nowait(request, Reply(channel))
+        try:
+            outcome = await answer.receive()
+        except trio.EndOfChannel:
+            raise InternalError(f"{self.name} crashed while it handled {type(request).__name__}") from None
+        finally:
+            answer.close()
+        if isinstance(outcome, CerememoryError):
+            raise outcome
+        return outcome
+
+    def forward_nowait(self, request: Request[R], reply: Reply[R]) -> None:
+        """Let this actor answer in the place of the one that holds `reply`."""
+        self._send_nowait(request, reply)
+
+    def post_nowait(self, event: object) -> None:
+        """Send an event that may be refused: `ActorBusy` when the mailbox is full."""
+        self._send_nowait(event, None)
+
+    async def post(self, event: object) -> None:
+        """Send an event and wait for room: back-pressure on whoever produces faster than this consumes."""
+        try:
+            await self._outside.send((event, None))
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise ActorStopped(self.name) from None
+
+    def _send_nowait(self, message: object, reply: Reply[Any] | None) -> None:
+        try:
+            self._outside.send_nowait((message, reply))
+        except trio.WouldBlock:
+            raise ActorBusy(self.name) from None
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise ActorStopped(self.name) from None
+
+    @property
+    def mailbox_depth(self) -> int:
+        return self._mailbox.statistics().current_buffer_used
+
+    async def load(self) -> None:
+        """Read the state anew from storage; called before each `run`."""
+
+    async def run(self) -> None:
+        """Handle messages until the mailbox is closed and empty."""
+        async for message, reply in self._mailbox:
+            await self._handle_one(message, reply)
+
+    async def _handle_one(self, message: Any, reply: Reply[Any] | None) -> None:
+        with _Answered(reply):
+            failpoint(f"actor.{self.name}.received")
+            try:
+                outcome = await self.handle(message, reply)
+            except CerememoryError as error:
+                if reply is None:
+                    raise
+                reply.fail(error)
+                return
+            failpoint(f"actor.{self.name}.handled")
+            if reply is not None and outcome is not LATER:
+                reply.resolve(outcome)
+
+    async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
+        """The answer to `message`, or `LATER`."""
+        if isinstance(message, Ping):
+            return None
+        raise TypeError(f"{self.name} doesn't know {type(message).__name__}")
+
+    def close_mailbox(self) -> None:
+        """Let nothing more in; `run` ends when what is inside has been handled."""
+        self._outside.close()
+
+    def give_up(self) -> None:
+        """Close the mailbox and answer `ActorStopped` to everybody who waits in it."""
+        self._outside.close()
+        while True:
+            try:
+                _message, reply = self._mailbox.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+                return
+            if reply is not None:
+                reply.fail(ActorStopped(self.name))
+
+
+class _Answered:
+    """Closes a reply when its handler crashes, so that the asker wakes."""
+
+    __slots__ = ("_reply",)
+
+    def __init__(self, reply: Reply[Any] | None) -> None:
+        self._reply = reply
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._reply is not None:
+            self._reply.close()

@@ -1,0 +1,108 @@
+"""The raw journal: verbatim entries, oldest first, within what the asker may see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+
+from cerememory.actors.actor import Actor, Reply, Request
+from cerememory.actors.seams import World
+from cerememory.protocol.limits import clamp_timestamp
+from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
+from cerememory.storage.contract import Reader, Storage
+from cerememory.storage.keys import Table, key, pack_time, trailing_id
+from cerememory.storage.rows import RawRow, parse_raw_row, raw_json
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A raw entry as read."""
+
+    record_id: RecordId
+    row: RawRow
+
+    def json(self) -> bytes:
+        return raw_json(self.record_id, self.row)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRaw(Request[tuple[Entry, ...]]):
+    """The entries that are there, in the order asked; suppressed ones never."""
+
+    record_ids: tuple[RecordId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The first of the entries that pass, oldest first, and how many pass in all."""
+
+    record_ids: tuple[RecordId, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListRaw(Request[Listed]):
+    """Entries by session and time (nanoseconds, inclusive), of the allowed visibilities and secrecies."""
+
+    session_digest: bytes | None
+    start: int | None
+    end: int | None
+    visibility_codes: frozenset[int]
+    secrecy_codes: frozenset[int]
+    limit: int
+
+
+class RawJournal(Actor):
+    """Reads the journal from storage; entries are written by the writer alone, and never change their text."""
+
+    def __init__(self, storage: Storage, world: World, mailbox_size: int = 256) -> None:
+        super().__init__("raw_journal", mailbox_size)
+        self._storage = storage
+        self._world = world
+        self._limiter = trio.CapacityLimiter(1)
+
+    async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
+        match message:
+            case FetchRaw():
+                return self._fetch(message.record_ids)
+            case ListRaw():
+                return await self._world.offload(partial(self._list, message), self._limiter)
+        return await super().handle(message, reply)
+
+    def _fetch(self, record_ids: tuple[RecordId, ...]) -> tuple[Entry, ...]:
+        with self._storage.read() as reader:
+            values = reader.get_many([key(Table.RAW, record_id) for record_id in record_ids])
+        found = zip(record_ids, values, strict=True)
+        entries = (Entry(record_id, parse_raw_row(value)) for record_id, value in found if value is not None)
+        return tuple(entry for entry in entries if not entry.row.suppressed)
+
+    def _list(self, request: ListRaw) -> Listed:
+        """Keys and flags are enough to filter and to count; the rows of the first are read later."""
+        first: list[RecordId] = []
+        total = 0
+        with self._storage.read() as reader:
+            for record_id in _passing(reader, request):
+                total += 1
+                if len(first) < request.limit:
+                    first.append(record_id)
+        return Listed(tuple(first), total)
+
+
+def _passing(reader: Reader, request: ListRaw) -> Iterator[RecordId]:
+    for row_key, flags in reader.scan(*_key_range(request)):
+        if flags[0] in request.visibility_codes and flags[1] in request.secrecy_codes:
+            yield trailing_id(row_key)
+
+
+def _key_range(request: ListRaw) -> tuple[bytes, bytes]:
+    if request.session_digest is None:
+        prefix = key(Table.RAW_BY_TIME)
+    else:
+        prefix = key(Table.RAW_BY_SESSION, request.session_digest)
+    start = TIMESTAMP_MIN if request.start is None else clamp_timestamp(request.start)
+    end = TIMESTAMP_MAX if request.end is None else clamp_timestamp(request.end)
+    return prefix + pack_time(start), prefix + pack_time(end) + b"\xff" * 17

@@ -1,0 +1,356 @@
+"""The text index actor: applies what was committed, in groups, and answers searches.
+
+A search is answered from the last index commit. When changes wait that this commit doesn't have, a search
+makes the index commit at once and waits for it, 50 ms at most: nobody misses a write that was acknowledged
+before. Without searches, changes gather for `REFRESH_S`.
+
+The index is derived. At start, and after any failure, it catches up from storage: from the feed of changed
+ids, or, when it is new, damaged, outdated or older than the feed, from all rows. Until it is level, searches
+answer from what there is and say that the index isn't complete.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from cerememory.actors.actor import Actor, Reply, Request
+from cerememory.actors.seams import World
+from cerememory.actors.working import Evicted, TellAnew, ToldAnew
+from cerememory.actors.writer import EffectsCommitted, IndexApplied, Writer
+from cerememory.errors import ActorBusy, ActorStopped, StorageUnavailable
+from cerememory.protocol.records import Store
+from cerememory.protocol.values import RecordId
+from cerememory.storage import reindex
+from cerememory.storage.contract import Storage
+from cerememory.storage.rows import STORE_CODE
+from cerememory.storage.text_index import (
+    Found,
+    IndexDocument,
+    RawFound,
+    Snapshot,
+    TextIndex,
+    TextIndexError,
+)
+
+FRESH_WITHIN_S = 0.05
+REFRESH_S = 0.2
+GATHER_MAX = 2_000  # documents after which the index commits without waiting
+WAITING_MAX = 20_000  # documents at which the actor takes no more until it has committed
+PROGRESS_EVERY = 20_000  # rows of a rebuild between two lines in the log
+RETRY_S = 1.0
+RETRY_MAX_S = 30.0
+WORKING_CODE = STORE_CODE[Store.WORKING]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """`complete` is false while the index is behind by more than the moment that a search waits."""
+
+    found: Found
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Request[Searched]):
+    """Memories by words; `store_codes` None means all stores."""
+
+    text: str
+    store_codes: frozenset[int] | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRaw(Request[RawFound]):
+    """Raw journal entries by words and filters; see `Snapshot.search_raw`."""
+
+    text: str
+    session_digest: bytes | None
+    start: int | None
+    end: int | None
+    visibility_codes: frozenset[int]
+    secrecy_codes: frozenset[int]
+    limit: int
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What waits to be indexed, in the order of its commits; `since` is on the loop's clock."""
+
+    steps: list[tuple[list[IndexDocument], list[RecordId]]] = field(default_factory=list)
+    documents: int = 0
+    sequence: int = 0
+    since: float = math.inf
+
+    def add(self, documents: list[IndexDocument], deletions: list[RecordId], sequence: int) -> None:
+        self.steps.append((documents, deletions))
+        self.documents += len(documents) + len(deletions)
+        self.sequence = max(self.sequence, sequence)
+        self.since = min(self.since, trio.current_time())
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    request: Search | SearchRaw
+    reply: Reply[Any]
+    answered: trio.Event = field(default_factory=trio.Event)
+
+
+class TextIndexer(Actor):
+    """Owns the index in `path` (None: in memory). Its tasks share its state on one thread."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        world: World,
+        writer: Writer,
+        working: Actor,
+        path: Path | None,
+        mailbox_size: int = 256,
+    ) -> None:
+        super().__init__("text_index", mailbox_size)
+        self._storage = storage
+        self._world = world
+        self._writer = writer
+        self._working = working
+        self._path = path
+        self._limiter = trio.CapacityLimiter(1)
+        self._index: TextIndex | None = None
+        self._snapshot: Snapshot | None = None
+        self._level = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._changes = _Changes()
+        self._waiters: list[_Waiter] = []  # for the next index commit
+        self._waiters_now: list[_Waiter] | None = None  # for the one under way
+        self._wake = trio.Event()
+        self._committed = trio.Event()
+
+    def lag_s(self) -> float:
+        """How long the oldest change that searches don't see has been waiting."""
+        return max(0.0, trio.current_time() - self._changes.since) if self._changes.steps else 0.0
+
+    async def load(self) -> None:
+        """Open the index; `run` catches up with what it lacks, and opens it when that failed here."""
+        self._level = False
+        self._reset()
+        await self._try_open()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow)
+            async for message, reply in self._mailbox:
+                if isinstance(message, (Search, SearchRaw)) and reply is not None and self._behind():
+                    nursery.start_soon(self._answer_when_fresh, self._wait_for_commit(message, reply))
+                else:
+                    await self._handle_one(message, reply)
+                await self._make_room()
+            if self._level and self._changes.steps:
+                await self._commit_changes()
+            nursery.cancel_scope.cancel()
+        self._close()
+
+    async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
+        match message:
+            case Search() | SearchRaw():
+                return self._search(message)
+            case EffectsCommitted():
+                self._note(message.effects.documents, message.effects.deletions, message.sequence)
+                return None
+            case Evicted():
+                self._note([], list(message.record_ids), 0)
+                return None
+            case ToldAnew():
+                self._note(list(message.documents), [], 0)
+                return None
+        return await super().handle(message, reply)
+
+    def _note(self, documents: list[IndexDocument], deletions: list[RecordId], sequence: int) -> None:
+        """While the index catches up, durable changes come to it through the feed."""
+        if not self._level and sequence:
+            documents = [document for document in documents if document.store_code == WORKING_CODE]
+            deletions, sequence = [], 0
+        if documents or deletions:
+            self._changes.add(documents, deletions, sequence)
+            self._wake.set()
+
+    def _behind(self) -> bool:
+        """Whether an index commit that is due in a moment has what the last one lacks."""
+        return self._level and bool(self._changes.steps or self._waiters_now is not None)
+
+    def _wait_for_commit(self, request: Search | SearchRaw, reply: Reply[Any]) -> _Waiter:
+        waiter = _Waiter(request, reply)
+        if self._changes.steps or self._waiters_now is None:
+            self._waiters.append(waiter)
+            self._wake.set()
+        else:
+            self._waiters_now.append(waiter)
+        return waiter
+
+    async def _answer_when_fresh(self, waiter: _Waiter) -> None:
+        with trio.move_on_after(FRESH_WITHIN_S):
+            await waiter.answered.wait()
+        self._answer(waiter)
+
+    def _answer(self, waiter: _Waiter) -> None:
+        if not waiter.answered.is_set():
+            waiter.answered.set()
+            waiter.reply.resolve(self._search(waiter.request))
+
+    def _search(self, request: Search | SearchRaw) -> Searched | RawFound:
+        snapshot = self._snapshot
+        if isinstance(request, SearchRaw):
+            return RawFound([], 0) if snapshot is None else _search_raw(snapshot, request)
+        if snapshot is None:
+            return Searched(Found([], 0), complete=False)
+        found = snapshot.search(request.text, request.store_codes, request.limit)
+        return Searched(found, complete=self._level)
+
+    async def _make_room(self) -> None:
+        """Take no more while too much waits: then the mailbox fills, and the writer waits."""
+        while self._changes.documents > WAITING_MAX and self._level:
+            self._wake.set()
+            await self._committed.wait()
+
+    async def _follow(self) -> None:
+        pause = RETRY_S
+        while True:
+            try:
+                await self._become_level()
+                pause = RETRY_S
+                await self._stay_level()
+            except (TextIndexError, StorageUnavailable) as error:
+                log.error("text index is behind", reason=str(error), retry_in_s=pause)
+                self._level = False
+                self._committed.set()
+                self._waiters_now = None
+                self._close()
+                await trio.sleep(pause)
+                pause = min(2 * pause, RETRY_MAX_S)
+
+    async def _become_level(self) -> None:
+        index = self._index or await self._open()
+        if await self._in_thread(partial(reindex.needs_rebuild, index, self._storage)):
+            await self._rebuild(index)
+        while await self._in_thread(partial(reindex.apply_feed, index, self._storage)):
+            self._snapshot = index.snapshot()
+        self._snapshot = index.snapshot()
+        self._level = True
+        self._tell_applied(index)
+        self._ask_working()
+
+    async def _rebuild(self, index: TextIndex) -> None:
+        total = await self._in_thread(partial(reindex.record_count, self._storage))
+        if not total:
+            return
+        log.info("text index is being rebuilt", records=total)
+        reported, pieces = 0, reindex.rebuild(index, self._storage)
+        while (done := await self._in_thread(partial(_next_piece, pieces))) is not None:
+            self._snapshot = index.snapshot()
+            if done - reported >= PROGRESS_EVERY:
+                reported = done
+                log.info("text index is being rebuilt", done=done, records=total)
+        log.info("text index is rebuilt", records=total)
+
+    async def _stay_level(self) -> None:
+        while True:
+            await self._until_due()
+            await self._commit_changes()
+
+    async def _until_due(self) -> None:
+        while not self._is_due():
+            self._wake = trio.Event()
+            with trio.move_on_at(self._changes.since + REFRESH_S):
+                await self._wake.wait()
+
+    def _is_due(self) -> bool:
+        changes = self._changes
+        if not changes.steps:
+            return False
+        old = trio.current_time() >= changes.since + REFRESH_S
+        return bool(self._waiters) or old or changes.documents >= GATHER_MAX
+
+    async def _commit_changes(self) -> None:
+        index = self._index
+        if index is None:
+            return
+        changes, self._changes = self._changes, _Changes()
+        self._waiters_now, self._waiters = self._waiters, []
+        await self._in_thread(partial(_apply, index, changes))
+        self._snapshot = index.snapshot()
+        waiters, self._waiters_now = self._waiters_now, None
+        for waiter in waiters:
+            self._answer(waiter)
+        self._committed.set()
+        self._committed = trio.Event()
+        self._tell_applied(index)
+
+    def _tell_applied(self, index: TextIndex) -> None:
+        """Only an index on disk allows the feed to be dropped: one in memory starts anew each time."""
+        try:
+            self._writer.post_nowait(IndexApplied(index.applied_sequence()))
+        except (ActorBusy, ActorStopped):
+            log.debug("index progress not recorded", sequence=index.applied_sequence())
+
+    def _ask_working(self) -> None:
+        try:
+            self._working.post_nowait(TellAnew(self))
+        except (ActorBusy, ActorStopped):
+            log.warning("working memory isn't searchable until its next change")
+
+    async def _try_open(self) -> None:
+        try:
+            await self._open()
+        except TextIndexError as error:
+            log.error("text index can't be opened", reason=str(error))
+
+    async def _open(self) -> TextIndex:
+        self._close()
+        index: TextIndex
+        index, reason = await self._in_thread(partial(reindex.open_index, self._path))
+        if reason:
+            log.warning("text index is started anew", reason=reason)
+        self._index = index
+        self._snapshot = index.snapshot()
+        return index
+
+    async def _in_thread(self, call: Any) -> Any:
+        return await self._world.offload(call, self._limiter)
+
+    def _close(self) -> None:
+        """Searches go on with the last snapshot."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+
+def _apply(index: TextIndex, changes: _Changes) -> None:
+    for documents, deletions in changes.steps:
+        index.apply(documents, deletions, changes.sequence)
+    index.commit()
+
+
+def _next_piece(pieces: Iterator[int]) -> int | None:
+    return next(pieces, None)
+
+
+def _search_raw(snapshot: Snapshot, request: SearchRaw) -> RawFound:
+    return snapshot.search_raw(
+        request.text,
+        request.session_digest,
+        request.start,
+        request.end,
+        request.visibility_codes,
+        request.secrecy_codes,
+        request.limit,
+    )

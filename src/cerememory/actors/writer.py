@@ -1,0 +1,326 @@
+"""The writer: the only one who commits.
+
+Whatever waits in its mailbox goes into one transaction (group commit): each mutation is decided on its own,
+the audit lines of all are chained, and one sync makes all durable. Only then are the askers answered, after the
+followers (audit log, text index, vectors) have been told: whoever was answered finds its write in their
+mailboxes before its next question.
+
+A commit that fails is an answer to everybody in its group, and leaves nothing behind. The writer then tries,
+once a second and before each further group, to write again; until that works the daemon isn't ready.
+Lazy commits (what recalls do to memories) have no asker and wait a moment for company.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+import trio
+
+from cerememory.actors.actor import Actor, Ping, Reply, Request
+from cerememory.actors.seams import World
+from cerememory.domain.audit_chain import GENESIS
+from cerememory.errors import CerememoryError, InternalError, StorageUnavailable
+from cerememory.failpoints import failpoint
+from cerememory.storage.contract import Storage
+from cerememory.storage.keys import Table, system_key
+from cerememory.storage.ledger import Effects, Finished, Ledger, Mutation
+from cerememory.storage.prepared import SavedState
+from cerememory.storage.rows import Head, dump_head, parse_head
+from cerememory.telemetry.metrics import Metrics
+
+R = TypeVar("R")
+
+GROUP_MAX = 512
+LAZY_MAX = 4_096
+LAZY_S = 0.1
+SYNCED_S = 1.0  # how long the audit log's progress may wait for a transaction to ride in
+RETRY_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(Request[R]):
+    """Apply `mutation` in the next transaction and answer what it answers."""
+
+    mutation: Mutation[R]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitLater:
+    """An event: apply `mutation` within `LAZY_S`; nobody waits for it."""
+
+    mutation: Mutation[None]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSynced:
+    """An event from the audit log: its file has all entries up to `sequence`."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexApplied:
+    """An event from the text index: it has on disk all changes up to commit `sequence`."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinesCommitted:
+    """To the audit log: `lines` are committed and end with entry `last_sequence`."""
+
+    lines: tuple[bytes, ...]
+    last_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class EffectsCommitted:
+    """To the indexes: what commit `sequence` changed."""
+
+    sequence: int
+    effects: Effects
+
+
+@dataclass(frozen=True, slots=True)
+class StatesCommitted:
+    """To a durable store: these states of its memories are on disk."""
+
+    states: tuple[SavedState, ...]
+
+
+@dataclass(slots=True)
+class _Pending:
+    mutation: Mutation[Any]
+    reply: Reply[Any] | None
+    outcome: Any = None
+
+
+@dataclass(slots=True)
+class _Group:
+    pending: list[_Pending] = field(default_factory=list)
+    bugs: list[Exception] = field(default_factory=list)
+
+
+class Writer(Actor):
+    def __init__(
+        self,
+        storage: Storage,
+        world: World,
+        metrics: Metrics,
+        *,
+        group_commit_s: float,
+        audited: bool,
+        mailbox_size: int = 1_024,
+    ) -> None:
+        super().__init__("writer", mailbox_size)
+        self._storage = storage
+        self._world = world
+        self._metrics = metrics
+        self._group_commit_s = group_commit_s
+        self._audited = audited
+        self._limiter = trio.CapacityLimiter(1)
+        self._audit_log: Actor | None = None
+        self._indexes: tuple[Actor, ...] = ()
+        self._stores: tuple[Actor, ...] = ()
+        self._head = Head(0, 0, GENESIS, 0)
+        self._lazy: list[_Pending] = []
+        self._lazy_due = math.inf
+        self._synced = 0
+        self._index_applied = 0
+        self._companions = 1
+        self._failure: StorageUnavailable | None = None
+
+    def tell(self, audit_log: Actor | None, indexes: tuple[Actor, ...], stores: tuple[Actor, ...]) -> None:
+        """Who follows the commits; `stores` in the order of their codes."""
+        self._audit_log = audit_log
+        self._indexes = indexes
+        self._stores = stores
+
+    async def load(self) -> None:
+        with self._storage.read() as reader:
+            self._head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
+        self._metrics.audit_sequence.set(self._head.audit_sequence)
+
+    async def run(self) -> None:
+        try:
+            while True:
+                pending = await self._next_group()
+                if pending:
+                    await self._commit(pending)
+        except trio.EndOfChannel:
+            await self._commit(self._take_lazy())
+
+    async def _next_group(self) -> list[_Pending]:
+        """What goes into the next transaction; empty when only time has passed."""
+        group: list[_Pending] = []
+        with trio.move_on_at(min(self._lazy_due, self._retry_due())):
+            self._admit(await self._mailbox.receive(), group)
+        self._drain(group)
+        if group and len(group) < self._companions and self._group_commit_s:
+            await self._wait_for_companions(group)
+        if group:
+            self._companions = len(group)
+        if group or trio.current_time() >= self._lazy_due or len(self._lazy) >= LAZY_MAX:
+            group += self._take_lazy()
+        elif self._failure is not None:
+            await self._recover()
+        return group
+
+    def _retry_due(self) -> float:
+        return math.inf if self._failure is None else trio.current_time() + RETRY_S
+
+    def _drain(self, group: list[_Pending]) -> None:
+        while len(group) < GROUP_MAX:
+            try:
+                self._admit(self._mailbox.receive_nowait(), group)
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+
+    async def _wait_for_companions(self, group: list[_Pending]) -> None:
+        """Requests came together before: give as many as then a moment to arrive."""
+        with trio.move_on_after(self._group_commit_s):
+            while len(group) < self._companions:
+                try:
+                    self._admit(await self._mailbox.receive(), group)
+                except trio.EndOfChannel:
+                    return
+
+    def _admit(self, item: tuple[Any, Reply[Any] | None], group: list[_Pending]) -> None:
+        message, reply = item
+        if isinstance(message, Commit):
+            group.append(_Pending(message.mutation, reply))
+        elif isinstance(message, CommitLater):
+            self._lazy.append(_Pending(message.mutation, None))
+            self._lazy_due = min(self._lazy_due, trio.current_time() + LAZY_S)
+        elif isinstance(message, AuditSynced):
+            self._synced = max(self._synced, message.sequence)
+            self._lazy_due = min(self._lazy_due, trio.current_time() + SYNCED_S)
+        elif isinstance(message, IndexApplied):
+            self._index_applied = max(self._index_applied, message.sequence)
+        elif isinstance(message, Ping) and reply is not None:
+            self._answer_ping(reply)
+        else:
+            raise TypeError(f"writer doesn't know {type(message).__name__}")
+
+    def _answer_ping(self, reply: Reply[None]) -> None:
+        if self._failure is None:
+            reply.resolve(None)
+        else:
+            reply.fail(self._failure)
+
+    def _take_lazy(self) -> list[_Pending]:
+        taken, self._lazy, self._lazy_due = self._lazy, [], math.inf
+        return taken
+
+    async def _commit(self, pending: list[_Pending]) -> None:
+        group = _Group(pending)
+        try:
+            if self._failure is None or await self._recover():
+                await self._commit_group(group)
+            else:
+                _fail_all(group, self._failure)
+        finally:
+            for item in pending:
+                if item.reply is not None:
+                    item.reply.close()
+        if group.bugs:
+            raise group.bugs[0]
+
+    async def _commit_group(self, group: _Group) -> None:
+        started = time.perf_counter()
+        try:
+            finished = await self._world.offload(partial(self._transact, group), self._limiter)
+        except StorageUnavailable as error:
+            log.error(
+                "commit failed", reason=str(error), cause=str(error.__cause__), requests=len(group.pending)
+            )
+            self._failure = error
+            _fail_all(group, error)
+            return
+        if finished is not None:
+            self._metrics.commit_duration.observe(time.perf_counter() - started)
+            self._metrics.commit_batch_size.observe(len(group.pending))
+            await self._tell_followers(finished)
+        for item in group.pending:
+            failpoint("writer.before_reply")
+            _answer(item)
+
+    def _transact(self, group: _Group) -> Finished | None:
+        """Decide every mutation and commit them together; runs in the writer's thread."""
+        head = replace(self._head, audit_synced=max(self._synced, self._head.audit_synced))
+        with self._storage.read() as reader:
+            ledger = Ledger(
+                reader, head, self._world.now(), audited=self._audited, index_applied=self._index_applied
+            )
+            for item in group.pending:
+                _decide(ledger, item, group)
+            finished = ledger.finish()
+        if finished is not None:
+            self._storage.commit(finished.changes)
+            self._head = finished.head
+        elif head != self._head:
+            self._storage.commit({system_key(Table.HEAD): dump_head(head)})
+            self._head = head
+        return finished
+
+    async def _tell_followers(self, finished: Finished) -> None:
+        self._metrics.audit_sequence.set(finished.head.audit_sequence)
+        if self._audit_log is not None and finished.audit_lines:
+            await self._audit_log.post(LinesCommitted(finished.audit_lines, finished.head.audit_sequence))
+        effects = finished.effects
+        if effects.concern_indexes:
+            for index in self._indexes:
+                await index.post(EffectsCommitted(finished.head.commit_sequence, effects))
+        for code, states in _by_store(effects.saved).items():
+            await self._stores[code].post(StatesCommitted(tuple(states)))
+
+    async def _recover(self) -> bool:
+        """Whether writing works again."""
+        try:
+            await self._world.offload(self._storage.recover, self._limiter)
+        except StorageUnavailable as error:
+            self._failure = error
+            return False
+        log.info("writing works again")
+        self._failure = None
+        return True
+
+
+def _decide(ledger: Ledger, item: _Pending, group: _Group) -> None:
+    """A bug in one mutation fails that one; the others commit, then the writer restarts."""
+    try:
+        item.outcome = ledger.attempt(item.mutation)
+    except CerememoryError as error:
+        item.outcome = error
+    except Exception as error:  # noqa: BLE001 - raised again by `_commit`, once the others are safe
+        item.outcome = InternalError(f"{type(item.mutation).__name__} crashed")
+        group.bugs.append(error)
+
+
+def _answer(item: _Pending) -> None:
+    if item.reply is None:
+        return
+    if isinstance(item.outcome, CerememoryError):
+        item.reply.fail(item.outcome)
+    else:
+        item.reply.resolve(item.outcome)
+
+
+def _fail_all(group: _Group, error: StorageUnavailable) -> None:
+    for item in group.pending:
+        item.outcome = error
+        _answer(item)
+
+
+def _by_store(states: list[SavedState]) -> dict[int, list[SavedState]]:
+    grouped: dict[int, list[SavedState]] = {}
+    for saved in states:
+        grouped.setdefault(saved.store_code, []).append(saved)
+    return grouped

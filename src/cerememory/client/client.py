@@ -1,0 +1,243 @@
+"""CMP over HTTP from the caller's side: one method, `call`, for every operation of the protocol.
+
+It owns retries and idempotency keys; connections are `connections`, their errors' classes `errors`. It is
+synchronous and stands on the standard library alone, so that a process that only asks a daemon starts fast.
+
+A failed try is repeated when repeating can't do harm: reads always; writes that carry an Idempotency-Key,
+which the daemon answers with the first result however often they come; anything at all when the request never
+left. Encode operations get a key of their own when the caller gives none.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+import cerememory
+from cerememory.client.address import check_api_key, parse_address
+from cerememory.client.connections import ConnectionPool
+from cerememory.client.errors import DaemonUnreachable, error_of
+from cerememory.client.patience import Patience
+from cerememory.errors import ContentTooLarge, Overloaded, ValidationFailed
+from cerememory.protocol import codec
+from cerememory.protocol.operations import BY_NAME, Operation
+
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_BYTES_MAX = 512 * 1_048_576
+_PART_BYTES = 65_536
+
+
+class _Request(NamedTuple):
+    """What goes over the wire, the same bytes at every try."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes | None
+    is_repeatable: bool
+
+
+class _Answer(NamedTuple):
+    status: int
+    retry_after: str | None
+    body: bytes
+
+
+class Client:
+    """A daemon's operations; usable from any thread, and as a context manager that closes it.
+
+    `timeout_s` limits a whole call with its retries (None: no limit), `connect_timeout_s` each connection.
+    `retry_for_s` limits how long after a first failure new tries start; None stands for what `timeout_s`
+    leaves, or 10 s; 0 for a single try. `clock` gives seconds from any start, `wait` waits for seconds,
+    `chance` gives the jitter (0 to 1). Raises `ValidationFailed` for a URL or key that can't be used.
+    """
+
+    def __init__(
+        self,
+        server_url: str,
+        api_key: str | None = None,
+        timeout_s: float | None = None,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        retry_for_s: float | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], object] | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._address = parse_address(server_url)
+        check_api_key(api_key, self._address)
+        self._api_key = api_key
+        self._timeout_s = timeout_s
+        self._retry_for_s = retry_for_s
+        self._connections = ConnectionPool(self._address, connect_timeout_s)
+        self._closing = threading.Event()
+        self._clock = clock
+        self._wait = self._closing.wait if wait is None else wait
+        self._chance = chance
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends retries and closes idle connections; a call under way keeps its own until it is done."""
+        self._closing.set()
+        self._connections.close()
+
+    def call(
+        self,
+        operation_name: str,
+        body: object | None = None,
+        *,
+        path_params: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """The decoded JSON answer of an operation, None when it has none.
+
+        `body` is anything that the codec dumps. Raises the class of the daemon's error with its message,
+        details and `retry_after_s`; `DaemonBusy` for its reasons to be busy; `DaemonUnreachable` when no
+        answer came in time.
+        """
+        operation = BY_NAME[operation_name]
+        request = self._request(
+            operation, body, path_params or {}, query or {}, idempotency_key, headers or {}
+        )
+        patience = Patience(self._timeout_s, self._retry_for_s, self._clock, self._chance)
+        while True:
+            try:
+                return self._read(self._exchange(request, patience))
+            except Overloaded as error:
+                pause_s = _pause_s(error, request, patience)
+                if pause_s is None or self._closing.is_set():
+                    raise
+            self._wait(pause_s)
+
+    def _request(
+        self,
+        operation: Operation,
+        body: object | None,
+        path_params: Mapping[str, str],
+        query: Mapping[str, str],
+        idempotency_key: str | None,
+        headers: Mapping[str, str],
+    ) -> _Request:
+        if idempotency_key is None and operation.name.startswith("encode."):
+            idempotency_key = str(uuid.uuid4())
+        path = operation.path.format_map({name: quote(value, safe="") for name, value in path_params.items()})
+        return _Request(
+            method=operation.method,
+            target=self._address.prefix + path + (f"?{urlencode(query)}" if query else ""),
+            headers={**self._headers(body is not None, idempotency_key), **headers},
+            body=None if body is None else codec.dump(body),
+            is_repeatable=not operation.mutates or idempotency_key is not None,
+        )
+
+    def _headers(self, has_body: bool, idempotency_key: str | None) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": f"cerememory/{cerememory.__version__}"}
+        if has_body:
+            headers["Content-Type"] = "application/json"
+        if self._api_key is not None:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        return headers
+
+    def _exchange(self, request: _Request, patience: Patience) -> _Answer:
+        connection = self._connect(request, patience)
+        is_reusable = False
+        try:
+            answer, is_reusable = _converse(connection, request, patience)
+            return answer
+        except (OSError, http.client.HTTPException) as error:
+            message = f"{self._address.url} gave no answer: {_reason(error)}"
+            raise DaemonUnreachable(message, was_sent=True) from error
+        finally:
+            if is_reusable:
+                self._connections.give_back(connection)
+            else:
+                connection.close()
+
+    def _connect(self, request: _Request, patience: Patience) -> http.client.HTTPConnection:
+        """A kept connection may break under the request, so one that can't be repeated gets its own."""
+        connect = self._connections.take if request.is_repeatable else self._connections.open
+        try:
+            return connect(patience.remaining_s())
+        except OSError as error:
+            raise DaemonUnreachable(
+                f"{self._address.url} can't be reached: {_reason(error)}; is the daemon running?",
+                was_sent=False,
+            ) from error
+
+    def _read(self, answer: _Answer) -> Any:
+        if not 200 <= answer.status < 300:
+            raise error_of(answer.status, answer.body, answer.retry_after, self._address.url)
+        if not answer.body:
+            return None
+        try:
+            return msgspec.json.decode(answer.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise ValidationFailed(
+                f"server_url: {self._address.url} answered with what isn't JSON; is it a Cerememory daemon?"
+            ) from None
+
+
+def _pause_s(error: Overloaded, request: _Request, patience: Patience) -> float | None:
+    """How long to wait before `request` is tried again after `error`; None for "not again"."""
+    if isinstance(error, DaemonUnreachable):
+        return patience.pause_s(0.0) if request.is_repeatable or not error.was_sent else None
+    return patience.pause_s(float(error.retry_after_s or 0)) if request.is_repeatable else None
+
+
+def _converse(
+    connection: http.client.HTTPConnection, request: _Request, patience: Patience
+) -> tuple[_Answer, bool]:
+    """Sends `request` and reads the whole answer; with it, whether the connection can be used again."""
+    sock = connection.sock
+    sock.settimeout(patience.remaining_s())
+    was_taken = False
+    with suppress(BrokenPipeError, ConnectionResetError):  # an early refusal (413, 401) is there to be read
+        connection.request(request.method, request.target, body=request.body, headers=request.headers)
+        was_taken = True
+    with connection.getresponse() as response:
+        body = _read_body(response, sock, patience)
+        answer = _Answer(response.status, response.getheader("Retry-After"), body)
+        return answer, was_taken and not response.will_close
+
+
+def _read_body(response: http.client.HTTPResponse, sock: socket.socket, patience: Patience) -> bytes:
+    parts: list[bytes] = []
+    size_bytes = 0
+    while part := response.read1(_PART_BYTES):
+        parts.append(part)
+        size_bytes += len(part)
+        if size_bytes > ANSWER_BYTES_MAX:
+            raise ContentTooLarge(f"the answer is over {ANSWER_BYTES_MAX} bytes, ask for less at once")
+        sock.settimeout(patience.remaining_s())  # the limit is on the call, not on each part
+    if response.length:  # `read1` doesn't tell an early end
+        raise http.client.IncompleteRead(b"", response.length)
+    return b"".join(parts)
+
+
+def _reason(error: OSError | http.client.HTTPException) -> str:
+    if isinstance(error, TimeoutError):
+        return "the time limit passed"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) or type(error).__name__

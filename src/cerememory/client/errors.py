@@ -1,0 +1,108 @@
+"""What a caller over HTTP meets: the daemon's error answers as our classes, and a daemon that gives none.
+
+`error_of` reads an answer that isn't 2xx. A CMP error body becomes the class that the daemon raised, found by
+turning `cerememory.errors.ANSWERS` round, so there is one table for both directions. Whatever else answers
+(a reverse proxy, another service) is judged by its status alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cerememory.errors import (
+    ANSWERS,
+    Answer,
+    BodyTooSlow,
+    Busy,
+    CerememoryError,
+    ContentTooLarge,
+    Failed,
+    Forbidden,
+    HeadTooLarge,
+    InternalError,
+    NoRoute,
+    Overloaded,
+    RateLimited,
+    Unauthorized,
+    ValidationFailed,
+)
+from cerememory.protocol.replies import ErrorBody
+
+
+class DaemonUnreachable(Overloaded):
+    """No answer came; `was_sent` says that the daemon may have read the request, and done what it asks."""
+
+    def __init__(self, message: str, *, was_sent: bool) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
+
+
+class DaemonBusy(Busy):
+    """The daemon said "not now", for one of the reasons that share the code DECAY_ENGINE_BUSY."""
+
+
+_BUSY = Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE")
+ANSWERS.setdefault(DaemonUnreachable, _BUSY)  # CMP has no other code for "try again later"
+ANSWERS.setdefault(DaemonBusy, _BUSY)
+
+_CLASSES: dict[tuple[str, int], type[CerememoryError]] = {
+    **{(row.code, row.http_status): kind for kind, row in reversed(ANSWERS.items())},  # the first row wins
+    (_BUSY.code, _BUSY.http_status): DaemonBusy,
+    ("VALIDATION_ERROR", 405): NoRoute,  # to a caller, one thing: this daemon hasn't got the operation
+}
+_CLASSES_BY_STATUS: dict[int, type[CerememoryError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NoRoute,
+    405: NoRoute,
+    408: BodyTooSlow,
+    413: ContentTooLarge,
+    429: RateLimited,
+    431: HeadTooLarge,
+    502: DaemonBusy,
+    503: DaemonBusy,
+    504: DaemonBusy,
+}
+
+
+def error_of(status: int, body: bytes, retry_after: str | None, url: str) -> CerememoryError:
+    """The error that an answer with `status` stands for.
+
+    `retry_after` is the header's text; the body's own `retry_after` comes first. `url` is the daemon's, for
+    the message when the answer has no CMP error body.
+    """
+    try:
+        error = msgspec.json.decode(body, type=ErrorBody)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        error = ErrorBody(
+            code="",
+            message=f"{url} answered {status} without a CMP error; is it a Cerememory daemon?",
+            details=None,
+            retry_after=None,
+        )
+    kind = _CLASSES.get((error.code, status)) or _class_of_status(status)
+    return _made(kind, error, _seconds(retry_after) if error.retry_after is None else error.retry_after)
+
+
+def _class_of_status(status: int) -> type[CerememoryError]:
+    return _CLASSES_BY_STATUS.get(status, InternalError if status >= 500 else ValidationFailed)
+
+
+def _made(kind: type[CerememoryError], error: ErrorBody, retry_after_s: int | None) -> CerememoryError:
+    if issubclass(kind, Overloaded):
+        return kind(error.message, retry_after_s=retry_after_s or 1, details=error.details)
+    return kind(error.message, details=_with_request_id(error) if issubclass(kind, Failed) else error.details)
+
+
+def _with_request_id(error: ErrorBody) -> dict[str, Any] | None:
+    """The daemon's log has the reason of a failure under this id alone, so it stays with the error."""
+    if error.request_id is None:
+        return error.details
+    return {**(error.details or {}), "request_id": error.request_id}
+
+
+def _seconds(retry_after: str | None) -> int | None:
+    """The header as seconds; its other form, a date, is not used by the daemon."""
+    return int(retry_after) if retry_after is not None and retry_after.isdecimal() else None

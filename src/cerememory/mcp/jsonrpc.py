@@ -1,0 +1,116 @@
+"""JSON-RPC 2.0 as MCP uses it: one message a line, requests in, results and errors out.
+
+`read_message` takes a line apart; what can't be a request raises `NotARequest`, with the id to answer to when
+there is one. Source: the JSON-RPC 2.0 specification; MCP's narrowing (no batches, no null ids).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeAlias
+
+import msgspec
+
+from cerememory.errors import (
+    CerememoryError,
+    Conflict,
+    Invalid,
+    RecordNotFound,
+    Refused,
+    answer_of,
+)
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+
+_CALLERS_MAKING = (Invalid, Refused, RecordNotFound, Conflict)
+
+MessageId: TypeAlias = int | str | None
+
+
+class Request(msgspec.Struct, frozen=True):
+    id: MessageId
+    method: str
+    params: dict[str, Any]
+
+
+class NotARequest(Exception):
+    """A line that gets an error for an answer, under `message_id` (None: it has none that can be read)."""
+
+    def __init__(self, code: int, message: str, message_id: MessageId = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message_id = message_id
+
+
+def read_message(line: bytes) -> Request | None:
+    """The request in `line`; None for what asks for no answer: notifications, answers, empty lines."""
+    if not line.strip():
+        return None
+    message = _decoded(line)
+    if not isinstance(message, dict):
+        raise NotARequest(INVALID_REQUEST, "expected one JSON object a line")
+    if "method" not in message and ("result" in message or "error" in message):
+        return None
+    if "id" not in message and isinstance(message.get("method"), str):
+        return None
+    return _request(message)
+
+
+def _decoded(line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except UnicodeDecodeError:
+        raise NotARequest(PARSE_ERROR, "the message is not UTF-8", _salvaged_id(line)) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NotARequest(PARSE_ERROR, f"the message is not JSON: {error}", _salvaged_id(line)) from None
+
+
+def _salvaged_id(line: bytes) -> MessageId:
+    """The id of a message that strict reading refused, by a reader that lets bad text pass."""
+    try:
+        message = json.loads(line.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return _id(message) if isinstance(message, dict) else None
+
+
+def _id(message: dict[str, Any]) -> MessageId:
+    found = message.get("id")
+    return found if isinstance(found, (int, str)) and not isinstance(found, bool) else None
+
+
+def _request(message: dict[str, Any]) -> Request:
+    message_id, method, params = _id(message), message.get("method"), message.get("params")
+    if message.get("jsonrpc") != "2.0":
+        raise NotARequest(INVALID_REQUEST, 'jsonrpc: must be "2.0"', message_id)
+    if message_id is None:
+        raise NotARequest(INVALID_REQUEST, "id: must be a string or an integer")
+    if not isinstance(method, str):
+        raise NotARequest(INVALID_REQUEST, "method: must be a string", message_id)
+    if params is not None and not isinstance(params, dict):
+        raise NotARequest(INVALID_PARAMS, "params: must be an object", message_id)
+    return Request(message_id, method, params or {})
+
+
+def result_message(message_id: MessageId, result: object) -> bytes:
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": message_id, "result": result})
+
+
+def error_message(message_id: MessageId, code: int, message: str, data: object | None = None) -> bytes:
+    error = {"code": code, "message": message} | ({} if data is None else {"data": data})
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": message_id, "error": error})
+
+
+def failure_message(message_id: MessageId, error: CerememoryError) -> bytes:
+    """`error` as an answer: invalid parameters when the caller made it; the CMP code is in the data."""
+    code = INVALID_PARAMS if isinstance(error, _CALLERS_MAKING) else INTERNAL_ERROR
+    data: dict[str, Any] = {"code": answer_of(error).code, "message": str(error)}
+    if error.retry_after_s is not None:
+        data["retry_after"] = error.retry_after_s
+    if error.details is not None:
+        data["details"] = error.details
+    return error_message(message_id, code, str(error), data)

@@ -1,0 +1,241 @@
+"""How the daemon's answers look to a model: CMP answers as MCP tool results.
+
+A result is the JSON of `structured`, shown as indented text too. Content comes as text instead of bytes: a
+block of text keeps its words under `text`, any other block only its size. Recalls are cut down to what a
+model reads; the rest is one `inspect` away. Source of the shapes: the MCP surface, "Results".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+from cerememory.domain.emotions import label_of
+from cerememory.errors import InternalError
+from cerememory.protocol.records import EmotionVector
+from cerememory.protocol.values import format_timestamp, parse_timestamp
+
+Json: TypeAlias = dict[str, Any]
+T = TypeVar("T")
+
+NO_TEXT = "[non-text content]"
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a tool answers; `structured` is None where the text isn't JSON."""
+
+    text: str
+    structured: Json | None = None
+
+    def as_mcp(self) -> Json:
+        result: Json = {"content": [{"type": "text", "text": self.text}], "isError": False}
+        return result if self.structured is None else result | {"structuredContent": self.structured}
+
+
+def _json_result(answer: Json, *lines: str) -> Result:
+    """`answer` as indented JSON, then the lines."""
+    text = msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
+    return Result("\n".join((text, *lines)), answer)
+
+
+# What recalls show, as parts of the records that the daemon sends: unknown fields are not looked at.
+
+
+class _Block(msgspec.Struct):
+    modality: str
+    data: list[int] | str  # a byte array, or base64
+
+
+class _Content(msgspec.Struct):
+    blocks: list[_Block]
+
+
+class _Fidelity(msgspec.Struct):
+    score: float
+
+
+class _Record(msgspec.Struct):
+    id: str
+    store: str
+    created_at: str
+    fidelity: _Fidelity
+    emotion: EmotionVector
+
+
+class _Memory(msgspec.Struct):
+    record: _Record
+    relevance_score: float
+    rendered_content: _Content
+
+
+class _Recalled(msgspec.Struct):
+    memories: list[_Memory]
+    query_metadata: Json
+    total_candidates: int
+
+
+class _RawRecord(msgspec.Struct):
+    id: str
+    session_id: str
+    source: str
+    speaker: str
+    visibility: str
+    secrecy_level: str
+    created_at: str
+    content: _Content
+
+
+class _RawRecalled(msgspec.Struct):
+    records: list[_RawRecord]
+    total_candidates: int
+
+
+class _Exported(msgspec.Struct):
+    archive_data: list[int] | str
+
+
+def _read(answer: object, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise InternalError(f"the daemon's answer isn't CMP: {error}") from None
+
+
+def _recall(answer: Json) -> Json:
+    recalled = _read(answer, _Recalled)
+    return {
+        "memories": [_memory(memory) for memory in recalled.memories],
+        "query_metadata": recalled.query_metadata,
+        "total_candidates": recalled.total_candidates,
+    }
+
+
+def _memory(memory: _Memory) -> Json:
+    record = memory.record
+    return {
+        "record_id": record.id,
+        "store": record.store,
+        "text": _first_text(memory.rendered_content),
+        "relevance_score": memory.relevance_score,
+        "fidelity": record.fidelity.score,
+        "created_at": _with_offset(record.created_at),
+        "emotion": label_of(record.emotion),
+    }
+
+
+def _recall_raw(answer: Json) -> Json:
+    recalled = _read(answer, _RawRecalled)
+    return {
+        "records": [_raw_record(record) for record in recalled.records],
+        "total_candidates": recalled.total_candidates,
+    }
+
+
+def _raw_record(record: _RawRecord) -> Json:
+    return {
+        "record_id": record.id,
+        "session_id": record.session_id,
+        "source": record.source,
+        "speaker": record.speaker,
+        "visibility": record.visibility,
+        "secrecy_level": record.secrecy_level,
+        "text": _first_text(record.content),
+        "created_at": _with_offset(record.created_at),
+    }
+
+
+def _with_offset(created_at: str) -> str:
+    """A time as clients written for the reference read it here: ending in `+00:00`."""
+    return format_timestamp(parse_timestamp(created_at), "+00:00")
+
+
+def _first_text(content: _Content) -> str:
+    block = next((block for block in content.blocks if block.modality == "text"), None)
+    return NO_TEXT if block is None else _bytes(block.data).decode(errors="replace")
+
+
+def _bytes(data: list[int] | str) -> bytes:
+    """Content bytes, from either of their JSON forms; `InternalError` when they are neither."""
+    try:
+        return base64.b64decode(data, validate=True) if isinstance(data, str) else bytes(data)
+    except (binascii.Error, ValueError, TypeError):
+        raise InternalError("the daemon's answer isn't CMP: its bytes can't be read") from None
+
+
+def _inspect(answer: Json) -> Json:
+    return _shown_record(answer)
+
+
+def _associate(answer: Json) -> Json:
+    return {**answer, "memories": _shown_memories(answer)}
+
+
+def _timeline(answer: Json) -> Json:
+    buckets = [{**bucket, "memories": _shown_memories(bucket)} for bucket in answer["buckets"]]
+    return {**answer, "buckets": buckets}
+
+
+def _shown_memories(holder: Json) -> list[Json]:
+    return [
+        {
+            **memory,
+            "record": _shown_record(memory["record"]),
+            "rendered_content": _shown_content(memory["rendered_content"]),
+        }
+        for memory in holder["memories"]
+    ]
+
+
+def _shown_record(record: Json) -> Json:
+    return {**record, "content": _shown_content(record["content"])}
+
+
+def _shown_content(content: Json) -> Json:
+    return {**content, "blocks": [_shown_block(block) for block in content["blocks"]]}
+
+
+def _shown_block(block: Json) -> Json:
+    """A block without its numbers: words for text (structured content is JSON text), sizes for the rest."""
+    shown = {name: block[name] for name in ("modality", "format")}
+    data = _bytes(block["data"])
+    if block["modality"] in ("text", "structured"):
+        shown["text"] = data.decode(errors="replace")
+    else:
+        shown["size_bytes"] = len(data)
+    if embedding := block.get("embedding"):
+        shown["embedding_dimensions"] = len(embedding)
+    return shown
+
+
+_SHOWN: dict[str, Callable[[Json], Json]] = {
+    "recall": _recall,
+    "recall_raw": _recall_raw,
+    "inspect": _inspect,
+    "associate": _associate,
+    "timeline": _timeline,
+}
+
+
+def render(tool: str, answer: object) -> Result:
+    """The result of a tool whose answer is shown as JSON: its CMP answer, or the part that a model reads."""
+    whole = _read(answer, Json)
+    try:
+        return _json_result(_SHOWN[tool](whole) if tool in _SHOWN else whole)
+    except (KeyError, TypeError) as error:
+        raise InternalError(f"the daemon's answer isn't CMP: {error!r}") from error
+
+
+def archive_of(answer: object) -> bytes:
+    """The archive in the answer to an export."""
+    return _bytes(_read(answer, _Exported).archive_data)
+
+
+def render_export(answer: Json, path: Path, size_bytes: int) -> Result:
+    """What was exported, but the archive itself, and where it is."""
+    shown = {name: value for name, value in answer.items() if name != "archive_data"}
+    return _json_result(shown, f"Archive written to: {path}", f"Archive size: {size_bytes} bytes")

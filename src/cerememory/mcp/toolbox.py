@@ -1,0 +1,56 @@
+"""Tools at work: reads a tool's arguments, asks the daemon, shows its answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cerememory.client import Client
+from cerememory.errors import ValidationFailed
+from cerememory.mcp.archive_file import check_new_file, write_new_file
+from cerememory.mcp.arguments import Arguments, read_arguments
+from cerememory.mcp.calls import CALLS, Call
+from cerememory.mcp.render import Result, archive_of, render, render_export
+from cerememory.mcp.tools import BY_NAME
+from cerememory.protocol.values import Timestamp
+
+_SHORT_BYTES = {"Accept": "application/vnd.cmp+json;bytes=base64"}  # a third of the size; arrays are read too
+
+
+def _system_time() -> Timestamp:
+    return Timestamp(time.time_ns())
+
+
+class Toolbox:
+    """The tools over one client; usable from any thread, as the client is."""
+
+    def __init__(self, client: Client, now: Callable[[], Timestamp] = _system_time) -> None:
+        self._client = client
+        self._now = now
+
+    def call(self, name: str, given: Mapping[str, object]) -> Result:
+        """The result of tool `name`. Raises what `Client.call` does, and `ValidationFailed` of its own."""
+        if name not in BY_NAME:
+            raise ValidationFailed(f"name: there is no tool {name[:64]!r}")
+        arguments = read_arguments(BY_NAME[name].parameters, given, self._now())
+        call = CALLS[name](arguments)
+        if name == "export":
+            return self._export(call, arguments)
+        answer = self._ask(call)
+        if name == "update":
+            return Result(f"Updated record {arguments['record_id']}")
+        return render(name, answer)
+
+    def _ask(self, call: Call) -> Any:
+        return self._client.call(
+            call.operation, call.body, path_params=call.path_params, headers=_SHORT_BYTES
+        )
+
+    def _export(self, call: Call, arguments: Arguments) -> Result:
+        """Checked before the daemon works, and again, by the system, when the file is made."""
+        path = check_new_file(arguments["output_path"])
+        answer = self._ask(call)
+        archive = archive_of(answer)
+        write_new_file(path, archive)
+        return render_export(answer, path, len(archive))

@@ -1,0 +1,311 @@
+"""The audit log as a file: appended to, compared with the store, completed after a crash.
+
+The store is the truth: each entry is committed there first, and the file is a projection of it that never
+holds what the store doesn't. Owns the file's bytes and their durability. Leaves to others the line format
+(`domain.audit_chain`), the store's side (`Outbox`), and what follows a repair: the warning, the count, the
+entry. Calls block; one owner at a time writes.
+
+How the file is compared: the chain is followed to its end, lines that the store still holds are compared byte
+by byte, and the end must be the store's head or link to the lines that the store holds behind it. Both anchor
+the whole file: no byte of it can differ from what was written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Protocol
+
+from cerememory.domain.audit_chain import (
+    GENESIS,
+    LINE_BYTES_READ_MAX,
+    ChainHead,
+    Line,
+    follow_lines,
+    verify_lines,
+)
+from cerememory.errors import AuditBroken
+
+FILE_MODE = 0o600
+READ_BUFFER_BYTES = 1_048_576
+GROUP_LINES = 128  # lines a repair appends with one write and one fsync: at most 8 MiB
+
+_NO_LINE = (0, b"")
+
+
+class Outbox(Protocol):
+    """What the store holds of the log. Each attribute is read anew when asked: beside a daemon they move."""
+
+    @property
+    def head(self) -> ChainHead:
+        """The last committed entry."""
+        ...
+
+    @property
+    def synced(self) -> int:
+        """The sequence up to which the file was fsynced, 0 for none."""
+        ...
+
+    @property
+    def oldest_sequence(self) -> int:
+        """Of the lines still held; `head.sequence + 1` when none is."""
+        ...
+
+    def lines(self, from_sequence: int) -> Iterator[tuple[int, bytes]]:
+        """The held lines from `from_sequence` on, ascending, without gaps, each with its newline."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a file lacks.
+
+    Its whole lines, `size_bytes` in all, are good up to `last`; behind them is at most a torn line. The lines
+    `from_sequence` to `to_sequence` are missing: none when the first is the greater. `cut` says that some of
+    them had been fsynced, so that no crash took them.
+    """
+
+    last: ChainHead
+    size_bytes: int
+    from_sequence: int
+    to_sequence: int
+    cut: bool
+
+    @property
+    def missing(self) -> int:
+        return self.to_sequence - self.from_sequence + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A log found good. `pending` counts the entries that the store has and the file has yet to get."""
+
+    path: Path
+    entries: int
+    last_sequence: int
+    head_hash: str
+    pending: int
+
+
+class AuditFile:
+    """The log, open for append. `size_bytes` is the length that is known to be good."""
+
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._fd = fd
+        self._torn = False
+
+    @classmethod
+    def open(cls, path: Path) -> AuditFile:
+        """The file at `path`, which `reconcile` has seen; created when there is none (mode 0600, durably).
+
+        Raises `OSError`.
+        """
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            _sync_directory(path.parent)
+            return cls(fd, os.fstat(fd).st_size)
+        except OSError:
+            os.close(fd)
+            raise
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Write `lines` (each with its newline) with one write and make them durable with one fsync.
+
+        Raises `OSError`; then the file keeps none of `lines`, and the call may be made again.
+        """
+        if self._torn:
+            self.truncate(self.size_bytes)
+        data = b"".join(lines)
+        self._torn = True
+        try:
+            _write_all(self._fd, data)
+            os.fsync(self._fd)
+        except OSError:
+            with suppress(OSError):  # the first error tells more, and the next append truncates again
+                self.truncate(self.size_bytes)
+            raise
+        self._torn = False
+        self.size_bytes += len(data)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Drop what lies behind `size_bytes`; durable with the next `append` or `sync`."""
+        os.ftruncate(self._fd, size_bytes)
+        self.size_bytes = size_bytes
+        self._torn = False
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> AuditFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def reconcile(path: Path, outbox: Outbox) -> Repair:
+    """Make the file at `path` hold, durably, all entries of the store; the answer is what was missing.
+
+    Only the end of a file is ever completed. Raises `AuditBroken` naming the line, with the file untouched,
+    when a line was changed, inserted or removed, when the file is another log or goes on past the store's
+    head, and when the store no longer holds what is missing; `OSError` when the disk refuses.
+    """
+    repair = plan_repair(path, outbox)
+    if repair.missing or repair.to_sequence > outbox.synced:
+        complete(path, repair, outbox)
+    return repair
+
+
+def plan_repair(path: Path, outbox: Outbox) -> Repair:
+    """What `reconcile` will do; raises as it does, and changes nothing."""
+    synced = outbox.synced  # read before the file, and the head after it: beside a daemon all three grow
+    reader = _LineReader(path)
+    with _naming(path):
+        last = _follow(reader, outbox)
+        head = outbox.head
+        _check_end(last, reader.torn, head, outbox)
+    return Repair(last, reader.size_bytes, last.sequence + 1, head.sequence, cut=last.sequence < synced)
+
+
+def complete(path: Path, repair: Repair, outbox: Outbox) -> None:
+    """Take a torn line off the file at `path` and append, durably, all the lines from `repair` on."""
+    with AuditFile.open(path) as file:
+        file.truncate(repair.size_bytes)
+        lines = (line for _sequence, line in outbox.lines(repair.from_sequence))
+        while group := list(islice(lines, GROUP_LINES)):
+            file.append(group)
+        file.sync()
+
+
+def verify_file(path: Path, outbox: Outbox | None) -> Verification:
+    """Check the log at `path`, and change nothing.
+
+    With `outbox`, it is the log of that store and may lack only entries that were never fsynced. Without, the
+    chain alone is checked, and a missing file is an empty log. Raises `AuditBroken` naming the line and the
+    reason, `OSError` for a file that can't be read.
+    """
+    if outbox is None:
+        return _verify_chain(path)
+    repair = plan_repair(path, outbox)
+    with _naming(path):
+        if repair.cut or (repair.missing and not path.exists()):
+            _refuse(repair.from_sequence, f"is missing, as all up to line {repair.to_sequence}: cut off")
+    return Verification(path, repair.last.sequence, *repair.last, pending=repair.missing)
+
+
+def _verify_chain(path: Path) -> Verification:
+    reader = _LineReader(path)
+    with _naming(path):
+        verified = verify_lines(reader)
+        if reader.torn:
+            _refuse(verified.entries + 1, f"has no line end in {len(reader.torn)} bytes")
+    return Verification(path, *verified, pending=0)
+
+
+class _LineReader:
+    """The whole lines of a file, each with its newline; afterwards, in `torn`, what is left of it.
+
+    No file reads as an empty one. A line over `LINE_BYTES_READ_MAX` counts as torn.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.size_bytes = 0
+        self.torn = b""
+        self._path = path
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            file = self._path.open("rb", buffering=READ_BUFFER_BYTES)
+        except FileNotFoundError:
+            return
+        with file:
+            while line := file.readline(LINE_BYTES_READ_MAX):
+                if not line.endswith(b"\n"):
+                    self.torn = line
+                    return
+                self.size_bytes += len(line)
+                yield line
+
+
+def _follow(reader: _LineReader, outbox: Outbox) -> ChainHead:
+    """The head after an unbroken chain of lines, of which those that the store holds are the same there."""
+    oldest = outbox.oldest_sequence
+    held = outbox.lines(oldest)
+    sequence, data = 0, b""
+    last = Line(0, b"", GENESIS)
+    for last in follow_lines(reader):
+        if last.sequence >= oldest and sequence < last.sequence:
+            sequence, data = next(held, _NO_LINE)
+        if sequence == last.sequence and data != last.data:
+            _refuse(sequence, "is not the entry that the store holds")
+    return last.head
+
+
+def _check_end(last: ChainHead, torn: bytes, head: ChainHead, outbox: Outbox) -> None:
+    """The file ends at the store's head, or in front of lines that the store holds and that follow it."""
+    if last.sequence + bool(torn) > head.sequence:
+        _refuse(head.sequence + 1, "goes on past the store's last entry")
+    if last.sequence < head.sequence:
+        _check_missing(last, head, outbox)
+        _check_torn(last.sequence + 1, torn, outbox)
+    elif last != head:
+        _refuse(last.sequence, "ends another log than the store's")
+
+
+def _check_missing(last: ChainHead, head: ChainHead, outbox: Outbox) -> None:
+    oldest = outbox.oldest_sequence
+    if oldest > last.sequence + 1:
+        _refuse(last.sequence + 1, f"is missing, and the store holds no line before {oldest}")
+    held = (line for _sequence, line in outbox.lines(last.sequence + 1))
+    try:
+        end = verify_lines(islice(held, head.sequence - last.sequence), last).head
+    except AuditBroken:
+        end = None
+    if end != head:
+        _refuse(max(last.sequence, 1), "is of another log: the store's next entries do not follow it")
+
+
+def _check_torn(number: int, torn: bytes, outbox: Outbox) -> None:
+    """What a crash leaves of a line is its beginning, and zeros where the file grew before its data came."""
+    _sequence, line = next(outbox.lines(number))
+    if not line.startswith(torn.rstrip(b"\0")):
+        _refuse(number, "is torn, and not the beginning of the entry that the store holds")
+
+
+def _refuse(number: int, reason: str) -> NoReturn:
+    raise AuditBroken(f"line {number}: {reason}", details={"line": number})
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts the file's name in front of what is found wrong with it."""
+    try:
+        yield
+    except AuditBroken as error:
+        raise AuditBroken(f"{path}: {error}", details=error.details) from None
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """A short write means that the disk or a limit is full: the next one says which."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,237 @@
+"""The data directory: who owns it, whether it may be used, and which format it has.
+
+    data_dir/        0700
+      lock           flock held by the one owner; its text names the owner's pid and address
+      format.json    the format's version, written once
+      store/         the LMDB environment
+      index/         the text index, rebuilt from the store when missing
+      audit.jsonl    the audit log
+      run/token      the owner's key for local commands, for its life
+
+`DataDir.acquire` is the only way in; everything below it trusts that it is alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from cerememory import __version__
+from cerememory.errors import DataDirLocked, DataDirUnusable
+
+FORMAT_VERSION = 1
+PRIVATE_DIR = 0o700
+PRIVATE_FILE = 0o600
+TOKEN_BYTES = 32
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a data dir. `address` is `host:port` of its HTTP service, empty for an offline command."""
+
+    pid: int
+    address: str
+
+    def __str__(self) -> str:
+        where = f" at {self.address}" if self.address else ""
+        return f"process {self.pid}{where}"
+
+
+class DataDir:
+    """A data dir that this process owns until `release`."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self.path = path
+        self._lock_fd = lock_fd
+
+    @classmethod
+    def acquire(cls, path: Path) -> DataDir:
+        """Create `path` when it isn't there, check it, take its lock.
+
+        Raises `DataDirLocked` naming the owner, `DataDirUnusable` with the reason.
+        """
+        _make_private(path)
+        _refuse_network_file_system(path)
+        directory = cls(path, _lock(path))
+        try:
+            _check_format(path)
+        except DataDirUnusable:
+            directory.release()
+            raise
+        return directory
+
+    @property
+    def store_path(self) -> Path:
+        return self._subdirectory("store")
+
+    @property
+    def index_path(self) -> Path:
+        return self._subdirectory("index")
+
+    @property
+    def audit_path(self) -> Path:
+        return self.path / "audit.jsonl"
+
+    def _subdirectory(self, name: str) -> Path:
+        path = self.path / name
+        path.mkdir(mode=PRIVATE_DIR, exist_ok=True)
+        return path
+
+    def announce(self, address: str) -> None:
+        """Write who owns the data dir into the lock file."""
+        text = json.dumps({"pid": os.getpid(), "address": address}).encode()
+        os.ftruncate(self._lock_fd, 0)
+        os.pwrite(self._lock_fd, text, 0)
+
+    def make_token(self) -> str:
+        """A random key for commands of this user on this machine, kept in `run/token` until `release`."""
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        path = self._subdirectory("run") / "token"
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+        with os.fdopen(fd, "w") as file:
+            file.write(token)
+        return token
+
+    def release(self) -> None:
+        (self.path / "run" / "token").unlink(missing_ok=True)
+        os.ftruncate(self._lock_fd, 0)
+        os.close(self._lock_fd)
+
+    def __enter__(self) -> DataDir:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def owner_of(path: Path) -> Owner | None:
+    """The process that holds `path` now; None when nobody does."""
+    try:
+        fd = os.open(path / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_owner(fd)
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
+def read_token(path: Path) -> str | None:
+    """The running owner's key for local commands, when there is one and it may be read."""
+    try:
+        return (path / "run" / "token").read_text()
+    except (FileNotFoundError, PermissionError):
+        return None
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.mkdir(mode=PRIVATE_DIR, parents=True)
+    except FileExistsError:
+        _check_private(path)
+    except OSError as error:
+        raise DataDirUnusable(f"{path}: cannot be created: {error.strerror}") from error
+
+
+def _check_private(path: Path) -> None:
+    if not path.is_dir():
+        raise DataDirUnusable(f"{path}: is not a directory")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & 0o077:
+        return
+    ours = (path / "format.json").exists() or not any(path.iterdir())
+    if not ours or path.stat().st_uid != os.geteuid():
+        raise DataDirUnusable(f"{path}: others may read it (mode {mode:o}); make it 0700")
+    path.chmod(PRIVATE_DIR)
+
+
+def _refuse_network_file_system(path: Path) -> None:
+    """LMDB's locks and sync don't hold on network file systems."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return
+    kind = _file_system_of(path.resolve(), mounts.read_text())
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise DataDirUnusable(f"{path}: lies on a network file system ({kind}); use a local disk")
+
+
+def _file_system_of(path: Path, mounts: str) -> str:
+    """The type of the deepest mount above `path`, from the text of /proc/self/mounts."""
+    found = ("", "")
+    for line in mounts.splitlines():
+        _device, point, kind, *_rest = line.split(" ")
+        point = point.replace("\\040", " ")
+        if path.is_relative_to(point) and len(point) >= len(found[0]):
+            found = (point, kind)
+    return found[1]
+
+
+def _lock(path: Path) -> int:
+    try:
+        fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+    except OSError as error:
+        raise DataDirUnusable(f"{path}: cannot be locked: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = _read_owner(fd)
+        os.close(fd)
+        raise DataDirLocked(
+            f"{path}: in use by {owner or 'another process'}; stop it or use another"
+        ) from None
+    return fd
+
+
+def _read_owner(fd: int) -> Owner | None:
+    try:
+        fields = json.loads(os.pread(fd, 4096, 0))
+        return Owner(int(fields["pid"]), str(fields["address"]))
+    except (ValueError, KeyError, TypeError):
+        return None  # the owner has the lock and hasn't written its name yet
+
+
+def _check_format(path: Path) -> None:
+    file = path / "format.json"
+    try:
+        found = json.loads(file.read_text())["format"]
+    except FileNotFoundError:
+        _write_format(file)
+        return
+    except (ValueError, KeyError, TypeError):
+        raise DataDirUnusable(f"{file}: can't be read; is {path} a Cerememory data dir?") from None
+    if found != FORMAT_VERSION:
+        raise DataDirUnusable(
+            f"{path}: has format {found}, this version ({__version__}) reads format {FORMAT_VERSION}; "
+            "run the version of Cerememory that wrote it, or a newer one"
+        )
+
+
+def _write_format(file: Path) -> None:
+    if (file.parent / "store").exists():
+        raise DataDirUnusable(f"{file}: is missing though there is a store; restore it from a backup")
+    draft = file.with_suffix(".new")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    with os.fdopen(fd, "w") as out:
+        out.write(json.dumps({"format": FORMAT_VERSION, "created_by": __version__}) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    draft.rename(file)
+    directory = os.open(file.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)

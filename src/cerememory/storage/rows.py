@@ -1,0 +1,305 @@
+"""What the values of the key space look like, and how a record's JSON is joined from them.
+
+A memory is two rows. The *content row* changes only when somebody edits the memory; its parts are wire JSON,
+encoded once. The *state row* is fixed-size and changes at every recall. An answer joins the two as text, so
+byte arrays are never encoded twice. Edges are a row of their own.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import astuple, dataclass
+from typing import TypeVar
+
+import msgspec
+
+from cerememory.domain.fidelity import State
+from cerememory.errors import StorageDamaged
+from cerememory.protocol import codec
+from cerememory.protocol.records import (
+    NEUTRAL,
+    STORES,
+    Association,
+    AssociationType,
+    CaptureStatus,
+    MetaMemory,
+    SecrecyLevel,
+    Store,
+    Visibility,
+)
+from cerememory.protocol.values import RecordId, Timestamp, format_id, format_timestamp
+from cerememory.storage.keys import ID_BYTES
+
+T = TypeVar("T")
+
+STORE_CODE: dict[Store, int] = {store: code for code, store in enumerate(STORES)}
+RAW_CODE = len(STORES)
+VISIBILITIES = tuple(Visibility)
+SECRECY_LEVELS = tuple(SecrecyLevel)
+NO_RATIONALE = "No explicit meta-rationale was provided at ingest time."
+
+_STATE = struct.Struct("<ddqdddIIqq")
+_EDGE = struct.Struct("<16sBdqq")
+_ASSOCIATION_TYPES = tuple(AssociationType)
+_ASSOCIATION_CODES = {kind: code for code, kind in enumerate(_ASSOCIATION_TYPES)}
+_NEUTRAL_JSON = codec.dump(NEUTRAL)
+
+
+class ContentRow(msgspec.Struct, frozen=True, array_like=True):
+    """`content`, `emotion`, `metadata`, `meta` are wire JSON. Empty `emotion`: neutral; empty `meta`: none given."""
+
+    store_code: int
+    version: int
+    created_at: int
+    updated_at: int
+    content: bytes
+    emotion: bytes
+    metadata: bytes
+    meta: bytes
+
+    @property
+    def store(self) -> Store:
+        return STORES[self.store_code]
+
+
+class RawRow(msgspec.Struct, frozen=True, array_like=True):
+    """A raw journal entry; `content`, `metadata`, `meta` as in `ContentRow`, ids as 16 bytes each."""
+
+    session_id: str
+    turn_id: str | None
+    topic_id: str | None
+    source: str
+    speaker: str
+    visibility_code: int
+    secrecy_code: int
+    created_at: int
+    updated_at: int
+    content: bytes
+    metadata: bytes
+    derived: bytes
+    suppressed: bool
+    meta: bytes
+
+
+class Counters(msgspec.Struct, array_like=True):
+    """What `introspect.stats` answers from; one list item for each store, in the order of `STORES`."""
+
+    records: list[int]
+    fidelity_sums: list[float]
+    associations: int = 0
+    recalls: int = 0
+    raw_records: int = 0
+    raw_pending_dream: int = 0
+    vectors: int = 0
+    dream_episodic_summaries: int = 0
+    dream_semantic_nodes: int = 0
+    last_dream_tick_at: int | None = None
+
+    @classmethod
+    def empty(cls) -> Counters:
+        return cls(records=[0] * len(STORES), fidelity_sums=[0.0] * len(STORES))
+
+    def copy(self) -> Counters:
+        return parse_counters(dump_counters(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the committed history ends: commit and audit sequence, the chain's hash, what the file has."""
+
+    commit_sequence: int
+    audit_sequence: int
+    audit_hash: str
+    audit_synced: int
+
+
+class KeptAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """The first answer under an Idempotency-Key: `reply` is its JSON, empty for a 204."""
+
+    body_digest: bytes
+    expires_at: int
+    commit_sequence: int
+    reply: bytes
+
+
+_msgpack = msgspec.msgpack.Encoder()
+_content_rows = msgspec.msgpack.Decoder(ContentRow)
+_raw_rows = msgspec.msgpack.Decoder(RawRow)
+_counters = msgspec.msgpack.Decoder(Counters)
+_heads = msgspec.msgpack.Decoder(tuple[int, int, str, int])
+_kept_answers = msgspec.msgpack.Decoder(KeptAnswer)
+
+
+def dump_row(row: ContentRow | RawRow | KeptAnswer) -> bytes:
+    return _msgpack.encode(row)
+
+
+def parse_content_row(value: bytes) -> ContentRow:
+    return _read(_content_rows, value)
+
+
+def parse_raw_row(value: bytes) -> RawRow:
+    return _read(_raw_rows, value)
+
+
+def parse_kept_answer(value: bytes) -> KeptAnswer:
+    return _read(_kept_answers, value)
+
+
+def dump_counters(counters: Counters) -> bytes:
+    return _msgpack.encode(counters)
+
+
+def parse_counters(value: bytes | None) -> Counters:
+    return Counters.empty() if value is None else _read(_counters, value)
+
+
+def dump_head(head: Head) -> bytes:
+    return _msgpack.encode(astuple(head))
+
+
+def parse_head(value: bytes | None, genesis_hash: str) -> Head:
+    return Head(0, 0, genesis_hash, 0) if value is None else Head(*_read(_heads, value))
+
+
+def dump_ids(record_ids: list[RecordId]) -> bytes:
+    return b"".join(record_ids)
+
+
+def parse_ids(value: bytes) -> list[RecordId]:
+    return [RecordId(value[i : i + ID_BYTES]) for i in range(0, len(value), ID_BYTES)]
+
+
+def _read(decoder: msgspec.msgpack.Decoder[T], value: bytes) -> T:
+    try:
+        return decoder.decode(value)
+    except msgspec.DecodeError as error:
+        raise StorageDamaged(f"a stored row can't be read: {error}") from error
+
+
+def dump_state(state: State) -> bytes:
+    return _STATE.pack(
+        state.score,
+        state.noise_level,
+        state.base_at,
+        state.decay_rate,
+        state.emotional_anchor,
+        state.stability,
+        state.access_count,
+        state.reinforcement_count,
+        state.last_accessed_at,
+        state.last_decay_tick_at,
+    )
+
+
+def parse_state(value: bytes) -> State:
+    try:
+        return State(*_STATE.unpack(value))
+    except struct.error as error:
+        raise StorageDamaged(f"a state row can't be read: {error}") from error
+
+
+def dump_edges(associations: tuple[Association, ...]) -> bytes:
+    return b"".join(
+        _EDGE.pack(
+            a.target_id, _ASSOCIATION_CODES[a.association_type], a.weight, a.created_at, a.last_co_activation
+        )
+        for a in associations
+    )
+
+
+def parse_edges(value: bytes | None) -> tuple[Association, ...]:
+    return tuple(
+        Association(
+            target_id=RecordId(target),
+            association_type=_ASSOCIATION_TYPES[code],
+            weight=weight,
+            created_at=Timestamp(created_at),
+            last_co_activation=Timestamp(last_co_activation),
+        )
+        for target, code, weight, created_at, last_co_activation in _EDGE.iter_unpack(value or b"")
+    )
+
+
+def default_meta(trigger: str, captured_at: int) -> MetaMemory:
+    """The meta of a memory for which none was given."""
+    return MetaMemory(
+        capture_status=CaptureStatus.UNAVAILABLE,
+        rationale=NO_RATIONALE,
+        trigger=trigger,
+        captured_at=Timestamp(captured_at),
+    )
+
+
+def meta_json(meta: bytes, trigger: str, created_at: int) -> bytes:
+    """`meta`, or what stands for an empty one."""
+    return meta or _default_meta_json(trigger, created_at)
+
+
+def _default_meta_json(trigger: str, captured_at: int) -> bytes:
+    head, tail = _META_TEMPLATES[trigger]
+    return head + format_timestamp(captured_at).encode() + tail
+
+
+def _template(trigger: str) -> tuple[bytes, bytes]:
+    whole = codec.dump(default_meta(trigger, 0))
+    head, _, tail = whole.partition(format_timestamp(0).encode())
+    return head, tail
+
+
+_META_TEMPLATES = {trigger: _template(trigger) for trigger in ("encode.store", "encode.store_raw")}
+
+
+def record_json(record_id: bytes, row: ContentRow, state: State, edges: bytes | None) -> bytes:
+    """The wire JSON of a MemoryRecord."""
+    associations = codec.dump(parse_edges(edges)) if edges else b"[]"
+    return b"".join(
+        (
+            f'{{"id":"{format_id(record_id)}","store":"{row.store.value}",'
+            f'"created_at":"{format_timestamp(row.created_at)}","updated_at":"{format_timestamp(row.updated_at)}",'
+            f'"last_accessed_at":"{format_timestamp(state.last_accessed_at)}",'
+            f'"access_count":{state.access_count},"content":'.encode(),
+            row.content,
+            _fidelity_json(state),
+            row.emotion or _NEUTRAL_JSON,
+            b',"associations":',
+            associations,
+            b',"metadata":',
+            row.metadata,
+            b',"version":%d,"meta":' % row.version,
+            meta_json(row.meta, "encode.store", row.created_at),
+            b"}",
+        )
+    )
+
+
+def _fidelity_json(state: State) -> bytes:
+    return (
+        f',"fidelity":{{"score":{state.score!r},"noise_level":{state.noise_level!r},'
+        f'"decay_rate":{state.decay_rate!r},"emotional_anchor":{state.emotional_anchor!r},'
+        f'"reinforcement_count":{state.reinforcement_count},"stability":{state.stability!r},'
+        f'"last_decay_tick":"{format_timestamp(state.last_decay_tick_at)}"}},"emotion":'
+    ).encode()
+
+
+def raw_json(record_id: bytes, row: RawRow) -> bytes:
+    """The wire JSON of a RawJournalRecord."""
+    derived = [format_id(record_id) for record_id in parse_ids(row.derived)]
+    head = {
+        "id": format_id(record_id),
+        "session_id": row.session_id,
+        "turn_id": row.turn_id,
+        "topic_id": row.topic_id,
+        "source": row.source,
+        "speaker": row.speaker,
+        "visibility": VISIBILITIES[row.visibility_code],
+        "secrecy_level": SECRECY_LEVELS[row.secrecy_code],
+        "created_at": format_timestamp(row.created_at),
+        "updated_at": format_timestamp(row.updated_at),
+        "content": msgspec.Raw(row.content),
+        "metadata": msgspec.Raw(row.metadata),
+        "derived_memory_ids": derived,
+        "suppressed": row.suppressed,
+        "meta": msgspec.Raw(meta_json(row.meta, "encode.store_raw", row.created_at)),
+    }
+    return codec.dump(head)

@@ -1,0 +1,173 @@
+"""The text index: which memories and raw journal entries hold which words.
+
+`TextIndex` is written by its one owner and gives out `Snapshot`s that any thread may search. It is derived:
+everything in it can be built again from the store. So a damaged or outdated index is wiped and refilled by
+its owner, which also applies what was committed after `applied_sequence()`.
+
+    index = TextIndex.open(path)         # IndexDamaged, IndexOutdated: wipe(path), open again, refill
+    index.apply(documents, deletions, sequence)
+    index.commit(sequence)               # durable, and in every snapshot taken from now on
+    index.snapshot().search("a few words", None, 10)
+
+Curated memories and raw entries are two tantivy indexes, `curated` and `raw`. In one, the statistics of BM25
+(number of documents, average length) would be those of both, and memories would be ranked worse with every
+raw entry. The raw one is committed first; the sequence that counts stands in the curated one, so it never
+claims what isn't there.
+
+Threads: one thread at a time may open, apply, commit or close (tantivy answers a second with `RuntimeError:
+Already borrowed`). `snapshot()` and all of `Snapshot` may be called from any thread at any time.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tantivy import Document
+
+from cerememory.domain import analysis
+from cerememory.protocol.limits import clamp_timestamp
+from cerememory.protocol.values import RecordId
+from cerememory.storage.inverted_index import (
+    IndexDamaged,
+    IndexOutdated,
+    IndexWriteFailed,
+    InvertedIndex,
+    TextIndexError,
+)
+from cerememory.storage.rows import RAW_CODE
+from cerememory.storage.text_search import ID_HALVES, Found, Hit, RawFound, Snapshot
+
+__all__ = [
+    "SCHEMA_EPOCH",
+    "Found",
+    "Hit",
+    "IndexDamaged",
+    "IndexDocument",
+    "IndexOutdated",
+    "IndexWriteFailed",
+    "RawFound",
+    "Snapshot",
+    "TextIndex",
+    "TextIndexError",
+    "wipe",
+]
+
+SCHEMA_EPOCH = 1  # raise it when fields or their meaning change: indexes are then rebuilt
+_PARTS = ("raw", "curated")  # in the order in which they are created and committed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexDocument:
+    """What the index keeps of a record.
+
+    `store_code`: 0 to 4 as in `protocol.records.STORES`, 5 for the raw journal. `created_at`: nanoseconds
+    since the epoch. `session` (16 bytes), `visibility` and `secrecy` (codes) matter for raw entries only.
+    """
+
+    record_id: RecordId
+    store_code: int
+    created_at: int
+    text: str
+    summary: str = ""
+    session: bytes | None = None
+    visibility: int = 0
+    secrecy: int = 0
+
+
+def wipe(path: Path) -> None:
+    """Removes the index in `path`, whatever state it is in; it must not be open."""
+    if path.exists():
+        shutil.rmtree(path)
+
+
+class TextIndex:
+    """See the module for its use and its threads."""
+
+    def __init__(self, raw: InvertedIndex, curated: InvertedIndex) -> None:
+        self._raw = raw
+        self._curated = curated
+        self._pending_sequence = curated.sequence
+        self._snapshot = Snapshot(curated, raw)
+
+    @classmethod
+    def open(cls, path: Path | None, epoch: int = SCHEMA_EPOCH) -> TextIndex:
+        """The index in directory `path`, or a new one when there is none; in memory when `path` is None.
+
+        Raises `IndexDamaged`, `IndexOutdated`, and `IndexWriteFailed` when a new one can't be created.
+        """
+        identity = f"epoch-{epoch}/{analysis.IDENTITY}"
+        if path is None:
+            return cls(*(InvertedIndex.create(None, identity) for _ in _PARTS))
+        parts = [path / name for name in _PARTS]
+        if any(part.exists() for part in parts):
+            return cls(*(InvertedIndex.open(part, identity) for part in parts))
+        return cls(*(InvertedIndex.create(part, identity) for part in parts))
+
+    def apply(self, documents: Iterable[IndexDocument], deletions: Iterable[RecordId], sequence: int) -> None:
+        """Deletes, then adds; a document replaces the one of the same id. Applying twice is harmless.
+
+        `sequence`: that of the newest change among them. Raises `IndexWriteFailed`.
+        """
+        self._pending_sequence = max(sequence, self._pending_sequence)
+        for record_id in deletions:
+            self._curated.delete(record_id)
+            self._raw.delete(record_id)
+        for document in documents:
+            self._part_of(document.store_code).replace(document.record_id, _tantivy_document(document))
+
+    def delete_store(self, store_code: int) -> None:
+        """Deletes every document of a store, or of the raw journal. Raises `IndexWriteFailed`."""
+        self._part_of(store_code).delete_store(store_code)
+
+    def _part_of(self, store_code: int) -> InvertedIndex:
+        return self._raw if store_code == RAW_CODE else self._curated
+
+    def commit(self, sequence: int | None = None) -> None:
+        """Makes what was applied durable, together with `sequence` (default: the newest that was applied).
+
+        Raises `IndexWriteFailed`.
+        """
+        sequence = self._pending_sequence if sequence is None else sequence
+        if self._raw.is_dirty:
+            self._raw.commit(sequence)
+        self._curated.commit(sequence)
+        self._pending_sequence = sequence
+        self._snapshot = Snapshot(self._curated, self._raw)
+
+    def applied_sequence(self) -> int:
+        """The sequence of the last commit; 0 for a new index."""
+        return self._curated.sequence
+
+    def snapshot(self) -> Snapshot:
+        """The index as of its last commit."""
+        return self._snapshot
+
+    def close(self) -> None:
+        """Drops what wasn't committed and lets go of the directory; snapshots stay valid."""
+        try:
+            self._raw.close()
+        finally:
+            self._curated.close()
+
+
+def _tantivy_document(document: IndexDocument) -> Document:
+    high, low = ID_HALVES.unpack(document.record_id)
+    made = Document()
+    made.add_text("id", document.record_id.hex())
+    made.add_unsigned("id_high", high)
+    made.add_unsigned("id_low", low)
+    made.add_integer("created_at", clamp_timestamp(document.created_at))
+    made.add_unsigned("store", document.store_code)
+    made.add_unsigned("visibility", document.visibility)
+    made.add_unsigned("secrecy", document.secrecy)
+    if document.session is not None:
+        made.add_bytes("session", document.session)
+    # The text has the summary's words too: where few records have a summary, a match in that field alone
+    # counts next to nothing, since BM25 compares its length with the average over all records.
+    made.add_text("text", " ".join(analysis.document_terms(f"{document.text}\n{document.summary}")))
+    if document.summary:
+        made.add_text("summary", " ".join(analysis.document_terms(document.summary)))
+    return made

@@ -1,0 +1,152 @@
+"""Searching the text index: one immutable view of it, queries built from terms, orders that don't waver.
+
+No character of a text is query syntax: `domain.analysis` makes tokens of it, the analyzer of the index makes
+terms of those, and typed queries are put together from the terms.
+
+tantivy breaks ties by place in the index, which changes when segments are merged. So more than the wanted
+hits are read while they tie with the last of them, and ties are broken here: newest first, then by id.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection
+from typing import Any, NamedTuple, TypeAlias
+
+from tantivy import DocAddress, FieldType, Occur, Order, Query, Searcher
+
+from cerememory.domain import analysis
+from cerememory.protocol.limits import clamp_timestamp
+from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
+from cerememory.storage.inverted_index import InvertedIndex, build_analyzer, reading
+from cerememory.storage.rows import RAW_CODE
+
+SCORE_DIGITS = 5  # sums of float32 differ beyond that with the order of their parts
+TIES_MAX = 4_096  # hits that are read beyond those wanted; among more the place in the index decides
+CURATED_CODES = range(RAW_CODE)
+ID_HALVES = struct.Struct(">QQ")
+
+_Scored: TypeAlias = tuple[float, DocAddress]
+
+
+class Hit(NamedTuple):
+    """A memory that was found; `score` is BM25 over text and summary, above 0."""
+
+    record_id: RecordId
+    store_code: int
+    created_at: int
+    score: float
+
+
+class Found(NamedTuple):
+    """`total`: how many match in all."""
+
+    hits: list[Hit]
+    total: int
+
+
+class RawFound(NamedTuple):
+    record_ids: list[RecordId]
+    total: int
+
+
+class Snapshot:
+    """The index as it was at one commit, immutable; any thread may search it."""
+
+    def __init__(self, curated: InvertedIndex, raw: InvertedIndex) -> None:
+        self._schema = curated.schema
+        self._curated = curated.searcher
+        self._raw = raw.searcher
+        self._analyzer = build_analyzer()
+
+    def search(self, text: str, stores: Collection[int] | None, limit: int) -> Found:
+        """Memories with any word of `text`, best first, then newest first, then by id.
+
+        `stores`: store codes, None for all. A text without words finds nothing. Raises `IndexDamaged`.
+        """
+        words = self._terms(text)
+        if not words:
+            return Found([], 0)
+        clauses = [(Occur.Should, self._term(field, word)) for word in words for field in ("text", "summary")]
+        if stores is not None:
+            others = [code for code in CURATED_CODES if code not in stores]
+            clauses += [(Occur.MustNot, self._term("store", code)) for code in others]
+        hits, total = _leading(self._curated, Query.boolean_query(clauses), limit)
+        return Found(sorted(hits, key=_rank)[:limit], total)
+
+    def search_raw(
+        self,
+        text: str | None,
+        session: bytes | None,
+        start_ns: int | None,
+        end_ns: int | None,
+        visibilities: Collection[int],
+        secrecies: Collection[int],
+        limit: int,
+    ) -> RawFound:
+        """Raw entries that pass every filter, oldest first, then by id. None: no such filter.
+
+        `text`: all its words must be there, stop words apart; a text without words finds nothing.
+        Times are nanoseconds since the epoch, both ends inclusive. Raises `IndexDamaged`.
+        """
+        filters = [self._one_of("visibility", visibilities), self._one_of("secrecy", secrecies)]
+        if text is not None:
+            filters += [self._term("text", word) for word in self._terms(text)] or [Query.empty_query()]
+        if session is not None:
+            filters.append(self._term("session", session))
+        if start_ns is not None or end_ns is not None:
+            filters.append(self._created_within(start_ns, end_ns))
+        query = Query.boolean_query([(Occur.Must, part) for part in filters])
+        hits, total = _leading(self._raw, query, limit, order_by_field="created_at", order=Order.Asc)
+        return RawFound([hit.record_id for hit in sorted(hits, key=_age)[:limit]], total)
+
+    def _terms(self, text: str) -> list[str]:
+        return list(dict.fromkeys(self._analyzer.analyze(" ".join(analysis.query_terms(text)))))
+
+    def _term(self, field: str, value: str | bytes | int) -> Query:
+        return Query.term_query(self._schema, field, value, index_option="freq")
+
+    def _one_of(self, field: str, codes: Collection[int]) -> Query:
+        return Query.boolean_query([(Occur.Should, self._term(field, code)) for code in codes])
+
+    def _created_within(self, start_ns: int | None, end_ns: int | None) -> Query:
+        start = TIMESTAMP_MIN if start_ns is None else clamp_timestamp(start_ns)
+        end = TIMESTAMP_MAX if end_ns is None else clamp_timestamp(end_ns)
+        return Query.range_query(self._schema, "created_at", FieldType.Integer, start, end)
+
+
+def _leading(searcher: Searcher, query: Query, limit: int, **order: Any) -> tuple[list[Hit], int]:
+    """The first `limit` hits with those that tie with the last of them, and how many match in all."""
+    limit = max(limit, 1)  # none wanted: the total still is, and tantivy panics at 0
+    width = limit + 1
+    with reading():
+        while True:
+            found: Any = searcher.search(query, width, count=True, **order)  # its type lacks `count`
+            hits = found.hits
+            if len(hits) < width or width == limit + TIES_MAX or _key(hits[limit - 1]) != _key(hits[-1]):
+                return _read_hits(searcher, hits), found.count
+            width = min(4 * width, limit + TIES_MAX)
+
+
+def _key(scored: _Scored) -> float:
+    key = scored[0]  # a score, or the nanoseconds of an order by time
+    return key if isinstance(key, int) else float(f"{key:.{SCORE_DIGITS}g}")
+
+
+def _read_hits(searcher: Searcher, found: list[_Scored]) -> list[Hit]:
+    addresses = [address for _, address in found]
+    columns: list[list[Any]] = [
+        searcher.fast_field_values(field, addresses) for field in ("id_high", "id_low", "store", "created_at")
+    ]
+    return [
+        Hit(RecordId(ID_HALVES.pack(high, low)), store, created_at, _key(hit))
+        for hit, high, low, store, created_at in zip(found, *columns, strict=True)
+    ]
+
+
+def _rank(hit: Hit) -> tuple[float, int, bytes]:
+    return -hit.score, -hit.created_at, hit.record_id
+
+
+def _age(hit: Hit) -> tuple[int, bytes]:
+    return hit.created_at, hit.record_id

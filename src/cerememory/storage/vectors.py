@@ -1,0 +1,161 @@
+"""Vectors beside memories: exact cosine over all vectors of one space and length.
+
+There are two spaces: what a client's embedding says of the content, and the eight axes of emotion. A vector
+is compared with those of its own length only. Rows live in LMDB; a `VectorTable` keeps the ones of one length
+normalised in memory, and is bounded by its owner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cerememory.protocol.values import RecordId
+from cerememory.storage.keys import ID_BYTES, Table, after, key, pack_time, unpack_time
+
+FloatMatrix = NDArray[np.float32]
+GROWTH = 1.5
+ROWS_MIN = 64
+
+
+class Space(Enum):
+    CONTENT = b"c"
+    EMOTION = b"e"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorChange:
+    """`values` None takes the record's vector out of `space`, whatever its length."""
+
+    space: Space
+    record_id: RecordId
+    store_code: int
+    created_at: int
+    values: tuple[float, ...] | None
+
+
+def vector_key(space: Space, dimensions: int, record_id: bytes) -> bytes:
+    return key(Table.VECTORS, space.value, dimensions.to_bytes(4, "big"), record_id)
+
+
+def vector_range(space: Space, dimensions: int) -> tuple[bytes, bytes]:
+    """The first key of all vectors of this length, and the first behind them."""
+    prefix = key(Table.VECTORS, space.value, dimensions.to_bytes(4, "big"))
+    return prefix, after(prefix)
+
+
+def dump_vector(change: VectorChange) -> bytes:
+    """The value under `vector_key`: store code (1), created_at (8), float32[dimensions]."""
+    vector = np.asarray(change.values, dtype="<f4").tobytes()
+    return bytes([change.store_code]) + pack_time(change.created_at) + vector
+
+
+def normalised(values: FloatMatrix) -> FloatMatrix:
+    """Rows of float32[n, d] at length 1; zero rows stay zero. Norms are taken in float64."""
+    norms = np.linalg.norm(values.astype(np.float64), axis=-1, keepdims=True)
+    unit: FloatMatrix = np.divide(values, norms, out=np.zeros_like(values), where=norms > 0)
+    return unit
+
+
+class Near(NamedTuple):
+    """A record whose vector points the query's way; `cosine` is above 0."""
+
+    record_id: RecordId
+    store_code: int
+    created_at: int
+    cosine: float
+
+
+class VectorTable:
+    """The normalised vectors of one length: float32[n, dimensions], with their ids, store codes and times."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self._matrix: FloatMatrix = np.zeros((ROWS_MIN, dimensions), dtype=np.float32)
+        self._codes = np.zeros(ROWS_MIN, dtype=np.uint8)
+        self._times = np.zeros(ROWS_MIN, dtype=np.int64)
+        self._ids: list[RecordId] = []
+        self._rows: dict[RecordId, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._matrix.nbytes
+
+    def load(self, rows: list[tuple[bytes, bytes]]) -> None:
+        """Add rows as they lie in storage (`vector_key`, `dump_vector`)."""
+        if not rows:
+            return
+        start, stop = len(self._ids), len(self._ids) + len(rows)
+        self._reserve(len(rows))
+        vectors = np.frombuffer(b"".join(value[9:] for _key, value in rows), dtype="<f4")
+        self._matrix[start:stop] = normalised(vectors.reshape(len(rows), self.dimensions))
+        self._codes[start:stop] = [value[0] for _key, value in rows]
+        self._times[start:stop] = [unpack_time(value[1:9]) for _key, value in rows]
+        self._ids += [RecordId(row_key[-ID_BYTES:]) for row_key, _value in rows]
+        self._rows.update(zip(self._ids[start:], range(start, stop), strict=True))
+
+    def put(self, change: VectorChange) -> None:
+        row = self._rows.get(change.record_id)
+        if row is None:
+            self._reserve(1)
+            row = len(self._ids)
+            self._ids.append(change.record_id)
+            self._rows[change.record_id] = row
+        self._matrix[row] = normalised(np.asarray([change.values], dtype=np.float32))[0]
+        self._codes[row] = change.store_code
+        self._times[row] = change.created_at
+
+    def remove(self, record_id: RecordId) -> None:
+        """The last row moves into the gap."""
+        row = self._rows.pop(record_id, None)
+        if row is None:
+            return
+        moved, last = self._ids.pop(), len(self._ids)
+        if row != last:
+            self._ids[row] = moved
+            self._rows[moved] = row
+            for column in (self._matrix, self._codes, self._times):
+                column[row] = column[last]
+
+    def nearest(self, query: tuple[float, ...], limit: int, store_codes: frozenset[int] | None) -> list[Near]:
+        """The `limit` closest with a cosine above 0: the best first, then the newest, then by id."""
+        count = len(self._ids)
+        if not count or limit <= 0:
+            return []
+        cosines = self._matrix[:count] @ normalised(np.asarray([query], dtype=np.float32))[0]
+        if store_codes is not None:
+            cosines = np.where(np.isin(self._codes[:count], list(store_codes)), cosines, 0.0)
+        best = np.argpartition(-cosines, min(limit, count) - 1)[:limit]
+        found = [
+            Near(self._ids[i], int(self._codes[i]), int(self._times[i]), float(cosines[i]))
+            for i in best
+            if cosines[i] > 0
+        ]
+        return sorted(found, key=closeness)
+
+    def _reserve(self, more: int) -> None:
+        needed = len(self._ids) + more
+        if needed <= len(self._codes):
+            return
+        rows = max(needed, int(len(self._codes) * GROWTH))
+        self._matrix = _grown(self._matrix, (rows, self.dimensions))
+        self._codes = _grown(self._codes, (rows,))
+        self._times = _grown(self._times, (rows,))
+
+
+def closeness(near: Near) -> tuple[float, int, bytes]:
+    """The order of results."""
+    return -near.cosine, -near.created_at, near.record_id
+
+
+def _grown(column: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    grown = np.zeros(shape, dtype=column.dtype)
+    grown[: len(column)] = column
+    return grown

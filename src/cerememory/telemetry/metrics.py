@@ -1,0 +1,95 @@
+"""Every metric series, in one registry that the daemon owns.
+
+No label ever holds an id or a caller's text. Source of names and edges: the HTTP specification, "Metrics".
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from cerememory import __version__
+from cerememory.protocol.records import DURABLE_STORES, STORES
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+HTTP_LABELS = ("method", "path", "status")
+
+
+class Metrics:
+    """The series as attributes; the labels that are known beforehand are there from the start, at zero."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._make_documented()
+        self._make_internal()
+
+    def _make_documented(self) -> None:
+        """The seven series that the reference documents."""
+        r = self.registry
+        self.http_requests = Counter(
+            "cerememory_http_requests", "HTTP requests by route.", HTTP_LABELS, registry=r
+        )
+        self.http_duration = Histogram(
+            "cerememory_http_request_duration_seconds",
+            "Time from head to answer.",
+            HTTP_LABELS,
+            buckets=SECONDS,
+            registry=r,
+        )
+        self.encodes = Counter("cerememory_encode", "Curated memories stored.", ("store",), registry=r)
+        self.encode_duration = Histogram(
+            "cerememory_encode_duration_seconds",
+            "Time of an encode, failed ones too.",
+            ("store",),
+            buckets=SECONDS,
+            registry=r,
+        )
+        self.recalls = Counter("cerememory_recall", "recall.query answered.", registry=r)
+        self.recall_duration = Histogram(
+            "cerememory_recall_duration_seconds",
+            "Time of a recall.query, failed ones too.",
+            buckets=SECONDS,
+            registry=r,
+        )
+        self.decay_panics = Counter(
+            "cerememory_decay_panics", "Decay ticks that ended in an unexpected error.", registry=r
+        )
+        for store in STORES:
+            self.encodes.labels(store.value)
+
+    def _make_internal(self) -> None:
+        r = self.registry
+        self.records = Gauge("cerememory_records", "Curated memories.", ("store",), registry=r)
+        self.raw_records = Gauge("cerememory_raw_journal_records", "Raw journal entries.", registry=r)
+        self.mailbox_depth = Gauge(
+            "cerememory_actor_mailbox_depth", "Messages that wait for an actor.", ("actor",), registry=r
+        )
+        self.actor_restarts = Counter(
+            "cerememory_actor_restarts", "Restarts of an actor after a crash.", ("actor",), registry=r
+        )
+        self.commit_batch_size = Histogram(
+            "cerememory_commit_batch_size", "Mutations in one transaction.", buckets=BATCH_SIZES, registry=r
+        )
+        self.commit_duration = Histogram(
+            "cerememory_commit_duration_seconds", "Time of one transaction.", buckets=SECONDS, registry=r
+        )
+        self.index_lag = Gauge(
+            "cerememory_index_lag_seconds", "Age of the oldest commit that search doesn't show.", registry=r
+        )
+        self.audit_sequence = Gauge("cerememory_audit_sequence", "Last committed audit entry.", registry=r)
+        self.audit_repairs = Counter(
+            "cerememory_audit_repairs", "Times a cut audit file was completed.", registry=r
+        )
+        self.map_used = Gauge("cerememory_lmdb_map_used_bytes", "Bytes of the map in use.", registry=r)
+        self.reconsolidations_dropped = Counter(
+            "cerememory_reconsolidations_dropped", "Recalls whose effect could not be queued.", registry=r
+        )
+        Gauge("cerememory_build_info", "Always 1.", ("version",), registry=r).labels(__version__).set(1)
+        for store in DURABLE_STORES:
+            self.records.labels(store.value)
+
+    def render(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)

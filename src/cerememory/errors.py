@@ -140,9 +140,7 @@ class IdempotencyConflict(Conflict):
 
 
 class Overloaded(CerememoryError):
-    def __init__(
-        self, message: str, *, retry_after_s: int = 1, details: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, message: str, *, retry_after_s: int = 1, details: dict[str, Any] | None = None) -> None:
         super().__init__(message, details=details)
         self.retry_after_s = retry_after_s
 
@@ -275,7 +273,10 @@ def public_message(error: CerememoryError) -> str:
     if isinstance(error, ExportFailed):
         return "The export failed; the log has the reason under this request id"
     if isinstance(error, StorageUnavailable):
-        return "Storage is unavailable, try again; the log has the reason under this request id"
+        return (
+            "Storage is unavailable, nothing of this request was stored; "
+            "the log has the reason under this request id"
+        )
     if is_ours(error):
         return "An internal error occurred; the log has the reason under this request id"
     return str(error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -104,14 +105,20 @@ def held(until: threading.Event, then: Reply) -> Reply:
 
 
 class FakeDaemon:
-    """Answers with the queued replies in order, then with `default`; a context manager that stops it."""
+    """Answers with the queued replies in order, then with `default`; a context manager that stops it.
 
-    def __init__(self, *replies: Reply, default: Reply | None = None) -> None:
+    With `tls` it speaks HTTPS.
+    """
+
+    def __init__(
+        self, *replies: Reply, default: Reply | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.requests: list[Received] = []
         self.connections_made = 0
         self.reads_bodies = True  # False: answers after the head, as a refusal may
         self._replies = deque(replies)
         self._default = answer({}) if default is None else default
+        self._tls = tls
         self._changed = threading.Condition()
         self._open: set[socket.socket] = set()
         self._port = 0
@@ -127,12 +134,14 @@ class FakeDaemon:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """Listens, on the same port as before."""
         self._server = _Server(("127.0.0.1", self._port), Handler)
         self._server.daemon = self
+        if self._tls is not None:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()

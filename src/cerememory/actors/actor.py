@@ -10,11 +10,13 @@ reloads the actor, and the messages that wait in the mailbox are handled then.
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import trio
+from structlog.contextvars import get_contextvars
 
 from cerememory.errors import ActorBusy, ActorStopped, CerememoryError, InternalError
 from cerememory.failpoints import failpoint
@@ -43,10 +45,15 @@ LATER = Later()
 class Reply(Generic[R]):
     """Where one answer goes. Closing it unanswered tells the asker that its handler crashed."""
 
-    __slots__ = ("_channel",)
+    __slots__ = ("_channel", "_context")
 
     def __init__(self, channel: trio.MemorySendChannel[R | CerememoryError]) -> None:
         self._channel = channel
+        self._context = copy_context()
+
+    def asked_by(self) -> dict[str, Any]:
+        """What the asker's log lines carry, its request id among them."""
+        return self._context.run(get_contextvars)
 
     def resolve(self, value: R) -> None:
         self._send(value)
@@ -173,4 +180,5 @@ class _Answered:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and self._reply is not None:
+            error.add_note(f"asked by {self._reply.asked_by()}")
             self._reply.close()

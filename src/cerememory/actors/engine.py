@@ -133,9 +133,7 @@ class Engine:
         self._limiter = trio.CapacityLimiter(2)
         self._draining = False
 
-    async def encode_store(
-        self, request: EncodeStore, idempotency: Idempotency | None = None
-    ) -> Stored[Encoded]:
+    async def encode_store(self, request: EncodeStore, idempotency: Idempotency | None = None) -> Stored[Encoded]:
         now = self._world.now()
         with _deadline("writer"), self._measured([request.route()]):
             make = partial(prepare.new_record, request, self._world.new_id(), now)
@@ -316,6 +314,10 @@ class Engine:
         with _deadline("stores"):
             return await self._statistics.stats()
 
+    def record_count(self) -> int:
+        """Durable memories and raw entries."""
+        return self._statistics.record_count()
+
     async def wait_for(self, sequence: int) -> None:
         """Return when commit `sequence` is visible; `NotCaughtUp` when it isn't within a second."""
         deadline = trio.current_time() + CAUGHT_UP_S
@@ -365,9 +367,7 @@ def _deadline(asked: str) -> Iterator[None]:
 
 def _linked(records: tuple[NewRecord, ...], now: int) -> tuple[NewRecord, ...]:
     inferred = neighbours([record.record_id for record in records], now)
-    return tuple(
-        prepare.with_neighbours(record, edges) for record, edges in zip(records, inferred, strict=True)
-    )
+    return tuple(prepare.with_neighbours(record, edges) for record, edges in zip(records, inferred, strict=True))
 
 
 def _content_bytes(request: EncodeStore | EncodeStoreRaw) -> int:

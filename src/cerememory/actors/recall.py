@@ -124,9 +124,7 @@ class Recall:
             else:
                 candidate.emotion = cosine
 
-    async def _by_time(
-        self, found: Candidates, span: TemporalRange, codes: frozenset[int] | None
-    ) -> Candidates:
+    async def _by_time(self, found: Candidates, span: TemporalRange, codes: frozenset[int] | None) -> Candidates:
         """Nothing outside the range stays; what is inside joins, and its fidelity counts."""
         within = await self._created_within(span.start, span.end, codes, BY_TIME_MAX)
         kept = {i: c for i, c in found.items() if span.start <= c.created_at <= span.end}
@@ -139,13 +137,9 @@ class Recall:
         await self._add_fidelity(newest)
         return newest
 
-    async def _created_within(
-        self, start: int, end: int, codes: frozenset[int] | None, count: int
-    ) -> Candidates:
+    async def _created_within(self, start: int, end: int, codes: frozenset[int] | None, count: int) -> Candidates:
         """The newest of the range, working memory included."""
-        scan = partial(
-            _scan_by_time, self._storage, clamp_timestamp(start), clamp_timestamp(end), codes, count
-        )
+        scan = partial(_scan_by_time, self._storage, clamp_timestamp(start), clamp_timestamp(end), codes, count)
         found = {candidate.record_id: candidate for candidate in await self._world.offload(scan)}
         if codes is None or WORKING_CODE in codes:
             for memory in await self._sources.stores[WORKING_CODE].ask(Held()):
@@ -180,9 +174,7 @@ class Recall:
             del candidates[record_id]
         return len(faded)
 
-    async def _read(
-        self, chosen: list[tuple[float, Candidate]], *, reconsolidate: bool
-    ) -> dict[RecordId, Memory]:
+    async def _read(self, chosen: list[tuple[float, Candidate]], *, reconsolidate: bool) -> dict[RecordId, Memory]:
         now = self._world.now() if reconsolidate else None
         memories: dict[RecordId, Memory] = {}
         saved: list[SavedState] = []

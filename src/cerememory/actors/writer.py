@@ -238,9 +238,7 @@ class Writer(Actor):
         try:
             finished = await self._world.offload(partial(self._transact, group), self._limiter)
         except StorageUnavailable as error:
-            log.error(
-                "commit failed", reason=str(error), cause=str(error.__cause__), requests=len(group.pending)
-            )
+            log.error("commit failed", reason=str(error), cause=str(error.__cause__), requests=len(group.pending))
             self._failure = error
             _fail_all(group, error)
             return

@@ -40,20 +40,25 @@ def parse_address(server_url: str) -> Address:
         raise ValidationFailed("server_url: must be visible ASCII characters, without spaces")
     try:
         parts = urlsplit(server_url)
-        port = parts.port
+        port, host = parts.port, parts.hostname or ""
     except ValueError as error:
         raise ValidationFailed(f"server_url: {error}") from None
-    if parts.scheme not in _PORTS or not parts.hostname:
+    if parts.scheme not in _PORTS or not _is_host(host):
         raise ValidationFailed("server_url: must start with http:// or https:// and a host")
     if "@" in parts.netloc or "?" in server_url or "#" in server_url:
         raise ValidationFailed("server_url: must have no user, query or fragment")
     return Address(
         url=server_url.rstrip("/"),
         scheme=parts.scheme,
-        host=parts.hostname,
+        host=host,
         port=_PORTS[parts.scheme] if port is None else port,
         prefix=parts.path.rstrip("/"),
     )
+
+
+def _is_host(name: str) -> bool:
+    """Whether each part between dots has a length that DNS knows; looking up any other is an error."""
+    return all(0 < len(label) < 64 for label in name.removesuffix(".").split("."))
 
 
 def check_api_key(api_key: str | None, address: Address) -> None:

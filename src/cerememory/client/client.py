@@ -13,6 +13,7 @@ from __future__ import annotations
 import http.client
 import random
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -116,9 +117,7 @@ class Client:
         answer came in time.
         """
         operation = BY_NAME[operation_name]
-        request = self._request(
-            operation, body, path_params or {}, query or {}, idempotency_key, headers or {}
-        )
+        request = self._request(operation, body, path_params or {}, query or {}, idempotency_key, headers or {})
         patience = Patience(self._timeout_s, self._retry_for_s, self._clock, self._chance)
         while True:
             try:
@@ -179,6 +178,9 @@ class Client:
         connect = self._connections.take if request.is_repeatable else self._connections.open
         try:
             return connect(patience.remaining_s())
+        except ssl.SSLCertVerificationError as error:
+            message = f"server_url: {self._address.url} isn't trusted: {error.verify_message}"
+            raise ValidationFailed(message) from error
         except OSError as error:
             raise DaemonUnreachable(
                 f"{self._address.url} can't be reached: {_reason(error)}; is the daemon running?",

@@ -18,7 +18,6 @@ from cerememory.errors import (
     Busy,
     CerememoryError,
     ContentTooLarge,
-    Failed,
     Forbidden,
     HeadTooLarge,
     InternalError,
@@ -83,21 +82,19 @@ def error_of(status: int, body: bytes, retry_after: str | None, url: str) -> Cer
             retry_after=None,
         )
     kind = _CLASSES.get((error.code, status)) or _class_of_status(status)
-    return _made(kind, error, _seconds(retry_after) if error.retry_after is None else error.retry_after)
+    details = _with_request_id(error) if status >= 500 else error.details
+    if not issubclass(kind, Overloaded):
+        return kind(error.message, details=details)
+    retry_after_s = _seconds(retry_after) if error.retry_after is None else error.retry_after
+    return kind(error.message, retry_after_s=retry_after_s or 1, details=details)
 
 
 def _class_of_status(status: int) -> type[CerememoryError]:
     return _CLASSES_BY_STATUS.get(status, InternalError if status >= 500 else ValidationFailed)
 
 
-def _made(kind: type[CerememoryError], error: ErrorBody, retry_after_s: int | None) -> CerememoryError:
-    if issubclass(kind, Overloaded):
-        return kind(error.message, retry_after_s=retry_after_s or 1, details=error.details)
-    return kind(error.message, details=_with_request_id(error) if issubclass(kind, Failed) else error.details)
-
-
 def _with_request_id(error: ErrorBody) -> dict[str, Any] | None:
-    """The daemon's log has the reason of a failure under this id alone, so it stays with the error."""
+    """The daemon's log has the reason of its failures under this id alone, so it stays with the error."""
     if error.request_id is None:
         return error.details
     return {**(error.details or {}), "request_id": error.request_id}

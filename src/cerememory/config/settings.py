@@ -80,9 +80,7 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcSettings:
-    port: int | None = setting(
-        None, "TCP port of the gRPC service; off without.", minimum=1, maximum=PORT_MAX
-    )
+    port: int | None = setting(None, "TCP port of the gRPC service; off without.", minimum=1, maximum=PORT_MAX)
     tls_cert_path: Path | None = setting(None, "Certificate chain (PEM) of the gRPC service.")
     tls_key_path: Path | None = setting(None, "Private key (PEM) of the gRPC service.")
 
@@ -124,9 +122,7 @@ class DecaySettings:
     archive_days: int = count(90, "Days for which an archived memory can be restored.", minimum=1)
     profile: Literal["standard", "reference"] = setting("standard", "Rules that fidelity decays by.")
     epsilon: float = setting(0.001, "Smallest change of a score that a tick writes.", minimum=0, maximum=1)
-    faint_threshold: float = setting(
-        0.1, "Fidelity below which a memory counts as faint.", minimum=0, maximum=1
-    )
+    faint_threshold: float = setting(0.1, "Fidelity below which a memory counts as faint.", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,7 @@ _HEAD = """\
 # A connection string's password: in the URL's user part, or as a parameter of either form.
 _DSN_PASSWORDS = (
     re.compile(r"(?P<kept>://[^:/?#]*:)(?P<password>.*)(?=@)", re.DOTALL),
-    re.compile(
-        r"(?P<kept>password\s*=\s*)(?P<password>'(?:[^'\\]|\\.)*'?|[^\s&]+)", re.IGNORECASE | re.DOTALL
-    ),
+    re.compile(r"(?P<kept>password\s*=\s*)(?P<password>'(?:[^'\\]|\\.)*'?|[^\s&]+)", re.IGNORECASE | re.DOTALL),
 )
 
 

@@ -96,9 +96,7 @@ def _split(text: str, tokens_of_run: Callable[[str], Iterable[str]]) -> list[str
     if folded.isascii():
         found = _ASCII_WORD.findall(folded)
     else:
-        found = [
-            token for run, word in _RUN.findall(folded) for token in (tokens_of_run(run) if run else (word,))
-        ]
+        found = [token for run, word in _RUN.findall(folded) for token in (tokens_of_run(run) if run else (word,))]
     return [token[:TOKEN_CHARS_MAX] for token in found[:TOKENS_MAX]]
 
 

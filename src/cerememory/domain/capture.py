@@ -52,9 +52,7 @@ def with_context(metadata: msgspec.Raw, context: EncodeContext | None) -> msgspe
 
 def associations_of(inputs: tuple[AssociationInput, ...] | None, now: int) -> tuple[Association, ...]:
     """The edges a request gives, made at `now`."""
-    return tuple(
-        _association(edge.target_id, edge.association_type, edge.weight, now) for edge in inputs or ()
-    )
+    return tuple(_association(edge.target_id, edge.association_type, edge.weight, now) for edge in inputs or ())
 
 
 def neighbours(record_ids: list[RecordId], now: int) -> list[tuple[Association, ...]]:

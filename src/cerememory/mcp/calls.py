@@ -112,9 +112,7 @@ def _recall(arguments: Arguments) -> Call:
 
 def _recall_raw(arguments: Arguments) -> Call:
     body = {name: value for name, value in arguments.items() if name not in ("start", "end")}
-    return Call(
-        "recall.raw_query", _given({**body, "temporal": _range(arguments["start"], arguments["end"])})
-    )
+    return Call("recall.raw_query", _given({**body, "temporal": _range(arguments["start"], arguments["end"])}))
 
 
 def _timeline(arguments: Arguments) -> Call:

@@ -24,7 +24,7 @@ from cerememory.client import Client
 from cerememory.errors import CerememoryError, RateLimited, ValidationFailed
 from cerememory.mcp import jsonrpc
 from cerememory.mcp.jsonrpc import NotARequest, Request
-from cerememory.mcp.stdio import LineTooLong, Output, read_lines
+from cerememory.mcp.stdio import LINE_BYTES_MAX, LineTooLong, Output, read_lines
 from cerememory.mcp.toolbox import Toolbox
 from cerememory.mcp.tools import TOOLS, tool_list
 from cerememory.mcp.workers import Workers
@@ -55,11 +55,17 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None) -> int:
     return 0
 
 
-def serve(lines: BinaryIO, output: Output, tools: Toolbox, finish_s: float = FINISH_S) -> None:
-    """Answers every line; at the end waits for the calls under way, up to `finish_s`."""
+def serve(
+    stream: BinaryIO,
+    output: Output,
+    tools: Toolbox,
+    finish_s: float = FINISH_S,
+    line_bytes_max: int = LINE_BYTES_MAX,
+) -> None:
+    """Answers every line of `stream`; at its end waits for the calls under way, up to `finish_s`."""
     workers = Workers()
     proxy = Proxy(tools, output, workers)
-    for line in read_lines(lines):
+    for line in read_lines(stream, line_bytes_max):
         proxy.handle(line)
     workers.finish(finish_s)
 

@@ -16,10 +16,10 @@ _PART_BYTES = 1_048_576
 
 
 class LineTooLong(Exception):
-    """A line over `LINE_BYTES_MAX`; it was read to its end and dropped."""
+    """A line over the bound; it was read to its end and dropped."""
 
 
-def read_lines(stream: BinaryIO, size_bytes_max: int = LINE_BYTES_MAX) -> Iterator[bytes | LineTooLong]:
+def read_lines(stream: BinaryIO, size_bytes_max: int) -> Iterator[bytes | LineTooLong]:
     """Each line up to the end of `stream`, or a `LineTooLong` in its place."""
     while line := stream.readline(size_bytes_max + 1):
         if len(line) <= size_bytes_max or line.endswith(b"\n"):

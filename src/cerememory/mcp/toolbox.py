@@ -43,9 +43,7 @@ class Toolbox:
         return render(name, answer)
 
     def _ask(self, call: Call) -> Any:
-        return self._client.call(
-            call.operation, call.body, path_params=call.path_params, headers=_SHORT_BYTES
-        )
+        return self._client.call(call.operation, call.body, path_params=call.path_params, headers=_SHORT_BYTES)
 
     def _export(self, call: Call, arguments: Arguments) -> Result:
         """Checked before the daemon works, and again, by the system, when the file is made."""

@@ -72,9 +72,7 @@ def _now(now: Timestamp) -> Timestamp:
 _ID = Parameter("record_id", Id(), required=True)
 _CONTENT = Parameter("content", FilledText(), required=True)
 _EMOTION = Parameter("emotion", Emotion())
-_META = Parameter(
-    "meta_json", JsonObject(), "Why it is kept: {intent, rationale, decision, goals, tags, ...}"
-)
+_META = Parameter("meta_json", JsonObject(), "Why it is kept: {intent, rationale, decision, goals, tags, ...}")
 _LIMIT = Parameter("limit", Count(1, LIMIT_MAX, is_cut=True), default=10)
 _DRY_RUN = Parameter("dry_run", Flag(), default=False)
 _SECRECY = Parameter("secrecy_levels", Choices(tuple(SecrecyLevel)), "Default: public, sensitive")

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 Work: TypeAlias = Callable[[], None]
@@ -37,11 +38,17 @@ class Workers:
     def finish(self, timeout_s: float) -> None:
         """Waits until all work is done, or for `timeout_s`. No work may be submitted afterwards."""
         ends_at = time.monotonic() + timeout_s
-        for _ in self._threads:
-            self._queue.put(None)
+        with suppress(queue.Full):
+            for _ in self._threads:
+                self._queue.put(None, timeout=_until(ends_at))
         for thread in self._threads:
-            thread.join(max(0.0, ends_at - time.monotonic()))
+            thread.join(_until(ends_at))
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
             work()
+
+
+def _until(moment: float) -> float:
+    """Seconds from now, 0 for the past."""
+    return max(0.0, moment - time.monotonic())

@@ -54,9 +54,9 @@ def dump(value: object) -> bytes:
     return _ENCODER.encode(value)
 
 
-def dump_base64(value: object) -> bytes:
-    """As `dump`, but byte arrays as base64 strings (`Accept: application/vnd.cmp+json;bytes=base64`)."""
-    return _BASE64_ENCODER.encode(value)
+def with_base64(dumped: bytes) -> bytes:
+    """An answer with the byte arrays of its content blocks and archives as base64 strings."""
+    return msgspec.json.encode(_base64_below(msgspec.json.decode(dumped)))
 
 
 def compact(raw: bytes, where: str) -> msgspec.Raw:
@@ -115,15 +115,25 @@ def _write_value(value: object) -> object:
     raise TypeError(f"no writer for {type(value)}")
 
 
-def _write_base64(value: object) -> object:
-    if isinstance(value, ByteArray):
-        return base64.b64encode(value).decode()
-    return _write_value(value)
+def _base64_below(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_base64_below(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _base64_field(name, item, value) for name, item in value.items()}
 
 
-_UNTYPED = msgspec.json.Decoder()
+def _base64_field(name: str, item: Any, owner: dict[str, Any]) -> Any:
+    """Only a block's data and an archive are bytes; what callers keep in metadata stays as it is."""
+    if name == "metadata":
+        return item
+    if isinstance(item, list) and ((name == "data" and "modality" in owner) or name == "archive_data"):
+        return base64.b64encode(bytes(item)).decode()
+    return _base64_below(item)
+
+
 _ENCODER = msgspec.json.Encoder(enc_hook=_write_value)
-_BASE64_ENCODER = msgspec.json.Encoder(enc_hook=_write_base64)
+_UNTYPED = msgspec.json.Decoder()
 
 
 def _syntax(error: Exception) -> str:

@@ -30,9 +30,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("encode.store", "POST", "/v1/encode", requests.EncodeStore, replies.Encoded, True),
     Operation("encode.batch", "POST", "/v1/encode/batch", requests.EncodeBatch, replies.BatchEncoded, True),
     Operation("encode.update", "PATCH", "/v1/encode/{record_id}", requests.EncodeUpdate, None, True),
-    Operation(
-        "encode.store_raw", "POST", "/v1/encode/raw", requests.EncodeStoreRaw, replies.RawEncoded, True
-    ),
+    Operation("encode.store_raw", "POST", "/v1/encode/raw", requests.EncodeStoreRaw, replies.RawEncoded, True),
     Operation(
         "encode.batch_raw",
         "POST",

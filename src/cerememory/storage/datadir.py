@@ -192,9 +192,7 @@ def _lock(path: Path) -> int:
     except BlockingIOError:
         owner = _read_owner(fd)
         os.close(fd)
-        raise DataDirLocked(
-            f"{path}: in use by {owner or 'another process'}; stop it or use another"
-        ) from None
+        raise DataDirLocked(f"{path}: in use by {owner or 'another process'}; stop it or use another") from None
     return fd
 
 

@@ -52,9 +52,7 @@ def edited_document(record_id: RecordId, row: ContentRow) -> IndexDocument:
     return curated_document(record_id, row.store_code, row.created_at, content, _meta(row.meta))
 
 
-def stored_documents(
-    reader: Reader, record_ids: Sequence[RecordId]
-) -> tuple[list[IndexDocument], list[RecordId]]:
+def stored_documents(reader: Reader, record_ids: Sequence[RecordId]) -> tuple[list[IndexDocument], list[RecordId]]:
     """The documents of those of `record_ids` that are stored, and the ids of those that aren't."""
     documents: list[IndexDocument] = []
     missing: list[RecordId] = []

@@ -35,7 +35,8 @@ def new_record(request: EncodeStore, record_id: RecordId, now: int, where: str =
         request.header.check()
     content = request.content.content(f"{where}content")
     limits.check_store(request, content, record_id, where)
-    metadata = limits.check_metadata(with_context(request.metadata, request.context), f"{where}metadata")
+    given = limits.check_metadata(request.metadata, f"{where}metadata")
+    metadata = limits.check_metadata(with_context(given, request.context), f"{where}metadata")
     store = request.route()
     meta = completed_meta(request.meta, "encode.store", now)
     row = ContentRow(

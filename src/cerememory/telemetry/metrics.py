@@ -5,11 +5,12 @@ No label ever holds an id or a caller's text. Source of names and edges: the HTT
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from cerememory import __version__
-from cerememory.protocol.records import DURABLE_STORES, STORES
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -18,12 +19,15 @@ HTTP_LABELS = ("method", "path", "status")
 
 
 class Metrics:
-    """The series as attributes; the labels that are known beforehand are there from the start, at zero."""
+    """The series as attributes; `stores` are the labels that are there from the start, at zero."""
 
-    def __init__(self) -> None:
+    def __init__(self, stores: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
         self._make_documented()
         self._make_internal()
+        for store in stores:
+            self.encodes.labels(store)
+            self.records.labels(store)
 
     def _make_documented(self) -> None:
         """The seven series that the reference documents."""
@@ -56,8 +60,6 @@ class Metrics:
         self.decay_panics = Counter(
             "cerememory_decay_panics", "Decay ticks that ended in an unexpected error.", registry=r
         )
-        for store in STORES:
-            self.encodes.labels(store.value)
 
     def _make_internal(self) -> None:
         r = self.registry
@@ -87,8 +89,6 @@ class Metrics:
             "cerememory_reconsolidations_dropped", "Recalls whose effect could not be queued.", registry=r
         )
         Gauge("cerememory_build_info", "Always 1.", ("version",), registry=r).labels(__version__).set(1)
-        for store in DURABLE_STORES:
-            self.records.labels(store.value)
 
     def render(self) -> bytes:
         """The Prometheus text format."""

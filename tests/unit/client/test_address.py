@@ -25,6 +25,8 @@ def test_a_missing_port_is_the_schemes(url: str, port: int) -> None:
         ("ftp://h", "http://"),
         ("localhost:8420", "http://"),
         ("http://", "host"),
+        ("http://a..b", "host"),
+        (f"http://{'a' * 64}.example", "host"),
         ("", "visible ASCII"),
         ("http://h\n", "visible ASCII"),
         ("http://höst", "visible ASCII"),

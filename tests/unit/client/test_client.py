@@ -162,6 +162,19 @@ def test_closing_the_client_closes_its_connections(daemon: FakeDaemon) -> None:
     daemon.wait_for_connections(0)
 
 
+def test_a_call_that_outlives_the_client_closes_its_connection(daemon: FakeDaemon) -> None:
+    release = threading.Event()
+    daemon.then(held(release, answer({})))
+    client = Client(daemon.url)
+    call = threading.Thread(target=client.call, args=("introspect.stats",))
+    call.start()
+    daemon.wait_for_requests(1)
+    client.close()
+    release.set()
+    call.join()
+    daemon.wait_for_connections(0)
+
+
 def test_calls_at_once_each_have_a_connection_and_only_some_are_kept(daemon: FakeDaemon) -> None:
     callers, kept_max = 12, 8
     everyone_asked = threading.Event()

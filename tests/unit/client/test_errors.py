@@ -94,9 +94,18 @@ def test_the_time_to_try_again_comes_from_the_body_then_the_header(
     assert error.retry_after_s == expected
 
 
-def test_a_failure_of_the_daemon_keeps_the_request_id_that_its_log_has() -> None:
-    error = error_of(500, body("INTERNAL_ERROR", request_id="0191"), None, URL)
-    assert error.details == {"request_id": "0191"}
+@pytest.mark.parametrize(
+    ("status", "code", "details"),
+    [
+        (500, "INTERNAL_ERROR", {"request_id": "0191"}),
+        (503, "DECAY_ENGINE_BUSY", {"request_id": "0191"}),
+        (400, "VALIDATION_ERROR", None),
+    ],
+)
+def test_a_failure_of_the_daemon_keeps_the_request_id_that_its_log_has(
+    status: int, code: str, details: dict[str, str] | None
+) -> None:
+    assert error_of(status, body(code, request_id="0191"), None, URL).details == details
 
 
 def test_errors_of_the_client_have_rows_in_the_table() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
 from collections.abc import Callable, Iterator
 
@@ -10,7 +11,17 @@ import pytest
 
 from cerememory.client import Client, DaemonBusy, DaemonUnreachable
 from cerememory.errors import ContentTooLarge, RateLimited, WorkingMemoryFull
-from tests.support.fake_daemon import FakeDaemon, Handler, Reply, answer, cut_short, hang_up, held, refusal
+from tests.support.fake_daemon import (
+    WAIT_S,
+    FakeDaemon,
+    Handler,
+    Reply,
+    answer,
+    cut_short,
+    hang_up,
+    held,
+    refusal,
+)
 
 BUSY = refusal(503, "DECAY_ENGINE_BUSY", "index is busy, try again", retry_after=4)
 
@@ -219,6 +230,7 @@ def test_an_answer_that_takes_too_long_is_given_up(daemon: FakeDaemon) -> None:
 def test_the_limit_is_on_the_whole_answer_not_on_each_part(daemon: FakeDaemon, time: FakeTime) -> None:
     """The clock runs out with the first part; the second is not waited for."""
     release = threading.Event()
+    was_released: queue.Queue[bool] = queue.Queue()
 
     def half_now_half_later(handler: Handler) -> None:
         handler.send_response(200)
@@ -226,13 +238,14 @@ def test_the_limit_is_on_the_whole_answer_not_on_each_part(daemon: FakeDaemon, t
         handler.end_headers()
         time.now += 60
         handler.wfile.write(b'"four')
-        release.wait(30)
+        was_released.put(release.wait(WAIT_S))
 
     daemon.then(half_now_half_later)
-    with Client(daemon.url, timeout_s=60, clock=time.clock, wait=time.wait) as client:
-        with pytest.raises(DaemonUnreachable, match="the time limit passed"):
-            client.call("introspect.stats")
-        release.set()
+    client = Client(daemon.url, timeout_s=60, clock=time.clock, wait=time.wait)
+    with client, pytest.raises(DaemonUnreachable, match="the time limit passed"):
+        client.call("introspect.stats")
+    release.set()
+    assert was_released.get(timeout=WAIT_S)  # by the line above, not by its own limit
 
 
 def test_closing_the_client_ends_its_retries(daemon: FakeDaemon) -> None:

@@ -65,7 +65,7 @@ def test_the_summary_is_a_field_of_its_own() -> None:
     assert found == ("text", "in short")
 
 
-@pytest.mark.parametrize("modality", set(Modality) - {Modality.TEXT, Modality.STRUCTURED})
+@pytest.mark.parametrize("modality", [m for m in Modality if m not in ("text", "structured")])
 def test_other_modalities_have_no_words(modality: Modality) -> None:
     assert searchable(content((modality, b"bytes")), None) == ("", "")
 
@@ -86,11 +86,11 @@ def test_structured_blocks_become_lines_of_path_and_value(value: Any, lines: lis
 
 
 @pytest.mark.parametrize("data", [b"{not json", b'"cut', b"1e999", b"[" * 100_000, b"\xff\xfe"])
-def test_a_structured_block_that_can_t_be_read_is_taken_as_text(data: bytes) -> None:
+def test_a_structured_block_that_cannot_be_read_is_taken_as_text(data: bytes) -> None:
     assert searchable(content((Modality.STRUCTURED, data)), None).text == data.decode(errors="replace")
 
 
-def test_text_that_isn_t_utf_8_keeps_its_readable_words() -> None:
+def test_text_that_is_not_utf_8_keeps_its_readable_words() -> None:
     assert tokens(searchable(content((Modality.TEXT, b"good \xff words")), None).text) == ["good", "words"]
 
 

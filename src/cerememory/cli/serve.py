@@ -1,0 +1,90 @@
+"""`cerememory serve`: the daemon, from its configuration to the last released lock."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import trio
+
+from cerememory import __version__, failpoints
+from cerememory.actors.assembly import open_storage, running
+from cerememory.actors.engine import Engine
+from cerememory.actors.seams import World
+from cerememory.config.checks import check
+from cerememory.config.sources import Loaded
+from cerememory.errors import ConfigInvalid, DataDirUnusable
+from cerememory.http.gate import Gate
+from cerememory.http.routes import Routes
+from cerememory.http.server import Server, bind
+from cerememory.protocol.records import STORES
+from cerememory.storage.datadir import DataDir
+from cerememory.telemetry import logs
+from cerememory.telemetry.metrics import Metrics
+
+SWITCH_INTERVAL_S = 0.0005  # the writer's thread shouldn't wait 5 ms for the loop to give the interpreter away
+
+
+def serve(loaded: Loaded, environ: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `StartRefused` when the daemon may not start."""
+    settings = loaded.settings
+    check(settings, for_serve=True, origins=loaded.origins)
+    if failpoints.arm_from(environ) and settings.auth.enabled:
+        raise ConfigInvalid(f"{failpoints.VARIABLE}: is for tests, and refused together with auth.enabled")
+    logs.configure(settings.log.level, settings.log.format)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with DataDir.acquire(settings.data_dir) as directory:
+        trio.run(partial(_serve, loaded, directory))
+
+
+async def _serve(loaded: Loaded, directory: DataDir) -> None:
+    settings = loaded.settings
+    address = f"{settings.http.bind_address}:{settings.http.port}"
+    directory.announce(address)
+    try:
+        listening = bind(settings.http.bind_address, settings.http.port)
+    except OSError as error:
+        raise DataDirUnusable(f"http.port: {address} can't be listened on: {error.strerror}") from None
+    metrics = Metrics([store.value for store in STORES])
+    storage = open_storage(settings, directory)
+    world = World()
+    token = directory.make_token() if settings.auth.enabled else None
+    try:
+        async with running(settings, directory, storage, world, metrics) as engine:
+            routes = Routes(engine, world, metrics if settings.http.metrics_enabled else None)
+            server = Server(Gate(settings, routes, metrics, token), settings)
+            await _until_signalled(server, listening, engine, partial(_banner, loaded, address))
+    finally:
+        storage.close()
+
+
+async def _until_signalled(
+    server: Server, listening: socket.socket, engine: Engine, announce: Callable[[Engine], None]
+) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve, listening, stop)
+        announce(engine)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _number in signals:
+                break
+        engine.drain()
+        stop.set()
+
+
+def _banner(loaded: Loaded, address: str, engine: Engine) -> None:
+    """What runs here: where its data is, how many records it holds, where it listens."""
+    settings = loaded.settings
+    keys = len(settings.auth.api_keys)
+    lines = [
+        f"Cerememory v{__version__}",
+        f"  Data    {settings.data_dir.absolute()} ({engine.record_count()} records)",
+        f"  Config  {loaded.config_path or 'defaults'}",
+        f"  LLM     {settings.llm.provider}",
+        f"  Auth    {f'enabled ({keys} key(s))' if settings.auth.enabled else 'disabled'}",
+        f"  HTTP    listening on {address}",
+    ]
+    print("\n".join(lines), flush=True)

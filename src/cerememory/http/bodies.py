@@ -1,0 +1,134 @@
+"""Reading request bodies within their limits, and letting a refused client read its answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from cerememory.errors import BodyTooSlow, ContentTooLarge, TooManyBytes, ValidationFailed
+from cerememory.http.exchange import Exchange, Receive, Response, Send
+
+BODY_BYTES_MAX = 64 * 1_048_576
+LARGE_BODY_BYTES = 262_144  # a larger one is parsed in a thread
+PARSED_FACTOR = 4  # parsed bytes take about four times their size
+DRAIN_BYTES_MAX = 16 * 1_048_576
+DRAIN_S = 2.0
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole: there is nobody to answer."""
+
+
+class Inflight:
+    """The bytes of all bodies that are being read or worked on, up to `bytes_max`."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+
+    @contextmanager
+    def reserved(self, size_bytes: int) -> Iterator[None]:
+        self._take(size_bytes)
+        try:
+            yield
+        finally:
+            self._bytes -= size_bytes
+
+    def _take(self, size_bytes: int) -> None:
+        if self._bytes + size_bytes > self._bytes_max:
+            raise TooManyBytes("too many bytes in flight, try again")
+        self._bytes += size_bytes
+
+
+def announced_bytes(exchange: Exchange) -> int:
+    """How much room the body needs: by its Content-Length, or its limit when it has none but is chunked."""
+    length = exchange.headers.get(b"content-length")
+    if length is None:
+        return BODY_BYTES_MAX if b"transfer-encoding" in exchange.headers else 0
+    if not length.isdigit():
+        raise ValidationFailed("Content-Length: expected a number")
+    return int(length)
+
+
+def room_for(size_bytes: int) -> int:
+    return size_bytes if size_bytes <= LARGE_BODY_BYTES else PARSED_FACTOR * size_bytes
+
+
+def check_size(size_bytes: int) -> None:
+    if size_bytes > BODY_BYTES_MAX:
+        raise ContentTooLarge(f"body: {size_bytes} bytes, at most {BODY_BYTES_MAX} are allowed")
+
+
+class Body:
+    """One request's body; `whole` is true when its last part was received."""
+
+    def __init__(self, receive: Receive, announced_bytes: int, read_timeout_s: float) -> None:
+        self._receive = receive
+        self._read_timeout_s = read_timeout_s
+        self.whole = announced_bytes == 0
+
+    async def read(self) -> bytes:
+        """All of it. Counts while it reads; each part has to come within the read timeout."""
+        if self.whole:
+            return b""
+        parts: list[bytes] = []
+        size = 0
+        with trio.CancelScope() as scope:
+            while not self.whole:
+                scope.deadline = trio.current_time() + self._read_timeout_s
+                part = await self._part()
+                size += len(part)
+                if size > BODY_BYTES_MAX:
+                    raise ContentTooLarge(f"body: more than {BODY_BYTES_MAX} bytes")
+                parts.append(part)
+        if scope.cancelled_caught:
+            raise BodyTooSlow("body: the next part took too long")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _part(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.whole = True
+            raise ClientGone
+        self.whole = not message.get("more_body", False)
+        return message.get("body", b"")  # type: ignore[no-any-return]
+
+    async def drop(self) -> None:
+        """Receive and forget what is left, up to a bound; ends early when the client is gone."""
+        dropped = 0
+        while not self.whole and dropped < DRAIN_BYTES_MAX:
+            try:
+                dropped += len(await self._part())
+            except ClientGone:
+                return
+
+    async def drop_for_ever(self) -> None:
+        """Keep receiving: the HTTP library can't close a connection whose body nobody takes."""
+        while not self.whole:
+            await self.drop()
+
+
+async def send_response(response: Response, send: Send, body: Body) -> None:
+    """Send `response`. A body that wasn't read is dropped first, so that the client gets to read the answer.
+
+    Dropping goes on until the last part of the answer is out, then the connection closes.
+    """
+    if body.whole:
+        await _send_head(response, send)
+        await send({"type": "http.response.body", "body": response.body, "more_body": False})
+        return
+    response.close = True
+    await _send_head(response, send)
+    with trio.move_on_after(DRAIN_S):
+        await body.drop()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(body.drop_for_ever)
+        await send({"type": "http.response.body", "body": response.body, "more_body": False})
+        nursery.cancel_scope.deadline = -math.inf
+
+
+async def _send_head(response: Response, send: Send) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": response.head()})

@@ -1,0 +1,107 @@
+"""One HTTP request and its answer, as plain values: what the gate, the routes and Quart hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import uuid_utils
+
+from cerememory.errors import CerememoryError, WrongMethod, answer_of
+from cerememory.protocol import codec
+from cerememory.protocol.replies import error_body
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+UNKNOWN_ROUTE = "unknown"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request's head. `headers` are by lower-case name, the last of equals wins; `route` is its template."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+    peer: str
+    request_id: str
+    route: str = UNKNOWN_ROUTE
+    client: str = ""
+    scope: str = "open"  # whose key it came with; a digest, never the key
+
+    @classmethod
+    def of(cls, asgi: Scope) -> Exchange:
+        headers = dict(asgi["headers"])
+        client = asgi.get("client")
+        return cls(
+            method=asgi["method"],
+            path=asgi["path"],
+            query=asgi["query_string"],
+            headers=headers,
+            peer=client[0] if client else "",
+            request_id=_request_id(headers.get(b"x-request-id")),
+        )
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+def _request_id(sent: bytes | None) -> str:
+    """The caller's id when it is a UUID, else a new one."""
+    if sent is not None:
+        try:
+            return str(UUID(sent.decode("latin-1")))
+        except ValueError:
+            pass
+    return str(uuid_utils.uuid4())
+
+
+@dataclass(slots=True)
+class Response:
+    status: int
+    body: bytes = b""
+    content_type: bytes | None = JSON
+    headers: Headers = field(default_factory=list)
+    close: bool = False
+
+    def head(self) -> Headers:
+        """All headers, the computed ones first; an answer without a body has no Content-Type."""
+        found: Headers = []
+        if self.status != 204:
+            found.append((b"content-length", b"%d" % len(self.body)))
+            if self.content_type is not None:
+                found.append((b"content-type", self.content_type))
+        if self.close:
+            found.append((b"connection", b"close"))
+        return found + self.headers
+
+
+def json_response(value: object, headers: Headers | None = None) -> Response:
+    return Response(200, codec.dump(value), headers=headers or [])
+
+
+def no_content(headers: Headers | None = None) -> Response:
+    return Response(204, content_type=None, headers=headers or [])
+
+
+def error_response(error: CerememoryError, request_id: str | None) -> Response:
+    """The CMP error envelope, with the headers that belong to its status."""
+    answer = answer_of(error)
+    headers: Headers = []
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    if answer.http_status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, WrongMethod):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    return Response(answer.http_status, msgspec.json.encode(error_body(error, request_id)), headers=headers)

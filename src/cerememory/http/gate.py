@@ -1,0 +1,176 @@
+"""The gate: the ASGI application in front, which does in one pass what concerns every request.
+
+From the outside in: request id, metrics, host and origin, rate limit and key (on the head alone), then the
+body within its limits. The hot routes are answered here; everything else goes to Quart, with the body read.
+Whatever goes wrong, a client gets the error envelope, and an unexpected error is logged with its request id.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+import trio
+
+from cerememory.config.settings import Settings
+from cerememory.errors import CerememoryError, InternalError, is_ours
+from cerememory.failpoints import failpoint
+from cerememory.http.bodies import (
+    Body,
+    ClientGone,
+    Inflight,
+    announced_bytes,
+    check_size,
+    room_for,
+    send_response,
+)
+from cerememory.http.exchange import (
+    Exchange,
+    Message,
+    Receive,
+    Response,
+    Scope,
+    Send,
+    error_response,
+    no_content,
+)
+from cerememory.http.front import BODY, EXCHANGE, build
+from cerememory.http.routes import Call, Handler, Routes, check_namespace
+from cerememory.http.rules import OPEN_ROUTES, Addresses, Keys, Origins, RateLimit, check_head
+from cerememory.telemetry.metrics import Metrics
+
+HOT_PATHS = ("/health", "/v1/encode", "/v1/recall/query")
+
+log = structlog.get_logger(__name__)
+
+
+class Gate:
+    def __init__(
+        self, settings: Settings, routes: Routes, metrics: Metrics, local_token: str | None = None
+    ) -> None:
+        self._origins = Origins(settings)
+        self._addresses = Addresses(settings.http.trusted_proxy_cidrs)
+        self._rate_limit = RateLimit(settings.rate_limit.requests_per_second, settings.rate_limit.burst)
+        self._keys = Keys(settings, local_token)
+        self._inflight = Inflight(settings.http.max_inflight_bytes)
+        self._read_timeout_s = float(settings.http.read_timeout_secs)
+        self._metrics = metrics
+        self._hot: dict[tuple[str, str], Handler] = {
+            (route.method, route.path): route.handler for route in routes.table if route.path in HOT_PATHS
+        }
+        self._front = build(routes.table, _answer_error)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        exchange = Exchange.of(scope)
+        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        body = Body(receive, 1, self._read_timeout_s)
+        try:
+            response = await self._response(exchange, scope, body)
+        except ClientGone:
+            log.debug("client gone", method=exchange.method, path=exchange.path)
+            return
+        response.headers += [(b"x-request-id", exchange.request_id.encode())]
+        response.headers += self._origins.headers(exchange)
+        failpoint("http.before_answer")
+        await send_response(response, send, body)
+        self._note(exchange, response.status, time.perf_counter() - started)
+
+    async def _response(self, exchange: Exchange, scope: Scope, body: Body) -> Response:
+        try:
+            return await self._checked(exchange, scope, body)
+        except CerememoryError as error:
+            return _answer_error(exchange, error)
+        except (ClientGone, trio.Cancelled):
+            raise
+        except Exception:
+            log.exception("request crashed", path=exchange.path)
+            return error_response(InternalError("unexpected"), exchange.request_id)
+
+    async def _checked(self, exchange: Exchange, scope: Scope, body: Body) -> Response:
+        check_head(exchange, scope["headers"])
+        if exchange.path not in OPEN_ROUTES:
+            self._origins.check(exchange)
+            if self._origins.is_preflight(exchange):
+                return no_content(self._origins.preflight_headers(exchange))
+            self._rate_limit.check(self._addresses.client(exchange), trio.current_time())
+            self._keys.check(exchange)
+            check_namespace(exchange)
+        size = announced_bytes(exchange)
+        check_size(size)
+        with self._inflight.reserved(room_for(size)):
+            content = await body.read()
+            return await self._dispatch(exchange, scope, content)
+
+    async def _dispatch(self, exchange: Exchange, scope: Scope, content: bytes) -> Response:
+        handler = self._hot.get((exchange.method, exchange.path))
+        if handler is not None:
+            exchange.route = exchange.path
+            return await handler(Call(exchange, content))
+        return await self._through_quart(exchange, scope, content)
+
+    async def _through_quart(self, exchange: Exchange, scope: Scope, content: bytes) -> Response:
+        """Ask Quart, and take its answer as a value."""
+        answer = _Collected()
+        state = {**scope.get("state", {}), EXCHANGE: exchange, BODY: content}
+        await self._front({**scope, "state": state}, _NoBody().receive, answer.send)  # type: ignore[arg-type]
+        return answer.response()
+
+    def _note(self, exchange: Exchange, status: int, elapsed_s: float) -> None:
+        labels = (exchange.method, exchange.route, str(status))
+        self._metrics.http_requests.labels(*labels).inc()
+        self._metrics.http_duration.labels(*labels).observe(elapsed_s)
+        log.debug(
+            "request",
+            method=exchange.method,
+            path=exchange.route,
+            status=status,
+            duration_ms=round(1e3 * elapsed_s, 3),
+        )
+
+
+def _answer_error(exchange: Exchange, error: CerememoryError) -> Response:
+    if is_ours(error):
+        log.error("request failed", path=exchange.path, reason=str(error))
+    return error_response(error, exchange.request_id)
+
+
+class _NoBody:
+    """An ASGI `receive` for a request whose body the gate has read: empty, and then nothing more comes."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    async def receive(self) -> Message:
+        if self._asked:
+            await trio.sleep_forever()
+        self._asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+
+class _Collected:
+    """An ASGI `send` that keeps the answer."""
+
+    def __init__(self) -> None:
+        self._start: Message = {}
+        self._body: list[bytes] = []
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+        else:
+            self._body.append(message.get("body", b""))
+
+    def response(self) -> Response:
+        made = {b"content-length", b"content-type"}
+        headers = [(name, value) for name, value in self._start["headers"] if name.lower() not in made]
+        kinds = [value for name, value in self._start["headers"] if name.lower() == b"content-type"]
+        content_type = kinds[0] if kinds else None
+        return Response(self._start["status"], b"".join(self._body), content_type, headers)

@@ -1,0 +1,201 @@
+"""Who may ask, from where and how often: what the gate checks on a request's head."""
+
+from __future__ import annotations
+
+import hmac
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+from cerememory.config.checks import is_loopback
+from cerememory.config.settings import Settings
+from cerememory.errors import Forbidden, HeadTooLarge, RateLimited, Unauthorized
+from cerememory.http.exchange import Exchange, Headers
+
+OPEN_ROUTES = frozenset({"/health", "/readiness"})  # never limited, never behind a key, on any host name
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+HEAD_BYTES_MAX = 32_768
+HEAD_FIELDS_MAX = 100
+ADDRESSES_MAX = 10_000
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+EXPOSED = b"X-Request-Id, Retry-After, X-Cerememory-Sequence"
+METHODS = b"GET, POST, PUT, PATCH, DELETE"
+
+
+def check_head(exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    if len(headers) > HEAD_FIELDS_MAX:
+        raise HeadTooLarge(f"head: {len(headers)} fields, at most {HEAD_FIELDS_MAX} are allowed")
+    size = len(exchange.path) + len(exchange.query) + sum(len(name) + len(value) for name, value in headers)
+    if size > HEAD_BYTES_MAX:
+        raise HeadTooLarge(f"head: {size} bytes, at most {HEAD_BYTES_MAX} are allowed")
+
+
+class Origins:
+    """The Host header against DNS rebinding, and browsers' origins (CORS)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._allowed = frozenset(settings.http.cors_origins)
+        self._hosts = LOOPBACK_NAMES | {
+            _bracketed(settings.http.bind_address),
+            *(host.lower() for host in settings.http.allowed_hosts),
+        }
+
+    def check(self, exchange: Exchange) -> None:
+        """Raise `Forbidden` for a host that isn't ours, and for a write from an origin that isn't allowed."""
+        host = exchange.header(b"host")
+        if host is not None and _host_name(host) not in self._hosts and host.lower() not in self._hosts:
+            raise Forbidden("Host: this name isn't served here (http.allowed_hosts)")
+        origin = exchange.header(b"origin")
+        if origin is None or exchange.method in SAFE_METHODS:
+            return
+        if not self._admits(origin) and not _same_origin(origin, host):
+            raise Forbidden("Origin: this origin may not write here (http.cors_origins)")
+
+    def _admits(self, origin: str) -> bool:
+        return "*" in self._allowed or origin in self._allowed
+
+    def headers(self, exchange: Exchange) -> Headers:
+        """What a browser needs to read the answer; nothing at all when no origin is allowed."""
+        origin = exchange.headers.get(b"origin")
+        if not self._allowed or origin is None or not self._admits(origin.decode("latin-1")):
+            return []
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-allow-credentials", b"true"),
+            (b"access-control-expose-headers", EXPOSED),
+            (b"vary", b"Origin"),
+        ]
+
+    def is_preflight(self, exchange: Exchange) -> bool:
+        return (
+            exchange.method == "OPTIONS"
+            and bool(self._allowed)
+            and b"origin" in exchange.headers
+            and b"access-control-request-method" in exchange.headers
+        )
+
+    def preflight_headers(self, exchange: Exchange) -> Headers:
+        asked = exchange.headers.get(b"access-control-request-headers", b"*")
+        return [
+            (b"access-control-allow-methods", METHODS),
+            (b"access-control-allow-headers", asked),
+            (b"access-control-max-age", b"600"),
+        ]
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address.lower()
+
+
+def _host_name(host: str) -> str:
+    """`host` without its port, lower case; an IPv6 address keeps its brackets."""
+    if host.startswith("["):
+        return host[: host.find("]") + 1].lower()
+    return host.partition(":")[0].lower()
+
+
+def _same_origin(origin: str, host: str | None) -> bool:
+    return host is not None and origin.lower() in (f"http://{host}".lower(), f"https://{host}".lower())
+
+
+class Addresses:
+    """Which address a request counts against: the peer's, or what trusted proxies say."""
+
+    def __init__(self, cidrs: Sequence[str]) -> None:
+        self._trusted: list[IPv4Network | IPv6Network] = [ip_network(cidr, strict=False) for cidr in cidrs]
+
+    def client(self, exchange: Exchange) -> str:
+        if not self._trusted or not self._trusts(exchange.peer):
+            return exchange.peer
+        forwarded = [part.strip() for part in (exchange.header(b"x-forwarded-for") or "").split(",")]
+        for address in reversed(forwarded):
+            if _is_address(address) and not self._trusts(address):
+                return address
+        real = (exchange.header(b"x-real-ip") or "").strip()
+        return real if _is_address(real) else exchange.peer
+
+    def _trusts(self, address: str) -> bool:
+        return _is_address(address) and any(ip_address(address) in network for network in self._trusted)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    at: float
+
+
+class RateLimit:
+    """A token bucket for each address: `per_second` tokens (0: no limit) up to `burst`.
+
+    A bucket that has filled up again is forgotten; at most `ADDRESSES_MAX` are kept, the longest unused go first.
+    """
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def check(self, address: str, now: float) -> None:
+        """Take a token or raise `RateLimited`; `now` is on any steady clock, in seconds."""
+        if not self._per_second:
+            return
+        bucket = self._buckets.get(address)
+        if bucket is None:
+            bucket = self._buckets[address] = _Bucket(float(self._burst), now)
+            self._forget(now)
+        self._buckets.move_to_end(address)
+        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._per_second)
+        bucket.at = now
+        if bucket.tokens < 1.0:
+            wait_s = (1.0 - bucket.tokens) / self._per_second
+            raise RateLimited("too many requests from this address", retry_after_s=max(1, round(wait_s)))
+        bucket.tokens -= 1.0
+
+    def _forget(self, now: float) -> None:
+        """Drop the longest unused while they are full or too many; each new address drops some."""
+        while self._buckets:
+            address, oldest = next(iter(self._buckets.items()))
+            full = oldest.tokens + (now - oldest.at) * self._per_second >= self._burst
+            if len(self._buckets) <= ADDRESSES_MAX and not (full and oldest.at < now):
+                return
+            del self._buckets[address]
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+
+class Keys:
+    """Bearer keys, compared in constant time with every one. `local_token` counts from loopback peers only."""
+
+    def __init__(self, settings: Settings, local_token: str | None) -> None:
+        self._enabled = settings.auth.enabled
+        self._keys = [key.encode() for key in settings.auth.api_keys]
+        self._local_token = None if local_token is None else local_token.encode()
+
+    def check(self, exchange: Exchange) -> None:
+        """Note whose key it is in `exchange.scope`, or raise `Unauthorized`."""
+        if not self._enabled:
+            return
+        scheme, _, sent = exchange.headers.get(b"authorization", b"").partition(b" ")
+        sent = sent.strip()
+        if scheme.lower() != b"bearer" or not sent or not self._knows(sent, exchange.peer):
+            raise Unauthorized("Authorization: a valid Bearer key is needed")
+        exchange.scope = sha256(sent).hexdigest()
+
+    def _knows(self, sent: bytes, peer: str) -> bool:
+        known = False
+        for key in self._keys:
+            known |= hmac.compare_digest(key, sent)
+        if self._local_token is not None and is_loopback(peer):
+            known |= hmac.compare_digest(self._local_token, sent)
+        return known

@@ -1,0 +1,141 @@
+"""The HTTP server: hypercorn's connections under an accept loop of ours, which bounds their number."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, cast
+
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Event, Updated
+from hypercorn.logging import Logger
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
+
+from cerememory.config.settings import Settings
+from cerememory.http.exchange import Receive, Scope, Send
+
+GRACE_S = 30.0
+BACKLOG = 512
+HEAD_BYTES_BUFFERED_MAX = 65_536  # above the gate's own limit, which answers 431
+
+log = structlog.get_logger(__name__)
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class _Log:
+    """hypercorn's logger, spoken to through ours."""
+
+    def __init__(self, config: Config) -> None:
+        pass
+
+    async def access(self, request: object, response: object, request_time: float) -> None:
+        """The gate writes these lines."""
+
+    async def exception(self, message: str, *args: object) -> None:
+        log.exception("connection crashed", detail=message)
+
+    async def info(self, message: str, *args: object) -> None:
+        log.debug("server", detail=message)
+
+
+def bind(address: str, port: int) -> socket.socket:
+    """A listening socket; `OSError` when the address is taken."""
+    host = "127.0.0.1" if address == "localhost" else address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _config(settings: Settings) -> Config:
+    config = Config()
+    config.logger_class = cast("type[Logger]", _Log)
+    config.accesslog = None
+    config.errorlog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = settings.http.read_timeout_secs
+    config.keep_alive_max_requests = 2**31
+    config.graceful_timeout = GRACE_S
+    config.h11_max_incomplete_size = HEAD_BYTES_BUFFERED_MAX
+    return config
+
+
+class _Connection(TCPServer):
+    """Knows since when it is between two requests (None while it serves one)."""
+
+    idle_since: float | None
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.idle_since = trio.current_time()
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            self.idle_since = trio.current_time() if event.idle else None
+        await super().protocol_send(event)
+
+
+class Server:
+    """Serves `app` on listening sockets until `serve`'s stop event; at most `max_connections` at a time."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self._app = ASGIWrapper(cast(ASGIFramework, app))
+        self._config = _config(settings)
+        self._max_connections = settings.http.max_connections
+        self._context = WorkerContext(None)
+        self._connections: set[_Connection] = set()
+
+    async def serve(
+        self,
+        listening: socket.socket,
+        stop: trio.Event,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """After `stop` no connection is accepted, idle ones close, and requests in flight get `GRACE_S`."""
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(
+                    partial(trio.serve_listeners, self._serve_one, [listener], handler_nursery=connections)
+                )
+                task_status.started()
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+            await self._context.terminated.set()
+            connections.cancel_scope.deadline = trio.current_time() + GRACE_S
+
+    async def _serve_one(self, stream: trio.SocketStream) -> None:
+        if len(self._connections) >= self._max_connections and not await self._close_idle():
+            await stream.aclose()
+            return
+        connection = _Connection(self._app, self._config, self._context, ConnectionState({}), stream)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    async def _close_idle(self) -> bool:
+        """Make room by closing the connection that has been idle longest; whether there was one."""
+        idle = [c for c in self._connections if c.idle_since is not None]
+        if not idle:
+            log.warning("connection refused", connections=len(self._connections))
+            return False
+        oldest = min(idle, key=lambda connection: connection.idle_since or 0.0)
+        self._connections.discard(oldest)
+        await oldest.stream.aclose()
+        return True

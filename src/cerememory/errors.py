@@ -24,9 +24,11 @@
     │   ├── RateLimited
     │   ├── WorkingMemoryFull
     │   ├── ConsolidationInProgress
+    │   ├── DaemonUnreachable      to a client: no answer came
     │   └── Busy
     │       ├── ActorBusy          a mailbox is full or an answer took too long
     │       ├── ActorStopped       an actor is stopping or was given up
+    │       ├── DaemonBusy         to a client: the daemon said "not now", for one of these reasons
     │       ├── TooManyBytes       the bytes in flight are at their cap
     │       ├── NotCaughtUp        the asked commit isn't visible yet
     │       └── StorageUnavailable a full disk or map, or a disk that fails
@@ -157,6 +159,14 @@ class ConsolidationInProgress(Overloaded):
     pass
 
 
+class DaemonUnreachable(Overloaded):
+    """No answer came; `was_sent` says that the daemon may have read the request, and done what it asks."""
+
+    def __init__(self, message: str, *, was_sent: bool = False) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
+
+
 class Busy(Overloaded):
     pass
 
@@ -169,6 +179,10 @@ class ActorBusy(Busy):
 class ActorStopped(Busy):
     def __init__(self, actor: str) -> None:
         super().__init__(f"{actor} is not running")
+
+
+class DaemonBusy(Busy):
+    pass
 
 
 class TooManyBytes(Busy):
@@ -248,6 +262,8 @@ ANSWERS: dict[type[CerememoryError], Answer] = {
     RateLimited: Answer("RATE_LIMITED", 429, "RESOURCE_EXHAUSTED"),
     WorkingMemoryFull: Answer("WORKING_MEMORY_FULL", 503, "RESOURCE_EXHAUSTED"),
     ConsolidationInProgress: Answer("CONSOLIDATION_IN_PROGRESS", 503, "UNAVAILABLE"),
+    DaemonUnreachable: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
+    DaemonBusy: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     ActorBusy: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     ActorStopped: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     TooManyBytes: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),

@@ -64,9 +64,7 @@ def no_content() -> Reply:
     return reply
 
 
-def refusal(
-    status: int, code: str, message: str = "no", retry_after: int | None = None, **headers: str
-) -> Reply:
+def refusal(status: int, code: str, message: str = "no", retry_after: int | None = None, **headers: str) -> Reply:
     """A CMP error."""
     body = {"code": code, "message": message, "details": None, "retry_after": retry_after}
     return answer({**body, "request_id": "0191aaaa-0000-7000-8000-000000000001"}, status, **headers)
@@ -110,9 +108,7 @@ class FakeDaemon:
     With `tls` it speaks HTTPS.
     """
 
-    def __init__(
-        self, *replies: Reply, default: Reply | None = None, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, *replies: Reply, default: Reply | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Received] = []
         self.connections_made = 0
         self.reads_bodies = True  # False: answers after the head, as a refusal may

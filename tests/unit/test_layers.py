@@ -41,7 +41,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "client": ("errors", "protocol"),
     "mcp": ("errors", "protocol", "config", "domain", "telemetry", "actors.engine", "client"),
     "recorder": ("errors", "protocol", "client"),
-    "cli": (*ABOVE_ACTORS, "actors.engine", "http", "grpc", "client", "mcp", "recorder"),
+    "cli": (*ABOVE_ACTORS, "actors.engine", "actors.assembly", "http", "grpc", "client", "mcp", "recorder"),
 }
 FIRST_ASYNC = "actors"
 EVENT_LOOPS = {"trio", "anyio", "asyncio", "sniffio"}
@@ -82,9 +82,7 @@ def label(module: Path) -> str:
 
 
 LAYERED = [module for module in MODULES if layer_of(module) not in ROOT_MODULES]
-PLAIN = [
-    module for module in LAYERED if list(LAYERS).index(layer_of(module)) < list(LAYERS).index(FIRST_ASYNC)
-]
+PLAIN = [module for module in LAYERED if list(LAYERS).index(layer_of(module)) < list(LAYERS).index(FIRST_ASYNC)]
 
 
 def test_every_package_has_a_layer() -> None:

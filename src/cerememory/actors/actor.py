@@ -130,7 +130,7 @@ class Actor:
             await self._handle_one(message, reply)
 
     async def _handle_one(self, message: Any, reply: Reply[Any] | None) -> None:
-        with _Answered(reply):
+        with Answered(reply):
             failpoint(f"actor.{self.name}.received")
             try:
                 outcome = await self.handle(message, reply)
@@ -165,7 +165,7 @@ class Actor:
                 reply.fail(ActorStopped(self.name))
 
 
-class _Answered:
+class Answered:
     """Closes a reply when its handler crashes, so that the asker wakes."""
 
     __slots__ = ("_reply",)

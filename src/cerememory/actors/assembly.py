@@ -29,8 +29,18 @@ from cerememory.telemetry.metrics import Metrics
 MIB = 1 << 20
 
 
+@asynccontextmanager
+async def opened(settings: Settings, directory: DataDir, metrics: Metrics) -> AsyncIterator[Engine]:
+    """The engine of an acquired data dir, on its store and in the real world."""
+    storage = open_storage(settings, directory)
+    try:
+        async with running(settings, directory, storage, World(), metrics) as engine:
+            yield engine
+    finally:
+        storage.close()
+
+
 def open_storage(settings: Settings, directory: DataDir) -> LmdbStorage:
-    """The store of an acquired data dir."""
     storage = settings.storage
     return LmdbStorage(
         directory.store_path,

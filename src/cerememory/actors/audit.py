@@ -19,7 +19,7 @@ from cerememory.actors.actor import Actor, Ping, Reply
 from cerememory.actors.seams import World
 from cerememory.actors.writer import AuditSynced, Commit, LinesCommitted, Writer
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, ChainHead
-from cerememory.errors import ActorBusy, ActorStopped, StorageUnavailable
+from cerememory.errors import ActorBusy, ActorStopped, DataDirUnusable, StorageUnavailable
 from cerememory.storage.audit_file import AuditFile, Repair, complete, plan_repair
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Table, after, pack_sequence, system_key, unpack_sequence
@@ -106,6 +106,15 @@ class AuditLog(Actor):
 
     async def load(self) -> None:
         """Bring the file up to what is committed; `AuditBroken` when it can't be ours."""
+        try:
+            await self._bring_level()
+        except OSError as error:
+            if self._loaded:
+                raise
+            raise DataDirUnusable(f"{self._path}: the audit log can't be opened: {error.strerror}") from error
+        self._loaded = True
+
+    async def _bring_level(self) -> None:
         self._close_file()
         repair = await self._world.offload(partial(plan_repair, self._path, self._outbox), self._limiter)
         if repair.cut:
@@ -113,7 +122,6 @@ class AuditLog(Actor):
         reached = await self._world.offload(partial(self._complete, repair), self._limiter)
         self._report(repair)
         self._file = AuditFile.open(self._path)
-        self._loaded = True
         self._tell_synced(reached)
 
     def _complete(self, repair: Repair) -> int:

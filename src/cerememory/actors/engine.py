@@ -214,7 +214,7 @@ class Engine:
         sizes = [_content_bytes(request) for request in requests]
         if len(sizes) <= INLINE_RECORDS_MAX and sum(sizes) <= INLINE_BYTES_MAX:
             return make()
-        return await self._world.offload(make, self._limiter)
+        return await self.off_loop(make)
 
     async def _commit_records(
         self, mutation: StoreRecords[R], reply_type: type[R], idempotency: Idempotency | None
@@ -317,6 +317,10 @@ class Engine:
     def record_count(self) -> int:
         """Durable memories and raw entries."""
         return self._statistics.record_count()
+
+    async def off_loop(self, call: Callable[[], R]) -> R:
+        """`call()` where it doesn't hold the event loop: for a surface's large bodies."""
+        return await self._world.offload(call, self._limiter)
 
     async def wait_for(self, sequence: int) -> None:
         """Return when commit `sequence` is visible; `NotCaughtUp` when it isn't within a second."""

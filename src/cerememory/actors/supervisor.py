@@ -63,7 +63,7 @@ class Supervisor:
                     await watched.actor.load()
                 await watched.actor.run()
                 watched.ended.set()
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it was, the actor is loaded anew
                 crashed = True
                 await self._after_crash(watched)
 

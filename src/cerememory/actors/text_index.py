@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 import trio
 
-from cerememory.actors.actor import Actor, Reply, Request
+from cerememory.actors.actor import Actor, Answered, Reply, Request
 from cerememory.actors.seams import World
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
 from cerememory.actors.writer import EffectsCommitted, IndexApplied, Writer
@@ -147,6 +147,14 @@ class TextIndexer(Actor):
         await self._try_open()
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        finally:
+            for waiter in [*self._waiters, *(self._waiters_now or [])]:
+                waiter.reply.close()  # unanswered: a crash wakes them too
+            self._close()
+
+    async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow)
             async for message, reply in self._mailbox:
@@ -158,7 +166,6 @@ class TextIndexer(Actor):
             if self._level and self._changes.steps:
                 await self._commit_changes()
             nursery.cancel_scope.cancel()
-        self._close()
 
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         match message:
@@ -203,8 +210,10 @@ class TextIndexer(Actor):
         self._answer(waiter)
 
     def _answer(self, waiter: _Waiter) -> None:
-        if not waiter.answered.is_set():
-            waiter.answered.set()
+        if waiter.answered.is_set():
+            return
+        waiter.answered.set()
+        with Answered(waiter.reply):
             waiter.reply.resolve(self._search(waiter.request))
 
     def _search(self, request: Search | SearchRaw) -> Searched | RawFound:

@@ -11,9 +11,8 @@ from functools import partial
 import trio
 
 from cerememory import __version__, failpoints
-from cerememory.actors.assembly import open_storage, running
+from cerememory.actors.assembly import opened
 from cerememory.actors.engine import Engine
-from cerememory.actors.seams import World
 from cerememory.config.checks import check
 from cerememory.config.sources import Loaded
 from cerememory.errors import ConfigInvalid, DataDirUnusable
@@ -49,16 +48,11 @@ async def _serve(loaded: Loaded, directory: DataDir) -> None:
     except OSError as error:
         raise DataDirUnusable(f"http.port: {address} can't be listened on: {error.strerror}") from None
     metrics = Metrics([store.value for store in STORES])
-    storage = open_storage(settings, directory)
-    world = World()
     token = directory.make_token() if settings.auth.enabled else None
-    try:
-        async with running(settings, directory, storage, world, metrics) as engine:
-            routes = Routes(engine, world, metrics if settings.http.metrics_enabled else None)
-            server = Server(Gate(settings, routes, metrics, token), settings)
-            await _until_signalled(server, listening, engine, partial(_banner, loaded, address))
-    finally:
-        storage.close()
+    async with opened(settings, directory, metrics) as engine:
+        routes = Routes(engine, metrics if settings.http.metrics_enabled else None)
+        server = Server(Gate(settings, routes, metrics, token), settings)
+        await _until_signalled(server, listening, engine, partial(_banner, loaded, address))
 
 
 async def _until_signalled(

@@ -1,6 +1,6 @@
 """CMP over HTTP, from the caller's side."""
 
 from cerememory.client.client import Client
-from cerememory.client.errors import DaemonBusy, DaemonUnreachable
+from cerememory.errors import DaemonBusy, DaemonUnreachable
 
 __all__ = ["Client", "DaemonBusy", "DaemonUnreachable"]

@@ -28,9 +28,9 @@ import msgspec
 import cerememory
 from cerememory.client.address import check_api_key, parse_address
 from cerememory.client.connections import ConnectionPool
-from cerememory.client.errors import DaemonUnreachable, error_of
+from cerememory.client.errors import error_of
 from cerememory.client.patience import Patience
-from cerememory.errors import ContentTooLarge, Overloaded, ValidationFailed
+from cerememory.errors import ContentTooLarge, DaemonUnreachable, Overloaded, ValidationFailed
 from cerememory.protocol import codec
 from cerememory.protocol.operations import BY_NAME, Operation
 

@@ -13,11 +13,10 @@ import msgspec
 
 from cerememory.errors import (
     ANSWERS,
-    Answer,
     BodyTooSlow,
-    Busy,
     CerememoryError,
     ContentTooLarge,
+    DaemonBusy,
     Forbidden,
     HeadTooLarge,
     InternalError,
@@ -29,26 +28,9 @@ from cerememory.errors import (
 )
 from cerememory.protocol.replies import ErrorBody
 
-
-class DaemonUnreachable(Overloaded):
-    """No answer came; `was_sent` says that the daemon may have read the request, and done what it asks."""
-
-    def __init__(self, message: str, *, was_sent: bool) -> None:
-        super().__init__(message)
-        self.was_sent = was_sent
-
-
-class DaemonBusy(Busy):
-    """The daemon said "not now", for one of the reasons that share the code DECAY_ENGINE_BUSY."""
-
-
-_BUSY = Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE")
-ANSWERS.setdefault(DaemonUnreachable, _BUSY)  # CMP has no other code for "try again later"
-ANSWERS.setdefault(DaemonBusy, _BUSY)
-
 _CLASSES: dict[tuple[str, int], type[CerememoryError]] = {
     **{(row.code, row.http_status): kind for kind, row in reversed(ANSWERS.items())},  # the first row wins
-    (_BUSY.code, _BUSY.http_status): DaemonBusy,
+    ("DECAY_ENGINE_BUSY", 503): DaemonBusy,
     ("VALIDATION_ERROR", 405): NoRoute,  # to a caller, one thing: this daemon hasn't got the operation
 }
 _CLASSES_BY_STATUS: dict[int, type[CerememoryError]] = {

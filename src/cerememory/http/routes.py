@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from cerememory.actors.engine import Engine, Idempotency
-from cerememory.actors.seams import World
 from cerememory.errors import NoRoute, ValidationFailed
 from cerememory.http.bodies import LARGE_BODY_BYTES
 from cerememory.http.exchange import Exchange, Headers, Response, json_response, no_content
@@ -61,10 +60,9 @@ class Route:
 
 
 class Routes:
-    def __init__(self, engine: Engine, world: World, metrics: Metrics | None) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics | None) -> None:
         """`metrics` None: there is no such route."""
         self._engine = engine
-        self._world = world
         self._metrics = metrics
         built: dict[str, Handler] = {
             "encode.store": self.encode_store,
@@ -146,7 +144,7 @@ class Routes:
         _check_json(call.exchange)
         if len(call.body) <= LARGE_BODY_BYTES:
             return codec.parse(call.body, kind)
-        return await self._world.offload(partial(codec.parse, call.body, kind))
+        return await self._engine.off_loop(partial(codec.parse, call.body, kind))
 
     async def _catch_up(self, call: Call) -> None:
         asked = call.exchange.header(b"x-cerememory-sequence")
@@ -158,7 +156,7 @@ class Routes:
         if BASE64_TYPE not in (call.exchange.header(b"accept") or "").replace(" ", ""):
             return json_response(reply)
         render = partial(codec.with_base64, codec.dump(reply))
-        return Response(200, await self._world.offload(render), content_type=BASE64_TYPE.encode())
+        return Response(200, await self._engine.off_loop(render), content_type=BASE64_TYPE.encode())
 
 
 async def _not_built(operation: Operation, call: Call) -> Response:

@@ -25,6 +25,7 @@ WRITER_HEAP_BYTES = 50_000_000
 WRITER_THREADS = 1  # keeps documents in the order in which they were added
 
 _ANALYZER = "auto"
+_EXACT_ANALYZER = "exact"
 _MARK_ID = "mark"  # no hexadecimal record id
 _FOOTER = struct.Struct("<II")
 _FOOTER_MAGIC = 1337
@@ -61,7 +62,7 @@ def build_schema() -> Schema:
     builder.add_integer_field("created_at", fast=True)
     builder.add_unsigned_field("store", indexed=True, fast=True)
     builder.add_text_field("text", tokenizer_name=_ANALYZER, index_option="freq")
-    builder.add_text_field("summary", tokenizer_name=_ANALYZER, index_option="freq")
+    builder.add_text_field("exact", tokenizer_name=_EXACT_ANALYZER, index_option="freq")
     builder.add_bytes_field("session", indexed=True)
     builder.add_unsigned_field("visibility", indexed=True)
     builder.add_unsigned_field("secrecy", indexed=True)
@@ -88,6 +89,7 @@ class InvertedIndex:
 
     def __init__(self, index: tantivy.Index, identity: str, sequence: int) -> None:
         index.register_tokenizer(_ANALYZER, build_analyzer())
+        index.register_tokenizer(_EXACT_ANALYZER, tantivy.TextAnalyzerBuilder(Tokenizer.whitespace()).build())
         index.config_reader("manual")
         index.reload()
         self.schema = index.schema

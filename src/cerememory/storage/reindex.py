@@ -24,7 +24,7 @@ from cerememory.storage.keys import (
     trailing_id,
     unpack_sequence,
 )
-from cerememory.storage.rows import STORE_CODE, parse_counters, parse_head, parse_ids
+from cerememory.storage.rows import RAW_CODE, STORE_CODE, parse_counters, parse_head, parse_ids
 from cerememory.storage.text_index import IndexDamaged, IndexOutdated, TextIndex, wipe
 
 IDS_MAX = 1_000  # indexed in one call
@@ -75,8 +75,11 @@ def apply_feed(index: TextIndex, storage: Storage) -> int:
 def rebuild(index: TextIndex, storage: Storage) -> Iterator[int]:
     """Index every row; yields how many are done after each piece. The last piece makes the index count.
 
-    Changes that are committed meanwhile are in the feed behind the sequence it ends with.
+    What the index held before goes first: it may name records that are gone. Changes that are committed
+    meanwhile are in the feed behind the sequence it ends with.
     """
+    for store_code in range(RAW_CODE + 1):
+        index.delete_store(store_code)
     with storage.read() as reader:
         start = parse_head(reader.get(system_key(Table.HEAD)), GENESIS).commit_sequence
     done = uncommitted = 0

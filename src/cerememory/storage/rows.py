@@ -46,7 +46,7 @@ _NEUTRAL_JSON = codec.dump(NEUTRAL)
 
 
 class ContentRow(msgspec.Struct, frozen=True, array_like=True):
-    """`content`, `emotion`, `metadata`, `meta` are wire JSON. Empty `emotion`: neutral; empty `meta`: none given."""
+    """`content`, `emotion`, `metadata`, `meta` are wire JSON. Empty: neutral, none given."""
 
     store_code: int
     version: int

@@ -165,9 +165,9 @@ def _tantivy_document(document: IndexDocument) -> Document:
     made.add_unsigned("secrecy", document.secrecy)
     if document.session is not None:
         made.add_bytes("session", document.session)
-    # The text has the summary's words too: where few records have a summary, a match in that field alone
-    # counts next to nothing, since BM25 compares its length with the average over all records.
-    made.add_text("text", " ".join(analysis.document_terms(f"{document.text}\n{document.summary}")))
-    if document.summary:
-        made.add_text("summary", " ".join(analysis.document_terms(document.summary)))
+    # The summary's words stand in `text`: a field of their own, which few records have, would count next to
+    # nothing, since BM25 compares its length with the average over all records.
+    terms = analysis.document_terms(document.text)
+    made.add_text("text", " ".join([*terms, *analysis.document_terms(document.summary)]))
+    made.add_text("exact", " ".join(terms))
     return made

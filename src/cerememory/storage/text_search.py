@@ -30,7 +30,7 @@ _Scored: TypeAlias = tuple[float, DocAddress]
 
 
 class Hit(NamedTuple):
-    """A memory that was found; `score` is BM25 over text and summary, above 0."""
+    """A memory that was found; `score`, above 0, is BM25 over stems and over words as they are written."""
 
     record_id: RecordId
     store_code: int
@@ -64,10 +64,11 @@ class Snapshot:
 
         `stores`: store codes, None for all. A text without words finds nothing. Raises `IndexDamaged`.
         """
-        words = self._terms(text)
+        words = analysis.query_terms(text)
         if not words:
             return Found([], 0)
-        clauses = [(Occur.Should, self._term(field, word)) for word in words for field in ("text", "summary")]
+        clauses = [(Occur.Should, self._term("text", stem)) for stem in self._stems(words)]
+        clauses += [(Occur.Should, self._term("exact", word)) for word in dict.fromkeys(words)]
         if stores is not None:
             others = [code for code in CURATED_CODES if code not in stores]
             clauses += [(Occur.MustNot, self._term("store", code)) for code in others]
@@ -91,7 +92,9 @@ class Snapshot:
         """
         filters = [self._one_of("visibility", visibilities), self._one_of("secrecy", secrecies)]
         if text is not None:
-            filters += [self._term("text", word) for word in self._terms(text)] or [Query.empty_query()]
+            filters += [self._term("text", word) for word in self._stems(analysis.query_terms(text))] or [
+                Query.empty_query()
+            ]
         if session is not None:
             filters.append(self._term("session", session))
         if start_ns is not None or end_ns is not None:
@@ -100,8 +103,8 @@ class Snapshot:
         hits, total = _leading(self._raw, query, limit, order_by_field="created_at", order=Order.Asc)
         return RawFound([hit.record_id for hit in sorted(hits, key=_age)[:limit]], total)
 
-    def _terms(self, text: str) -> list[str]:
-        return list(dict.fromkeys(self._analyzer.analyze(" ".join(analysis.query_terms(text)))))
+    def _stems(self, words: list[str]) -> list[str]:
+        return list(dict.fromkeys(self._analyzer.analyze(" ".join(words))))
 
     def _term(self, field: str, value: str | bytes | int) -> Query:
         return Query.term_query(self._schema, field, value, index_option="freq")

@@ -42,9 +42,7 @@ def test_protocol_values_are_written_in_their_text_form(daemon: FakeDaemon) -> N
 
 def test_path_and_query_are_quoted(daemon: FakeDaemon) -> None:
     with Client(f"{daemon.url}/base/") as client:
-        client.call(
-            "introspect.record", path_params={"record_id": "a/b c"}, query={"include_history": "true"}
-        )
+        client.call("introspect.record", path_params={"record_id": "a/b c"}, query={"include_history": "true"})
     [request] = daemon.requests
     assert (request.method, request.path) == (
         "GET",
@@ -67,16 +65,12 @@ def test_the_key_goes_into_the_authorization_header(daemon: FakeDaemon) -> None:
 
 def test_headers_of_a_call_come_before_the_clients_own(daemon: FakeDaemon) -> None:
     with Client(daemon.url) as client:
-        client.call(
-            "introspect.stats", headers={"Accept": "application/vnd.cmp+json;bytes=base64", "X-A": "b"}
-        )
+        client.call("introspect.stats", headers={"Accept": "application/vnd.cmp+json;bytes=base64", "X-A": "b"})
     headers = daemon.requests[0].headers
     assert (headers["accept"], headers["x-a"]) == ("application/vnd.cmp+json;bytes=base64", "b")
 
 
-@pytest.mark.parametrize(
-    "operation", ["encode.store", "encode.batch", "encode.store_raw", "encode.batch_raw"]
-)
+@pytest.mark.parametrize("operation", ["encode.store", "encode.batch", "encode.store_raw", "encode.batch_raw"])
 def test_each_encode_gets_an_idempotency_key_of_its_own(daemon: FakeDaemon, operation: str) -> None:
     with Client(daemon.url) as client:
         client.call(operation, {})

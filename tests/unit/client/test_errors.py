@@ -7,8 +7,8 @@ import json
 import pytest
 
 from cerememory import errors
-from cerememory.client.errors import DaemonBusy, DaemonUnreachable, error_of
-from cerememory.errors import ANSWERS, Answer, CerememoryError, answer_of
+from cerememory.client.errors import error_of
+from cerememory.errors import ANSWERS, Answer, CerememoryError, DaemonBusy, DaemonUnreachable, answer_of
 
 URL = "http://127.0.0.1:8420"
 

@@ -127,9 +127,7 @@ def test_a_write_without_a_key_is_not_repeated_once_it_was_sent(daemon: FakeDaem
     assert len(daemon.requests) == 1
 
 
-def test_a_write_without_a_key_is_not_repeated_when_the_daemon_is_busy(
-    daemon: FakeDaemon, client: Client
-) -> None:
+def test_a_write_without_a_key_is_not_repeated_when_the_daemon_is_busy(daemon: FakeDaemon, client: Client) -> None:
     daemon.then(BUSY)
     with pytest.raises(DaemonBusy):
         client.call("lifecycle.consolidate", {})

@@ -111,9 +111,7 @@ AUTH: dict[str, object] = {"auth.enabled": True, "auth.api_keys": ["k"]}
 
 
 def test_auth_without_keys_is_refused() -> None:
-    assert refusals({"auth.enabled": True}) == [
-        "auth.api_keys: auth.enabled needs at least one key (default)"
-    ]
+    assert refusals({"auth.enabled": True}) == ["auth.api_keys: auth.enabled needs at least one key (default)"]
     assert refusals(AUTH) == []
 
 
@@ -129,9 +127,7 @@ def test_every_origin_together_with_auth_is_refused() -> None:
 
 
 def test_one_port_for_http_and_grpc_is_refused() -> None:
-    assert refusals({"grpc.port": 8420}) == [
-        "grpc.port: must differ from http.port, both are 8420 (command line)"
-    ]
+    assert refusals({"grpc.port": 8420}) == ["grpc.port: must differ from http.port, both are 8420 (command line)"]
     assert refusals({"grpc.port": 8421}) == []
 
 

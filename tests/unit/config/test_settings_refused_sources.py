@@ -170,9 +170,7 @@ def test_a_command_that_uses_few_keys_is_not_stopped_by_others(toml: Callable[[s
     path = toml('[http]\nport = 9000\nprt = 1\n[log]\nlevel = "loud"\n[nope]\n')
     used = ("http.port", "http.bind_address")
     assert load(path, {"CEREMEMORY_X": "1"}, {}, only=used).settings.http.port == 9000
-    with pytest.raises(
-        ConfigInvalid, match=r"^http\.port: expected an integer, got a string \(command line\)$"
-    ):
+    with pytest.raises(ConfigInvalid, match=r"^http\.port: expected an integer, got a string \(command line\)$"):
         load(path, {}, {"http.port": "x"}, only=used)
 
 

@@ -9,9 +9,7 @@ ID = "0191aaaa-0000-7000-8000-00000000000a"
 NEUTRAL = {"joy": 0.0, "trust": 0.0, "intensity": 0.0, "valence": 0.0}
 
 
-def block(
-    data: bytes, modality: str = "text", format: str = "text/plain", **fields: object
-) -> dict[str, Any]:
+def block(data: bytes, modality: str = "text", format: str = "text/plain", **fields: object) -> dict[str, Any]:
     return {"modality": modality, "format": format, "data": list(data), "embedding": None, **fields}
 
 

@@ -68,9 +68,7 @@ class Peer:
 class Session(Peer):
     """A peer of `serve`, which runs in a thread; `finish_s` and `line_bytes_max` as there."""
 
-    def __init__(
-        self, tools: Toolbox, finish_s: float = WAIT_S, line_bytes_max: int = LINE_BYTES_MAX
-    ) -> None:
+    def __init__(self, tools: Toolbox, finish_s: float = WAIT_S, line_bytes_max: int = LINE_BYTES_MAX) -> None:
         server_in, to_server = os.pipe()
         from_server, self._server_out = os.pipe()
         self._input = os.fdopen(to_server, "wb")

@@ -40,9 +40,7 @@ class Process(Peer):
     """`run` in a process of its own."""
 
     def __init__(self, server_url: str) -> None:
-        script = (
-            f"import sys; from cerememory.mcp.proxy import run; sys.exit(run({server_url!r}, None, None))"
-        )
+        script = f"import sys; from cerememory.mcp.proxy import run; sys.exit(run({server_url!r}, None, None))"
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0
@@ -140,9 +138,7 @@ def test_a_signal_ends_it_while_a_call_is_under_way(start: Callable[[str], Proce
 def test_a_signal_ends_it_while_nobody_reads_its_output(start: Callable[[str], Process]) -> None:
     with FakeDaemon(answer({"much": "x" * 1_000_000})) as daemon:
         process = start(daemon.url)
-        process.stdin.write(
-            b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n'
-        )
+        process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n')
         assert process.stdout.read(1) == b"{"  # the rest doesn't fit into the pipe
         process.process.send_signal(signal.SIGTERM)
         assert process.end() == (0, b"")
@@ -158,9 +154,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(start: Callable[[str], Process]
 def test_a_reader_that_goes_away_during_a_call_ends_it_quietly(start: Callable[[str], Process]) -> None:
     with FakeDaemon(answer({"much": "x" * 1_000_000})) as daemon:
         process = start(daemon.url)
-        process.stdin.write(
-            b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n'
-        )
+        process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n')
         assert process.stdout.read(1) == b"{"
         process.stdout.close()
         assert process.end() == (0, b"")
@@ -169,9 +163,7 @@ def test_a_reader_that_goes_away_during_a_call_ends_it_quietly(start: Callable[[
 @pytest.mark.parametrize(
     ("url", "key"), [("ftp://127.0.0.1", None), ("http://192.0.2.1", "sesame"), ("http://u@127.0.0.1", None)]
 )
-def test_an_url_or_key_that_cant_be_used_is_refused_before_anything_is_read(
-    url: str, key: str | None
-) -> None:
+def test_an_url_or_key_that_cant_be_used_is_refused_before_anything_is_read(url: str, key: str | None) -> None:
     with pytest.raises(ValidationFailed):
         run(url, key, None)
 

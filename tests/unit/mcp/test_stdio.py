@@ -30,9 +30,7 @@ def lines_of(text: bytes, size_bytes_max: int = 8) -> list[bytes | None]:
         (b"x" * 100, [None]),
     ],
 )
-def test_a_line_over_the_bound_is_dropped_and_the_next_one_read(
-    text: bytes, lines: list[bytes | None]
-) -> None:
+def test_a_line_over_the_bound_is_dropped_and_the_next_one_read(text: bytes, lines: list[bytes | None]) -> None:
     assert lines_of(text) == lines
 
 

@@ -378,9 +378,7 @@ def test_an_export_that_the_daemon_refuses_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_without_an_archive_leaves_no_file(
-    daemon: FakeDaemon, tools: Toolbox, tmp_path: Path
-) -> None:
+def test_an_export_without_an_archive_leaves_no_file(daemon: FakeDaemon, tools: Toolbox, tmp_path: Path) -> None:
     daemon.then(answer(EXPORTED))
     with pytest.raises(InternalError, match="isn't CMP"):
         tools.call("export", {"output_path": str(tmp_path / "new.cma")})

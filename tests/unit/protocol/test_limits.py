@@ -93,9 +93,7 @@ def test_a_block_may_be_as_large_as_its_modality_allows(modality: Modality, size
 
 
 @pytest.mark.parametrize(("modality", "size_bytes_max"), SIZES)
-def test_a_larger_block_is_refused_with_its_size_and_the_limit(
-    modality: Modality, size_bytes_max: int
-) -> None:
+def test_a_larger_block_is_refused_with_its_size_and_the_limit(modality: Modality, size_bytes_max: int) -> None:
     with pytest.raises(ContentTooLarge, match=r"^content\.blocks\[0\]\.data: ") as refused:
         limits.check_content(content(filled(size_bytes_max + 1), modality), "content")
     assert f" {size_bytes_max + 1} bytes" in str(refused.value)
@@ -152,9 +150,7 @@ def test_empty_text_and_an_empty_format_are_content() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "embedding", [(), (math.nan,), (0.1, math.inf), (-math.inf,), (1e39,), (0.0, -3.5e38)]
-)
+@pytest.mark.parametrize("embedding", [(), (math.nan,), (0.1, math.inf), (-math.inf,), (1e39,), (0.0, -3.5e38)])
 def test_an_embedding_is_neither_empty_nor_beyond_float32(embedding: tuple[float, ...]) -> None:
     with pytest.raises(ValidationFailed, match=r"^content\.blocks\[0\]\.embedding: "):
         limits.check_content(content(b"x", embedding=embedding), "content")
@@ -181,9 +177,7 @@ def test_a_meta_edge_points_at_a_record() -> None:
 
 
 def test_a_memory_is_not_associated_with_itself() -> None:
-    edges = [
-        {"target_id": str(target), "association_type": "causal", "weight": 0.5} for target in (NIL_ID, AN_ID)
-    ]
+    edges = [{"target_id": str(target), "association_type": "causal", "weight": 0.5} for target in (NIL_ID, AN_ID)]
     check_store(associations=edges[:1])
     with pytest.raises(ValidationFailed, match=r"^associations\[1\]\.target_id: "):
         check_store(associations=edges)

@@ -58,9 +58,7 @@ BUNDLED = [json.loads(line) for line in archived("bundle-v2.cma")]
 def bundled(kind: str) -> list[str]:
     """The records of one kind in the mixed archive, as they stand in it."""
     lines = archived("bundle-v2.cma")
-    return [
-        line.removeprefix(f'{{"kind":"{kind}","data":')[:-1] for line in lines if f'"kind":"{kind}"' in line
-    ]
+    return [line.removeprefix(f'{{"kind":"{kind}","data":')[:-1] for line in lines if f'"kind":"{kind}"' in line]
 
 
 def test_the_archives_hold_what_their_description_says() -> None:
@@ -82,7 +80,7 @@ def test_a_raw_record_of_the_reference_is_dumped_back_byte_for_byte(line: str) -
 
 @pytest.mark.parametrize("line", CURATED)
 def test_a_record_survives_the_base64_form_of_its_bytes(line: str) -> None:
-    shown = json.loads(codec.dump_base64(codec.parse(line.encode(), MemoryRecord)))
+    shown = json.loads(codec.with_base64(line.encode()))
     stored = json.loads(line)
     for block, original in zip(shown["content"]["blocks"], stored["content"]["blocks"], strict=True):
         assert list(base64.b64decode(block["data"])) == original["data"]
@@ -143,9 +141,7 @@ def test_a_raw_record_lacks_none_of_its_required_fields(field: str) -> None:
         codec.parse(json.dumps(body).encode(), RawJournalRecord)
 
 
-@pytest.mark.parametrize(
-    "field", ["target_id", "association_type", "weight", "created_at", "last_co_activation"]
-)
+@pytest.mark.parametrize("field", ["target_id", "association_type", "weight", "created_at", "last_co_activation"])
 def test_a_stored_association_lacks_none_of_its_fields(field: str) -> None:
     body = {
         "target_id": NIL,
@@ -182,9 +178,7 @@ def test_an_empty_meta_has_the_defaults_of_the_wire() -> None:
 
 
 def test_the_parts_of_a_meta_have_the_defaults_of_the_wire() -> None:
-    body = (
-        f'{{"evidence":[{{}}],"alternatives":[{{"option":"a"}}],"context_edges":[{{"target_id":"{NIL}"}}]}}'
-    )
+    body = f'{{"evidence":[{{}}],"alternatives":[{{"option":"a"}}],"context_edges":[{{"target_id":"{NIL}"}}]}}'
     meta = json.loads(codec.dump(codec.parse(body.encode(), MetaMemory)))
     assert meta["evidence"] == [
         dict.fromkeys(("record_id", "raw_record_id", "label", "excerpt", "uri", "confidence"))
@@ -359,9 +353,7 @@ memory_records = st.builds(
     created_at=times,
     access_count=uint32s,
     content=contents,
-    fidelity=st.builds(
-        FidelityState, score=units, decay_rate=numbers, stability=numbers, last_decay_tick=times
-    ),
+    fidelity=st.builds(FidelityState, score=units, decay_rate=numbers, stability=numbers, last_decay_tick=times),
     emotion=st.builds(EmotionVector, joy=numbers, valence=numbers),
     associations=st.lists(
         st.builds(

@@ -249,9 +249,7 @@ def test_a_store_that_is_asked_for_is_used() -> None:
 
 
 def test_a_record_can_be_asked_for_in_a_version_from_1_on() -> None:
-    assert (
-        codec.parse(f'{{"record_id":"{NIL}","version":1}}'.encode(), requests.IntrospectRecord).version == 1
-    )
+    assert codec.parse(f'{{"record_id":"{NIL}","version":1}}'.encode(), requests.IntrospectRecord).version == 1
     with pytest.raises(ValidationFailed, match=r"^version: expected integer >= 1"):
         codec.parse(f'{{"record_id":"{NIL}","version":0}}'.encode(), requests.IntrospectRecord)
 

@@ -264,9 +264,7 @@ def test_any_text_reads_as_a_printable_timestamp_or_is_a_value_error(text: str) 
     assert parse_timestamp(format_timestamp(at)) == at
 
 
-@given(
-    st.from_regex(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-6]\d(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", fullmatch=True)
-)
+@given(st.from_regex(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-6]\d(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", fullmatch=True))
 def test_any_text_of_the_right_shape_reads_as_a_printable_timestamp_or_is_a_value_error(text: str) -> None:
     try:
         at = parse_timestamp(text)
@@ -276,9 +274,7 @@ def test_any_text_of_the_right_shape_reads_as_a_printable_timestamp_or_is_a_valu
 
 
 def test_the_values_print_as_their_text_in_messages() -> None:
-    assert f"{RecordId(16)} at {Timestamp(0)}" == (
-        "00000000-0000-0000-0000-000000000000 at 1970-01-01T00:00:00Z"
-    )
+    assert f"{RecordId(16)} at {Timestamp(0)}" == ("00000000-0000-0000-0000-000000000000 at 1970-01-01T00:00:00Z")
 
 
 def test_the_values_compare_and_hash_as_the_built_ins_they_are() -> None:

@@ -388,9 +388,7 @@ flips = st.builds(flipped, st.integers(0, len(LOG) - 1), st.integers(1, 255))
 
 @settings(deadline=None, max_examples=200)
 @given(flips, st.integers(1, LAST + 1))
-def test_no_byte_can_be_changed_unseen(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, oldest: int
-) -> None:
+def test_no_byte_can_be_changed_unseen(tmp_path_factory: pytest.TempPathFactory, data: bytes, oldest: int) -> None:
     path = tmp_path_factory.getbasetemp() / "flipped.jsonl"
     path.write_bytes(data)
     for outbox in (HeldLines(oldest=oldest), None):

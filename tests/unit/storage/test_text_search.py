@@ -102,9 +102,14 @@ def test_stop_words_find_nothing_beside_another_word(index: TextIndex) -> None:
     assert found(index, "who has the guitar") == [2]
 
 
-def test_a_summary_is_found_too_and_raises_the_rank(index: TextIndex) -> None:
+def test_a_summary_is_found_too_behind_the_words_of_a_text(index: TextIndex) -> None:
     put(index, memory(1, "the garden"), memory(2, "notes", summary="the garden"), memory(3, "notes"))
-    assert found(index, "garden") == [2, 1]
+    assert found(index, "garden") == [1, 2]
+
+
+def test_a_word_as_it_is_written_counts_more_than_its_stem(index: TextIndex) -> None:
+    put(index, memory(1, "the kettle is in the kitchen"), memory(2, "kettles boil", summary="kettle fact"))
+    assert found(index, "kettle") == [1, 2]
 
 
 def test_a_memory_with_more_of_the_words_comes_first(index: TextIndex) -> None:

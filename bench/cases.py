@@ -1,0 +1,88 @@
+"""What is measured, in which unit, and what it should come to.
+
+An aim is a share of a floor that was measured in the same run, or a plain bound where the machine hardly
+matters. `floors` knows how the floors are made.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+MANY = 32
+
+
+class Case(StrEnum):
+    """The value is its key in the JSON output."""
+
+    CLIENT_1 = "client_1"
+    CLIENT_32 = "client_32"
+    EMPTY_1 = "empty_1"
+    EMPTY_32 = "empty_32"
+    FSYNC = "fsync"
+    SERIES = "series"
+    ENCODE_1 = "encode_1"
+    ENCODE_32 = "encode_32"
+    BATCH = "batch"
+    RECALL_1 = "recall_1"
+    RECALL_32 = "recall_32"
+    MEMORY = "memory"
+    READY = "ready"
+
+
+class Figure(NamedTuple):
+    """How a case is shown: its name for people, its unit, its digits behind the point."""
+
+    title: str
+    unit: str
+    digits: int = 0
+
+
+FIGURES: dict[Case, Figure] = {
+    Case.CLIENT_1: Figure("this client's ceiling, 1 connection", "/s"),
+    Case.CLIENT_32: Figure("this client's ceiling, 32 connections", "/s"),
+    Case.EMPTY_1: Figure("floor: empty answer, 1 connection", "/s"),
+    Case.EMPTY_32: Figure("floor: empty answer, 32 connections", "/s"),
+    Case.FSYNC: Figure("floor: one fsynced put", "/s"),
+    Case.SERIES: Figure("floor: both in series", "/s"),
+    Case.ENCODE_1: Figure("encode, 1 connection", "/s"),
+    Case.ENCODE_32: Figure("encode, 32 connections", "/s"),
+    Case.BATCH: Figure("encode, batches of 500", "records/s"),
+    Case.RECALL_1: Figure("recall, 1 connection", "/s"),
+    Case.RECALL_32: Figure("recall, 32 connections", "/s"),
+    Case.MEMORY: Figure("idle memory (RSS), empty data dir", "MiB"),
+    Case.READY: Figure("ready after start, empty data dir", "s", digits=2),
+}
+
+
+class Aim(NamedTuple):
+    """`bound` of `floor`'s figure, or `bound` itself when there is no floor."""
+
+    bound: float
+    floor: Case | None = None
+    at_most: bool = False
+
+    def target(self, figures: Mapping[Case, float]) -> float:
+        """In the unit of the case."""
+        return self.bound if self.floor is None else self.bound * figures[self.floor]
+
+    def is_met(self, measured: float, figures: Mapping[Case, float]) -> bool:
+        reaches = operator.le if self.at_most else operator.ge
+        return bool(reaches(measured, self.target(figures)))
+
+
+AIMS: dict[Case, Aim] = {
+    Case.ENCODE_1: Aim(0.5, Case.SERIES),
+    Case.ENCODE_32: Aim(0.55, Case.EMPTY_32),
+    Case.BATCH: Aim(5_000.0),
+    Case.RECALL_1: Aim(0.45, Case.EMPTY_1),
+    Case.MEMORY: Aim(120.0, at_most=True),
+    Case.READY: Aim(1.0, at_most=True),
+}
+
+
+def in_series(first_per_s: float, second_per_s: float) -> float:
+    """The rate of doing one after the other."""
+    return 1.0 / (1.0 / first_per_s + 1.0 / second_per_s)

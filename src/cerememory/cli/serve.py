@@ -15,7 +15,7 @@ from cerememory.actors.assembly import opened
 from cerememory.actors.engine import Engine
 from cerememory.config.checks import check
 from cerememory.config.sources import Loaded
-from cerememory.errors import ConfigInvalid, DataDirUnusable
+from cerememory.errors import ConfigInvalid
 from cerememory.http.gate import Gate
 from cerememory.http.routes import Routes
 from cerememory.http.server import Server, bind
@@ -42,11 +42,11 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> None:
 async def _serve(loaded: Loaded, directory: DataDir) -> None:
     settings = loaded.settings
     address = f"{settings.http.bind_address}:{settings.http.port}"
-    directory.announce(address)
     try:
         listening = bind(settings.http.bind_address, settings.http.port)
     except OSError as error:
-        raise DataDirUnusable(f"http.port: {address} can't be listened on: {error.strerror}") from None
+        raise ConfigInvalid(f"http.port: {address} can't be listened on: {error.strerror}") from None
+    directory.announce(address)
     metrics = Metrics([store.value for store in STORES])
     token = directory.make_token() if settings.auth.enabled else None
     async with opened(settings, directory, metrics) as engine:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import trio
 
-from cerememory.errors import BodyTooSlow, ContentTooLarge, TooManyBytes, ValidationFailed
+from cerememory.errors import BodyTooSlow, ContentTooLarge, TooManyBytes
 from cerememory.http.exchange import Exchange, Receive, Response, Send
 
 BODY_BYTES_MAX = 64 * 1_048_576
@@ -44,13 +44,13 @@ class Inflight:
 
 
 def announced_bytes(exchange: Exchange) -> int:
-    """How much room the body needs: by its Content-Length, or its limit when it has none but is chunked."""
+    """How long the body may be: by its Content-Length (hypercorn lets only numbers through), or the limit of
+    a chunked one.
+    """
     length = exchange.headers.get(b"content-length")
-    if length is None:
-        return BODY_BYTES_MAX if b"transfer-encoding" in exchange.headers else 0
-    if not length.isdigit():
-        raise ValidationFailed("Content-Length: expected a number")
-    return int(length)
+    if length is not None:
+        return int(length)
+    return BODY_BYTES_MAX if b"transfer-encoding" in exchange.headers else 0
 
 
 def room_for(size_bytes: int) -> int:
@@ -63,11 +63,12 @@ def check_size(size_bytes: int) -> None:
 
 
 class Body:
-    """One request's body; `whole` is true when its last part was received."""
+    """One request's body; `whole` is true when its last part was received, or there is none."""
 
     def __init__(self, receive: Receive, announced_bytes: int, read_timeout_s: float) -> None:
         self._receive = receive
         self._read_timeout_s = read_timeout_s
+        self.announced_bytes = announced_bytes
         self.whole = announced_bytes == 0
 
     async def read(self) -> bytes:

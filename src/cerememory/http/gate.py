@@ -71,7 +71,7 @@ class Gate:
         started = time.perf_counter()
         exchange = Exchange.of(scope)
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
-        body = Body(receive, 1, self._read_timeout_s)
+        body = Body(receive, announced_bytes(exchange), self._read_timeout_s)
         try:
             response = await self._response(exchange, scope, body)
         except ClientGone:
@@ -103,9 +103,8 @@ class Gate:
             self._rate_limit.check(self._addresses.client(exchange), trio.current_time())
             self._keys.check(exchange)
             check_namespace(exchange)
-        size = announced_bytes(exchange)
-        check_size(size)
-        with self._inflight.reserved(room_for(size)):
+        check_size(body.announced_bytes)
+        with self._inflight.reserved(room_for(body.announced_bytes)):
             content = await body.read()
             return await self._dispatch(exchange, scope, content)
 

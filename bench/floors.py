@@ -23,8 +23,8 @@ from typing import Literal
 
 import lmdb
 import trio
-
 from bench.client import RECEIVE_BYTES, Address, BenchFailed, rate
+
 from cerememory.config.settings import Settings
 from cerememory.http.exchange import Receive, Scope, Send
 from cerememory.http.server import Server, bind

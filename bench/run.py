@@ -16,8 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # Python looks for a script's imports beside it, and `bench` is where it stands
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script's imports are looked for beside it
 
 from bench.cases import Case
 from bench.client import BenchFailed
@@ -25,7 +24,7 @@ from bench.report import Run, as_json, machine, medians, table
 from bench.rounds import QUICK, Plan, Rounds, Servers
 
 SEED = 20_250_101
-RESULTS = ROOT / "bench" / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def measured(plan: Plan, seed: int, folder: Path) -> dict[Case, list[float]]:

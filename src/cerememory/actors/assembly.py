@@ -24,6 +24,7 @@ from cerememory.protocol.records import DURABLE_STORES
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.lmdb import GIB, LmdbStorage
+from cerememory.storage.text_index import wipe
 from cerememory.telemetry.metrics import Metrics
 
 MIB = 1 << 20
@@ -75,6 +76,8 @@ async def running(
     stores = (*durable, working)
     journal = RawJournal(storage, world)
     index_path = directory.index_path if settings.security.persist_search_indexes else None
+    if index_path is None:
+        wipe(directory.path / "index")  # what an earlier run left there is plain text
     text_index = TextIndexer(storage, world, writer, working, index_path)
     vectors = VectorIndexer(storage, world, working, cache_bytes_max=settings.index.vector_cache_mib * MIB)
     writer.tell(audit, (text_index, vectors), stores)

@@ -149,28 +149,26 @@ class Recall:
 
     async def _add_fidelity(self, candidates: Candidates) -> None:
         """Read the fidelity of each; candidates whose memory is gone are dropped."""
+        scores = await self._scores(candidates.values())
+        for record_id in candidates.keys() - scores.keys():
+            del candidates[record_id]
+        for record_id, candidate in candidates.items():
+            candidate.fidelity = scores[record_id]
+
+    async def _scores(self, candidates: Iterable[Candidate]) -> dict[RecordId, float]:
         scores: dict[RecordId, float] = {}
-        for code, record_ids in _by_store(candidates.values()).items():
+        for code, record_ids in _by_store(candidates).items():
             found: dict[RecordId, float] = await self._sources.stores[code].ask(Scores(record_ids))
             scores |= found
-        for record_id in list(candidates):
-            if record_id in scores:
-                candidates[record_id].fidelity = scores[record_id]
-            else:
-                del candidates[record_id]
+        return scores
 
     async def _drop_faded(self, candidates: Candidates, request: RecallQuery) -> int:
         """How many were below `min_fidelity` and left out."""
         if request.min_fidelity is None or request.include_decayed:
             return 0
-        known = dict(candidates)
-        if any(candidate.fidelity is None for candidate in known.values()):
-            scored = {i: Candidate(c.record_id, c.store_code, c.created_at) for i, c in known.items()}
-            await self._add_fidelity(scored)
-        else:
-            scored = known
-        faded = [i for i, c in scored.items() if (c.fidelity or 0.0) < request.min_fidelity]
-        for record_id in candidates.keys() - (scored.keys() - set(faded)):
+        scores = await self._scores(candidates.values())
+        faded = [record_id for record_id, score in scores.items() if score < request.min_fidelity]
+        for record_id in [*faded, *(candidates.keys() - scores.keys())]:
             del candidates[record_id]
         return len(faded)
 

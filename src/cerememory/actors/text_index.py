@@ -251,10 +251,11 @@ class TextIndexer(Actor):
         index = self._index or await self._open()
         if await self._in_thread(partial(reindex.needs_rebuild, index, self._storage)):
             await self._rebuild(index)
-        while await self._in_thread(partial(reindex.apply_feed, index, self._storage)):
-            self._snapshot = index.snapshot()
-        self._snapshot = index.snapshot()
+        while reindex.is_behind(index, self._storage):
+            await self._in_thread(partial(reindex.apply_feed, index, self._storage))
+        # Nothing can be committed and told between that last look and this line: both are on the loop.
         self._level = True
+        self._snapshot = index.snapshot()
         self._tell_applied(index)
         self._ask_working()
 
@@ -305,7 +306,7 @@ class TextIndexer(Actor):
         self._tell_applied(index)
 
     def _tell_applied(self, index: TextIndex) -> None:
-        """Only an index on disk allows the feed to be dropped: one in memory starts anew each time."""
+        """The feed up to there isn't needed any more: an index that loses it is rebuilt from the rows."""
         try:
             self._writer.post_nowait(IndexApplied(index.applied_sequence()))
         except (ActorBusy, ActorStopped):

@@ -127,6 +127,8 @@ class VectorIndexer(Actor):
             if table is None:
                 return None
             self._put_held(table, space)
+            if not len(table):
+                return table  # a length that nothing has is not worth keeping
             self._tables[space, dimensions] = table
         self._tables.move_to_end((space, dimensions))
         self._shrink()

@@ -151,14 +151,16 @@ class Writer(Actor):
     async def run(self) -> None:
         try:
             while True:
-                pending = await self._next_group()
-                if pending:
-                    await self._commit(pending)
+                group = await self._next_group()
+                if group or self._lazy_is_due():
+                    await self._commit(group + self._take_lazy())
+                elif self._failure is not None:
+                    await self._recover()
         except trio.EndOfChannel:
             await self._commit(self._take_lazy())
 
     async def _next_group(self) -> list[_Pending]:
-        """What goes into the next transaction; empty when only time has passed."""
+        """The requests that go into the next transaction; none when an event came, or only time has passed."""
         group: list[_Pending] = []
         with trio.move_on_at(min(self._lazy_due, self._retry_due())):
             self._admit(await self._mailbox.receive(), group)
@@ -167,11 +169,10 @@ class Writer(Actor):
             await self._wait_for_companions(group)
         if group:
             self._companions = len(group)
-        if group or trio.current_time() >= self._lazy_due or len(self._lazy) >= LAZY_MAX:
-            group += self._take_lazy()
-        elif self._failure is not None:
-            await self._recover()
         return group
+
+    def _lazy_is_due(self) -> bool:
+        return trio.current_time() >= self._lazy_due or len(self._lazy) >= LAZY_MAX
 
     def _retry_due(self) -> float:
         return math.inf if self._failure is None else trio.current_time() + RETRY_S

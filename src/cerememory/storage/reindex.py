@@ -53,6 +53,14 @@ def needs_rebuild(index: TextIndex, storage: Storage) -> bool:
     return applied == 0 or (floor is not None and applied < unpack_sequence(floor))
 
 
+def is_behind(index: TextIndex, storage: Storage) -> bool:
+    """Whether the feed has changes that `index` lacks; one read, short enough for the event loop."""
+    prefix = system_key(Table.FEED)
+    with storage.read() as reader:
+        missing = reader.scan(prefix + pack_sequence(index.applied_sequence() + 1), after(prefix))
+        return next(iter(missing), None) is not None
+
+
 def apply_feed(index: TextIndex, storage: Storage) -> int:
     """Apply the next piece of the feed and commit it; how many ids it named, 0 when the index is level."""
     prefix = system_key(Table.FEED)

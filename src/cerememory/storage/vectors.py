@@ -19,7 +19,6 @@ from cerememory.storage.keys import ID_BYTES, Table, after, key, pack_time, unpa
 
 FloatMatrix = NDArray[np.float32]
 GROWTH = 1.5
-ROWS_MIN = 64
 
 
 class Space(Enum):
@@ -75,9 +74,9 @@ class VectorTable:
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
-        self._matrix: FloatMatrix = np.zeros((ROWS_MIN, dimensions), dtype=np.float32)
-        self._codes = np.zeros(ROWS_MIN, dtype=np.uint8)
-        self._times = np.zeros(ROWS_MIN, dtype=np.int64)
+        self._matrix: FloatMatrix = np.zeros((0, dimensions), dtype=np.float32)
+        self._codes = np.zeros(0, dtype=np.uint8)
+        self._times = np.zeros(0, dtype=np.int64)
         self._ids: list[RecordId] = []
         self._rows: dict[RecordId, int] = {}
 

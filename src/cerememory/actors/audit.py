@@ -1,13 +1,14 @@
-"""The audit log: appends what was committed to the file, one write and one sync for all that waits.
+"""The audit log: appends what was committed to the file, and syncs it a few times a second.
 
-The file is a projection of the lines in storage. When it can't be written, nothing is lost: the actor tries
-again every second to complete it from there, and says so. The writer is told how far the file is synced.
+The file is a projection of the lines in storage, which keeps them until the file is synced and the writer
+knows. So lines may gather for a moment, and nothing is lost when the file can't be written: the actor tries
+again every second to complete it from storage, and says that it is behind.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import trio
 
 from cerememory.actors.actor import Actor, Ping, Reply
 from cerememory.actors.seams import World
-from cerememory.actors.writer import AuditSynced, Commit, LinesCommitted, Writer
+from cerememory.actors.writer import AuditSynced, CommitLater, LinesCommitted, Writer
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, ChainHead
 from cerememory.errors import ActorBusy, ActorStopped, DataDirUnusable, StorageUnavailable
 from cerememory.storage.audit_file import AuditFile, Repair, complete, plan_repair
@@ -28,7 +29,9 @@ from cerememory.storage.mutations import NoteAudit
 from cerememory.storage.rows import Head, parse_head
 from cerememory.telemetry.metrics import Metrics
 
-GROUP_MAX = 512
+GATHER_S = 0.02  # how long committed lines may wait for more before they are written
+GATHER_MAX = 512
+SYNC_S = 0.2  # how long written lines may wait for the sync
 RETRY_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -103,6 +106,10 @@ class AuditLog(Actor):
         self._limiter = trio.CapacityLimiter(1)
         self._file: AuditFile | None = None
         self._loaded = False
+        self._written = 0  # the last sequence in the file
+        self._lines: list[bytes] = []  # committed behind it
+        self._last = 0  # the last sequence of `_lines`
+        self._write_due = self._sync_due = math.inf
 
     async def load(self) -> None:
         """Bring the file up to what is committed; `AuditBroken` when it can't be ours."""
@@ -119,23 +126,19 @@ class AuditLog(Actor):
         repair = await self._world.offload(partial(plan_repair, self._path, self._outbox), self._limiter)
         if repair.cut:
             await self._record_cut(repair)
-        reached = await self._world.offload(partial(self._complete, repair), self._limiter)
+        fill = partial(complete, self._path, repair, self._outbox)
+        self._written = await self._world.offload(fill, self._limiter)
         self._report(repair)
         self._file = AuditFile.open(self._path)
-        self._tell_synced(reached)
-
-    def _complete(self, repair: Repair) -> int:
-        """Write what is missing, durably; the sequence that the file then ends with."""
-        reached = self._outbox.head.sequence
-        complete(self._path, repair, self._outbox)
-        return reached
+        self._lines, self._write_due, self._sync_due = [], math.inf, math.inf
+        self._tell_synced()
 
     async def _record_cut(self, repair: Repair) -> None:
         """Commit the evidence before the file is made whole, so that no crash in between loses it."""
         summary = {"from_sequence": repair.from_sequence, "to_sequence": repair.to_sequence}
         note = NoteAudit(AuditDraft(self._world.now(), "audit.repaired", (), (), summary))
-        if self._loaded:
-            await self._writer.ask(Commit(note))
+        if self._loaded:  # asking the writer could wait for ever: it may be waiting for this mailbox
+            self._writer.post_nowait(CommitLater(note))
         else:
             await self._world.offload(partial(commit_alone, self._storage, note, self._world.now()))
 
@@ -151,15 +154,31 @@ class AuditLog(Actor):
 
     async def run(self) -> None:
         while True:
-            with trio.move_on_after(math.inf if self._file is not None else RETRY_S):
+            with trio.move_on_at(self._due()):
                 try:
                     message, reply = await self._mailbox.receive()
                 except trio.EndOfChannel:
                     break
                 await self._handle_one(message, reply)
-                continue
-            await self._catch_up()
+            await self._do_due()
+        await self._write()
+        await self._sync()
         self._close_file()
+
+    def _due(self) -> float:
+        if self._file is None:
+            return trio.current_time() + RETRY_S
+        return min(self._write_due, self._sync_due)
+
+    async def _do_due(self) -> None:
+        now = trio.current_time()
+        if self._file is None:
+            await self._catch_up()
+            return
+        if now >= self._write_due or len(self._lines) >= GATHER_MAX:
+            await self._write()
+        if now >= self._sync_due:
+            await self._sync()
 
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         if isinstance(message, Ping):
@@ -167,35 +186,42 @@ class AuditLog(Actor):
                 raise StorageUnavailable("the audit log can't be written", retry_after_s=30)
             return None
         if isinstance(message, LinesCommitted):
-            await self._append(message)
+            self._gather(message)
             return None
         return await super().handle(message, reply)
 
-    async def _append(self, first: LinesCommitted) -> None:
-        if self._file is None:
-            return  # `_catch_up` takes them from storage
-        lines, last_sequence = self._gather(first)
+    def _gather(self, message: LinesCommitted) -> None:
+        """Unless the file got them from storage already, or will."""
+        if self._file is None or message.last_sequence <= self._written:
+            return
+        self._lines += message.lines
+        self._last = message.last_sequence
+        self._write_due = min(self._write_due, trio.current_time() + GATHER_S)
+
+    async def _write(self) -> None:
+        if self._file is None or not self._lines:
+            return
+        lines, self._lines, self._write_due = self._lines, [], math.inf
+        if await self._succeeds(partial(self._file.write, lines)):
+            self._written = self._last
+            self._sync_due = min(self._sync_due, trio.current_time() + SYNC_S)
+
+    async def _sync(self) -> None:
+        if self._file is None or self._sync_due == math.inf:
+            return
+        self._sync_due = math.inf
+        if await self._succeeds(self._file.sync):
+            self._tell_synced()
+
+    async def _succeeds(self, call: Callable[[], None]) -> bool:
+        """Whether the disk did it; else the file is closed, to be completed from storage."""
         try:
-            await self._world.offload(partial(self._file.append, lines), self._limiter)
+            await self._world.offload(call, self._limiter)
         except OSError as error:
             log.error("audit log can't be written", path=str(self._path), reason=error.strerror)
             self._close_file()
-            return
-        self._tell_synced(last_sequence)
-
-    def _gather(self, first: LinesCommitted) -> tuple[list[bytes], int]:
-        lines, last_sequence = list(first.lines), first.last_sequence
-        while len(lines) < GROUP_MAX:
-            try:
-                message, reply = self._mailbox.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                break
-            if isinstance(message, LinesCommitted):
-                lines += message.lines
-                last_sequence = message.last_sequence
-            elif reply is not None:
-                reply.resolve(None)  # a ping: the file is open
-        return lines, last_sequence
+            return False
+        return True
 
     async def _catch_up(self) -> None:
         """Complete the file from storage, or leave it for the next try."""
@@ -204,11 +230,11 @@ class AuditLog(Actor):
         except OSError as error:
             log.error("audit log is behind", path=str(self._path), reason=error.strerror)
 
-    def _tell_synced(self, sequence: int) -> None:
+    def _tell_synced(self) -> None:
         try:
-            self._writer.post_nowait(AuditSynced(sequence))
+            self._writer.post_nowait(AuditSynced(self._written))
         except (ActorBusy, ActorStopped):
-            log.debug("audit progress not recorded", sequence=sequence)
+            log.debug("audit progress not recorded", sequence=self._written)
 
     def _close_file(self) -> None:
         if self._file is not None:

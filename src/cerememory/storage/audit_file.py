@@ -119,19 +119,35 @@ class AuditFile:
 
         Raises `OSError`; then the file keeps none of `lines`, and the call may be made again.
         """
+        known_good = self.size_bytes
+        self.write(lines)
+        try:
+            self.sync()
+        except OSError:
+            self._take_back(known_good)
+            raise
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write `lines` with one write; they are durable with the next `sync`.
+
+        Raises `OSError`; then the file keeps none of `lines`, and the call may be made again.
+        """
         if self._torn:
             self.truncate(self.size_bytes)
         data = b"".join(lines)
-        self._torn = True
         try:
             _write_all(self._fd, data)
-            os.fsync(self._fd)
         except OSError:
-            with suppress(OSError):  # the first error tells more, and the next append truncates again
-                self.truncate(self.size_bytes)
+            self._take_back(self.size_bytes)
             raise
-        self._torn = False
         self.size_bytes += len(data)
+
+    def _take_back(self, size_bytes: int) -> None:
+        """Back to `size_bytes` after a failure; when that fails too, the next write does it first."""
+        self._torn = True
+        self.size_bytes = size_bytes
+        with suppress(OSError):  # the first error tells more
+            self.truncate(size_bytes)
 
     def truncate(self, size_bytes: int) -> None:
         """Drop what lies behind `size_bytes`; durable with the next `append` or `sync`."""
@@ -178,14 +194,20 @@ def plan_repair(path: Path, outbox: Outbox) -> Repair:
     return Repair(last, reader.size_bytes, last.sequence + 1, head.sequence, cut=last.sequence < synced)
 
 
-def complete(path: Path, repair: Repair, outbox: Outbox) -> None:
-    """Take a torn line off the file at `path` and append, durably, all the lines from `repair` on."""
+def complete(path: Path, repair: Repair, outbox: Outbox) -> int:
+    """Take a torn line off the file at `path` and append, durably, all the lines from `repair` on.
+
+    Returns the sequence that the file then ends with: beside a running writer it may be behind `to_sequence`.
+    """
+    reached = repair.last.sequence
     with AuditFile.open(path) as file:
         file.truncate(repair.size_bytes)
-        lines = (line for _sequence, line in outbox.lines(repair.from_sequence))
+        lines = iter(outbox.lines(repair.from_sequence))
         while group := list(islice(lines, GROUP_LINES)):
-            file.append(group)
+            file.append([line for _sequence, line in group])
+            reached = group[-1][0]
         file.sync()
+    return reached
 
 
 def verify_file(path: Path, outbox: Outbox | None) -> Verification:

@@ -135,6 +135,12 @@ class InvertedIndex:
         with self._writing() as writer:
             writer.delete_documents_by_term("id", record_id.hex())
 
+    def holds_store(self, store_code: int) -> bool:
+        """Whether the last commit has documents of the store."""
+        query = Query.term_query(self.schema, "store", store_code)
+        with reading():
+            return bool(self.searcher.search(query, 1).hits)
+
     def delete_store(self, store_code: int) -> None:
         # By query: by term, an int is taken for a signed value and matches no unsigned field.
         query = Query.term_query(self.schema, "store", store_code)

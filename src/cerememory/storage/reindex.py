@@ -28,6 +28,7 @@ from cerememory.storage.rows import RAW_CODE, STORE_CODE, parse_counters, parse_
 from cerememory.storage.text_index import IndexDamaged, IndexOutdated, TextIndex, wipe
 
 IDS_MAX = 1_000  # indexed in one call
+WORKING_CODE = STORE_CODE[Store.WORKING]
 COMMIT_EVERY = 20_000  # documents; a rebuild shows what it has so far
 
 
@@ -41,7 +42,9 @@ def open_index(path: Path | None) -> tuple[TextIndex, str]:
         if path is not None:
             wipe(path)
         index = TextIndex.open(path)
-    index.delete_store(STORE_CODE[Store.WORKING])  # what working memory held is gone
+    if index.holds_store(WORKING_CODE):  # what working memory held is gone
+        index.delete_store(WORKING_CODE)
+        index.commit()
     return index, reason
 
 

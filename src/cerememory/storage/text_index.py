@@ -118,6 +118,10 @@ class TextIndex:
         for document in documents:
             self._part_of(document.store_code).replace(document.record_id, _tantivy_document(document))
 
+    def holds_store(self, store_code: int) -> bool:
+        """Whether the last commit has documents of the store (or of the raw journal)."""
+        return (self._raw if store_code == RAW_CODE else self._curated).holds_store(store_code)
+
     def delete_store(self, store_code: int) -> None:
         """Deletes every document of a store, or of the raw journal. Raises `IndexWriteFailed`."""
         self._part_of(store_code).delete_store(store_code)

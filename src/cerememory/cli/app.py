@@ -1,0 +1,117 @@
+"""The commands: their names, groups and common options, and what their command line means.
+
+A command is registered by its import path, so that one command loads one module, and `--help` none. Its
+function takes the command's own arguments and the common `Options`, and returns the exit code, None for 0.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from functools import partial
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts.exceptions import UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+
+from cerememory import __version__
+from cerememory.cli.options import DEFAULTS, Options
+
+Run = Callable[[], int | None]
+
+MEMORIES = Group("Memories", sort_key=1)
+JOURNAL = Group("Raw journal", sort_key=2)
+SERVICE = Group("Service", sort_key=3)
+OPERATION = Group("Operation", sort_key=4)
+COMMON = Group("Options of every command", sort_key=5)
+
+COMMANDS = (
+    (MEMORIES, "store", "encode:store", "Keep a text as a memory."),
+    (MEMORIES, "recall", "recall:recall", "Find memories; without a query, the newest."),
+    (MEMORIES, "inspect", "recall:inspect", "Show one memory with all that is known of it."),
+    (MEMORIES, "update", "encode:update", "Correct a memory."),
+    (MEMORIES, "load", "load:load", "Keep each line of a file as a memory."),
+    (JOURNAL, "store-raw", "encode:store_raw", "Keep a text verbatim in the raw journal."),
+    (JOURNAL, "recall-raw", "recall:recall_raw", "Find entries of the raw journal."),
+    (SERVICE, "serve", "serve:command", "Run the daemon."),
+    (SERVICE, "mcp", "mcp:mcp", "Give an MCP client, on stdin and stdout, the tools of a daemon."),
+    (SERVICE, "healthcheck", "health:healthcheck", "Ask whether the daemon lives."),
+    (OPERATION, "stats", "stats:stats", "Count what is stored."),
+    (OPERATION, "audit-verify", "audit:audit_verify", "Check the audit log; changes nothing."),
+    (OPERATION, "config", "config:app", "Check the configuration."),
+)
+
+COMMON_NAMES = tuple(f"--{field.name.replace('_', '-')}" for field in fields(Options))
+DASHES = "--"
+
+
+class UsageError(Exception):
+    """A command line that means nothing; the message is one line."""
+
+
+def parse(argv: list[str]) -> Run:
+    """What `argv` asks for, ready to be run; help and version are printed at once. Raises `UsageError`."""
+    own, literal = _split(argv)
+    try:
+        run: Run | None = _build(literal).meta(own, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise UsageError(_one_line(error)) from None
+    return run or _nothing
+
+
+def _nothing() -> None:
+    """The command of `--help`."""
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The tokens before `--`, in which common options may stand anywhere, and the rest."""
+    end = argv.index(DASHES) if DASHES in argv else len(argv)
+    return argv[:end], argv[end:]
+
+
+def _build(literal: list[str]) -> App:
+    """The application; its meta application reads common options wherever they stand, and returns a `Run`."""
+    app = App(
+        name="cerememory",
+        help="A living memory for AI agents.",
+        version=f"cerememory {__version__}",
+        help_format="plaintext",  # markdown would take 50 ms to load
+        default_parameter=Parameter(negative=()),
+        result_action="return_value",
+    )
+    for group, name, path, summary in COMMANDS:
+        app.command(f"cerememory.cli.{path}", name=name, group=group, help=summary)
+    for flag in ("--help", "--version"):
+        app[flag].group = COMMON
+    app.meta.group_parameters = COMMON
+
+    @app.meta.default
+    def bind(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        options: Annotated[Options, Parameter(name="*")] = DEFAULTS,
+    ) -> Run:
+        if not tokens:
+            raise UsageError('a command is missing, "cerememory --help" lists them')
+        command, bound, injected = app.parse_args([*tokens, *literal], exit_on_error=False, print_error=False)
+        return partial(command, *bound.args, **bound.kwargs, **dict.fromkeys(injected, options))
+
+    return app
+
+
+def _one_line(error: CycloptsError) -> str:
+    """cyclopts' message, but for the errors of which it knows too little (common options) or loads too much."""
+    if isinstance(error, UnknownCommandError) and error.unused_tokens and error.app is not None:
+        return _unknown("command", error.unused_tokens[0], error.app)
+    if isinstance(error, UnknownOptionError):
+        names = (name for argument in error.argument_collection for name in argument.names)
+        return _unknown("option", error.token.keyword or error.token.value, [*names, *COMMON_NAMES])
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"unexpected argument {error.unused_tokens[0]!r}; put a text of several words in quotes"
+    message = " ".join(str(error).split())
+    return message[:1].lower() + message[1:]
+
+
+def _unknown(what: str, given: str, known: Iterable[str]) -> str:
+    meant = difflib.get_close_matches(given, known, n=1)
+    return f"unknown {what} {given!r}" + (f", did you mean {meant[0]}?" if meant else "")

@@ -1,8 +1,8 @@
 """The memories and questions of the bench: made from a seed, so that every run asks the same.
 
 Words are made of syllables, since a bench shouldn't carry anybody's text. A word's frequency falls with its
-rank, as it does in language: records share their common words, and a question of four words, taken from one
-record, matches a good part of the others.
+rank, as it does in language: records share their common words, and a question of four words matches a good
+part of them. Lengths differ, as in language, too: where all are equal, most scores are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from random import Random
 import msgspec
 
 WORDS = 2_000
-WORDS_PER_RECORD = 20
+RECORD_WORDS_MIN, RECORD_WORDS_MAX = 12, 28
 WORDS_PER_QUESTION = 4
 RANK_OFFSET = 10  # of the word frequency 1 / (rank + offset): the commonest word stands in 3 records of 10
 HITS = 10
@@ -30,12 +30,10 @@ class Corpus:
         self._weights = list(accumulate(1.0 / (rank + RANK_OFFSET) for rank in range(1, WORDS + 1)))
 
     def text(self) -> str:
-        return " ".join(self._draw(WORDS_PER_RECORD))
+        return " ".join(self._draw(self._random.randint(RECORD_WORDS_MIN, RECORD_WORDS_MAX)))
 
     def question(self) -> str:
-        """Distinct words, some of which every record of a few hundred has."""
-        words = dict.fromkeys(self._draw(WORDS_PER_RECORD))
-        return " ".join(list(words)[:WORDS_PER_QUESTION])
+        return " ".join(self._draw(WORDS_PER_QUESTION))
 
     def _draw(self, count: int) -> list[str]:
         return self._random.choices(self._words, cum_weights=self._weights, k=count)

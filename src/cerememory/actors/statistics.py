@@ -12,7 +12,7 @@ from cerememory.protocol.records import STORES, Store
 from cerememory.protocol.replies import EvolutionMetrics, Stats
 from cerememory.protocol.values import Timestamp
 from cerememory.storage.contract import Reader, Storage
-from cerememory.storage.keys import Table, after, key, unpack_time
+from cerememory.storage.keys import Table, after, counters_key, key, unpack_time
 from cerememory.storage.rows import STORE_CODE, Counters, parse_counters
 from cerememory.telemetry.metrics import Metrics
 
@@ -70,7 +70,7 @@ class Statistics:
     def _counted(self) -> _Counted:
         prefix = key(Table.BY_TIME)
         with self._storage.read() as reader:
-            counters = parse_counters(reader.get(key(Table.COUNTERS)))
+            counters = parse_counters(reader.get(counters_key()))
             return _Counted(counters, _first_time(reader, prefix), _first_time(reader, prefix, reverse=True))
 
     def refresh_gauges(self) -> None:

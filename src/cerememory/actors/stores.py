@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cerememory.actors.actor import Actor, Reply, Request
@@ -117,7 +117,7 @@ class DurableStore(Actor):
         for memory in memories:
             state = retrieved(memory.state, self._store, now)
             self._keep(memory.record_id, state)
-            touched.append(replace(memory, state=state))
+            touched.append(Memory(memory.record_id, memory.row, state, memory.edges))
             change = state.score - memory.state.score
             saved.append(SavedState(memory.record_id, STORE_CODE[self._store], state, change))
         return Fetched(tuple(touched), tuple(saved))

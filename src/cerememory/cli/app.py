@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
 from cerememory import __version__
-from cerememory.cli.options import DEFAULTS, Options
+from cerememory.cli.options import DEFAULTS, Options, UsageError
 
 Run = Callable[[], int | None]
 
@@ -46,10 +46,6 @@ COMMON_NAMES = tuple(f"--{field.name.replace('_', '-')}" for field in fields(Opt
 DASHES = "--"
 
 
-class UsageError(Exception):
-    """A command line that means nothing; the message is one line."""
-
-
 def parse(argv: list[str]) -> Run:
     """What `argv` asks for, ready to be run; help and version are printed at once. Raises `UsageError`."""
     own, literal = _split(argv)
@@ -77,11 +73,11 @@ def _build(literal: list[str]) -> App:
         help="A living memory for AI agents.",
         version=f"cerememory {__version__}",
         help_format="plaintext",  # markdown would take 50 ms to load
-        default_parameter=Parameter(negative=()),
+        default_parameter=Parameter(negative=(), show_default=_shown_default),
         result_action="return_value",
     )
-    for group, name, path, summary in COMMANDS:
-        app.command(f"cerememory.cli.{path}", name=name, group=group, help=summary)
+    for i, (group, name, path, summary) in enumerate(COMMANDS):
+        app.command(f"cerememory.cli.{path}", name=name, group=group, help=summary, sort_key=i)
     for flag in ("--help", "--version"):
         app[flag].group = COMMON
     app.meta.group_parameters = COMMON
@@ -97,6 +93,11 @@ def _build(literal: list[str]) -> App:
         return partial(command, *bound.args, **bound.kwargs, **dict.fromkeys(injected, options))
 
     return app
+
+
+def _shown_default(value: object) -> str:
+    """A switch that is off says nothing by that."""
+    return "" if value is False else str(value)
 
 
 def _one_line(error: CycloptsError) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 
+from cerememory.cli.options import UsageError
 from cerememory.errors import CerememoryError, answer_of
 
 FAILED = 1
@@ -25,14 +27,15 @@ def main() -> None:
 def run(argv: list[str]) -> int:
     """The exit code of the command that `argv` names."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _run(argv)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to fail at exit
+        _drop_output()
         return NOT_READ
     except Exception as error:  # noqa: BLE001 - the outermost surface
         return _answer(_single(error), is_verbose="--verbose" in argv)
@@ -40,14 +43,16 @@ def run(argv: list[str]) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from cerememory.cli.app import UsageError, parse  # here, for `mcp` does without
+    from cerememory.cli.app import parse  # not above: what is done without it starts in half the time
 
-    try:
-        command = parse(argv)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    return command() or 0
+    return parse(argv)() or 0
+
+
+def _drop_output() -> None:
+    """What is still in the buffer goes nowhere, instead of failing again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _single(error: Exception) -> Exception:
@@ -58,16 +63,35 @@ def _single(error: Exception) -> Exception:
 
 
 def _answer(error: Exception, is_verbose: bool) -> int:
-    """Say what went wrong; the exit code."""
+    """Says what went wrong; the exit code."""
     print(_message(error), file=sys.stderr)
-    if is_verbose:
+    if is_verbose and not isinstance(error, UsageError):
         traceback.print_exception(error)
+    if isinstance(error, UsageError):
+        return USAGE
     return answer_of(error).exit_code if isinstance(error, CerememoryError) else FAILED
 
 
 def _message(error: Exception) -> str:
+    """One line, but for a configuration with several problems: that is a line for each."""
     if isinstance(error, CerememoryError):
-        text = str(error)
-        request_id = (error.details or {}).get("request_id")
-        ...
-    return ""
+        text = _with_request_id(error)
+        return text if "\n" in text else f"error: {text}"
+    if isinstance(error, UsageError):
+        return f"error: {error}"
+    if isinstance(error, OSError):
+        return f"error: {error.filename or 'system'}: {error.strerror or error}"
+    if isinstance(error, UnicodeEncodeError):
+        return "error: an argument isn't valid UTF-8"
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"error: unexpected {what} (--verbose shows where)"
+
+
+def _with_request_id(error: CerememoryError) -> str:
+    """The daemon's log has the reason of its failures under this id."""
+    request_id = (error.details or {}).get("request_id")
+    return f"{error} ({request_id})" if request_id else str(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,13 @@
-"""What every command takes, before or after its name."""
+"""What every command takes, before or after its name; and what it raises when that means nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+
+class UsageError(Exception):
+    """A command line that means nothing; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Annotated
 
 import trio
+from cyclopts import Parameter
 
 from cerememory import __version__, failpoints
 from cerememory.actors.assembly import opened
 from cerememory.actors.engine import Engine
+from cerememory.cli.options import Options
+from cerememory.cli.settings import load
 from cerememory.config.checks import check
 from cerememory.config.sources import Loaded
 from cerememory.errors import ConfigInvalid
@@ -25,6 +30,25 @@ from cerememory.telemetry import logs
 from cerememory.telemetry.metrics import Metrics
 
 SWITCH_INTERVAL_S = 0.0005  # the writer's thread shouldn't wait 5 ms for the loop to give the interpreter away
+
+
+def command(
+    *,
+    port: int | None = None,
+    grpc_port: int | None = None,
+    workers: int = 1,
+    options: Annotated[Options, Parameter(parse=False)],
+) -> None:
+    """Run the daemon.
+
+    Args:
+        port: TCP port of the HTTP service (http.port).
+        grpc_port: TCP port of the gRPC service (grpc.port).
+        workers: Processes that serve.
+    """
+    if workers != 1:
+        raise ConfigInvalid("--workers: this version can't do that yet; leave it out")
+    serve(load(options, {"http.port": port, "grpc.port": grpc_port}), os.environ)
 
 
 def serve(loaded: Loaded, environ: Mapping[str, str]) -> None:
@@ -59,14 +83,13 @@ async def _until_signalled(
     server: Server, listening: socket.socket, engine: Engine, announce: Callable[[Engine], None]
 ) -> None:
     stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(server.serve, listening, stop)
-        announce(engine)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _number in signals:
-                break
-        engine.drain()
-        stop.set()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:  # before anybody is told
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, listening, stop)
+            announce(engine)
+            await anext(aiter(signals))
+            engine.drain()
+            stop.set()
 
 
 def _banner(loaded: Loaded, address: str, engine: Engine) -> None:

@@ -5,7 +5,7 @@ Source of the constants and of the retrieval formula: the engine specification, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cerememory.protocol.records import FidelityState, Store
 from cerememory.protocol.values import Timestamp
@@ -68,11 +68,15 @@ def fresh(store: Store, now: int) -> State:
 def retrieved(state: State, store: Store, now: int) -> State:
     """`state` after one more retrieval: counted, and harder to forget (S' = S · (1 + boost · S^-0.2))."""
     boost = DYNAMICS[store].retrieval_boost
-    return replace(
-        state,
+    return State(
+        score=state.score,
+        noise_level=state.noise_level,
         base_at=now,
+        decay_rate=state.decay_rate,
+        emotional_anchor=state.emotional_anchor,
         stability=state.stability * (1.0 + boost * state.stability**STABILITY_EXPONENT),
         access_count=min(state.access_count + 1, UINT32_MAX),
         reinforcement_count=min(state.reinforcement_count + 1, UINT32_MAX),
         last_accessed_at=now,
+        last_decay_tick_at=state.last_decay_tick_at,
     )

@@ -91,6 +91,7 @@ def _offset(text: str) -> timedelta:
     return timedelta(hours=hours, minutes=minutes) * (-1 if text[0] == "-" else 1)
 
 
+@lru_cache(maxsize=4096)  # the times of a record are mostly equal, and the newest are asked for most
 def format_timestamp(at: int, suffix: str = "Z") -> str:
     """RFC 3339 in UTC with 0, 3, 6 or 9 fraction digits, the fewest that lose nothing.
 

@@ -26,7 +26,6 @@ class Table(Enum):
     RAW = b"j"  # id -> raw row
     RAW_BY_SESSION = b"k"  # session digest, created_at, id -> visibility, secrecy
     RAW_BY_TIME = b"l"  # created_at, id -> visibility, secrecy
-    COUNTERS = b"n"  # -> counters row
     IDEMPOTENCY = b"i"  # digest -> kept answer
     IDEMPOTENCY_BY_EXPIRY = b"x"  # expires_at, digest -> nothing
     # of the system namespace
@@ -34,6 +33,7 @@ class Table(Enum):
     AUDIT_OUTBOX = b"a"  # first sequence of a commit -> its audit lines
     FEED = b"f"  # commit sequence -> ids whose searchable content changed
     FEED_FLOOR = b"g"  # -> the commit sequence up to which the feed was dropped
+    COUNTERS = b"n"  # namespace -> counters row
     PROBE = b"p"  # -> time of the last probe write
 
 
@@ -43,6 +43,11 @@ def key(table: Table, *parts: bytes, namespace: int = DEFAULT_NAMESPACE) -> byte
 
 def system_key(table: Table, *parts: bytes) -> bytes:
     return key(table, *parts, namespace=SYSTEM_NAMESPACE)
+
+
+def counters_key(namespace: int = DEFAULT_NAMESPACE) -> bytes:
+    """Counters stand among the system's rows: what every commit rewrites shares a page."""
+    return system_key(Table.COUNTERS, namespace.to_bytes(4, "big"))
 
 
 def after(prefix: bytes) -> bytes:

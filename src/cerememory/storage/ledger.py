@@ -18,7 +18,7 @@ from cerememory.storage.keys import (
     DEFAULT_NAMESPACE,
     Table,
     after,
-    key,
+    counters_key,
     pack_sequence,
     system_key,
     unpack_sequence,
@@ -154,7 +154,7 @@ class Ledger:
         return draft[namespace]
 
     def _committed_counters(self, namespace: int) -> Counters:
-        return parse_counters(self._reader.get(key(Table.COUNTERS, namespace=namespace)))
+        return parse_counters(self._reader.get(counters_key(namespace)))
 
     def audit(self, draft: AuditDraft) -> None:
         self._draft.audits.append(draft)
@@ -179,7 +179,7 @@ class Ledger:
             return None
         changes = dict(kept.changes)
         for namespace, counters in kept.counters.items():
-            changes[key(Table.COUNTERS, namespace=namespace)] = dump_counters(counters)
+            changes[counters_key(namespace)] = dump_counters(counters)
         lines, audit_sequence, audit_hash = self._chain()
         if lines:
             first = pack_sequence(self._head.audit_sequence + 1)

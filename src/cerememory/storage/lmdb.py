@@ -5,17 +5,19 @@ write. It is never opened with NOSYNC, NOMETASYNC or WRITEMAP.
 
 `set_mapsize` and reopening must not happen while a read transaction lives (a reader through the old map would
 be killed by SIGBUS). Every read therefore holds a lease, and both take the exclusive one first: they wait
-until no lease is out. Reads are short, so that wait is too.
+until no lease is out, and reads that come meanwhile wait for them. Reads are short, so those waits are too.
+
+After a failed write the environment is opened again at once, since LMDB refuses even reads once its meta page
+couldn't be written. Whether writing works again is for `recover` to prove.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +68,19 @@ class _Snapshot:
 
 
 class _Leases:
-    """Any number of shared leases, or one exclusive."""
+    """Any number of shared leases, or one exclusive, which goes before all shared ones that aren't out yet.
+
+    So a thread that holds a lease must not ask for another: it could wait for itself.
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._shared = 0
+        self._exclusive_wanted = 0
 
     def acquire(self) -> None:
         with self._condition:
+            self._condition.wait_for(lambda: not self._exclusive_wanted)
             self._shared += 1
 
     def release(self) -> None:
@@ -85,8 +92,13 @@ class _Leases:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         with self._condition:
-            self._condition.wait_for(lambda: not self._shared)
-            yield
+            self._exclusive_wanted += 1
+            try:
+                self._condition.wait_for(lambda: not self._shared)
+                yield
+            finally:
+                self._exclusive_wanted -= 1
+                self._condition.notify_all()
 
 
 class LmdbStorage:
@@ -110,14 +122,17 @@ class LmdbStorage:
         self._min_free_bytes = min_free_bytes
         self._leases = _Leases()
         self._free_checked_at = -FREE_CHECK_INTERVAL_S
-        self._broken = False
-        self._environment = self._open(min(map_size_bytes, map_size_bytes_max or map_size_bytes))
+        self._environment: Any | None = None  # None: could not be opened again
+        try:
+            self._open(min(map_size_bytes, map_size_bytes_max or map_size_bytes))
+        except StorageUnavailable as error:
+            raise DataDirUnusable(str(error)) from error
 
-    def _open(self, map_size_bytes: int) -> Any:
+    def _open(self, map_size_bytes: int) -> None:
         size = map_size_bytes
         while True:
             try:
-                return lmdb.open(
+                self._environment = lmdb.open(
                     str(self._path),
                     map_size=size,
                     max_readers=READERS_MAX,
@@ -128,26 +143,29 @@ class LmdbStorage:
             except (MemoryError, lmdb.MemoryError):
                 size //= 2
                 if size < MAP_BYTES_MIN:
-                    raise DataDirUnusable(
+                    raise StorageUnavailable(
                         f"{self._path}: the system grants no memory map of {MAP_BYTES_MIN} bytes"
                     ) from None
             except lmdb.Error as error:
-                raise DataDirUnusable(f"{self._path}: cannot be opened: {error}") from error
+                raise StorageUnavailable(f"{self._path}: cannot be opened: {error}") from error
+            else:
+                self.map_size_bytes = int(self._environment.info()["map_size"])
+                return
 
-    @property
-    def map_size_bytes(self) -> int:
-        return int(self._environment.info()["map_size"])
+    def _opened(self) -> Any:
+        if self._environment is None:
+            raise StorageUnavailable("storage couldn't be opened again after a failed write, try again")
+        return self._environment
 
     @contextmanager
     def read(self) -> Iterator[_Snapshot]:
         self._leases.acquire()
         try:
-            with self._environment.begin() as transaction:
+            with self._opened().begin() as transaction:
                 yield _Snapshot(transaction)
         except lmdb.MapResizedError:
             raise StorageUnavailable("the memory map is being resized, try again") from None
         except lmdb.PanicError:
-            self._broken = True
             raise StorageUnavailable("storage is being reopened after a failed write, try again") from None
         finally:
             self._leases.release()
@@ -161,12 +179,13 @@ class LmdbStorage:
             except lmdb.MapFullError:
                 self._grow()
             except lmdb.Error as error:
-                raise self._unavailable(error) from error
+                self._reopen()
+                raise _unavailable(error) from error
 
     def _commit_once(self, changes: Changes) -> None:
         puts = sorted((key, value) for key, value in changes.items() if value is not None)
         deletes = [key for key, value in changes.items() if value is None]
-        with self._environment.begin(write=True) as transaction:
+        with self._opened().begin(write=True) as transaction:
             for key in deletes:
                 transaction.delete(key)
             with transaction.cursor() as cursor:
@@ -183,7 +202,12 @@ class LmdbStorage:
                 retry_after_s=30,
             )
         with self._leases.exclusive():
-            self._environment.set_mapsize(target)
+            try:
+                self._opened().set_mapsize(target)
+            except lmdb.Error as error:  # which leaves no map at all
+                self._open_anew()
+                raise StorageUnavailable(f"the memory map can't grow to {target} bytes: {error}") from error
+            self.map_size_bytes = target
 
     def _check_free_space(self) -> None:
         now = time.monotonic()
@@ -198,34 +222,40 @@ class LmdbStorage:
             )
         self._free_checked_at = now
 
-    def _unavailable(self, error: lmdb.Error) -> StorageUnavailable:
-        self._broken = True
-        full = isinstance(error, lmdb.DiskError) or os.strerror(errno.ENOSPC) in str(error)
-        what = "the disk is full" if full else "the disk failed a write"
-        return StorageUnavailable(f"{what}: nothing of this request was stored", retry_after_s=30)
-
     def recover(self) -> None:
-        """Reopen the environment when a failed write has closed it for good, then prove it by a write."""
-        if self._broken:
+        """Prove by a write that writing works, after opening what couldn't be opened again."""
+        if self._environment is None:
             self._reopen()
         self._free_checked_at = -FREE_CHECK_INTERVAL_S
         self.commit({system_key(Table.PROBE): time.time_ns().to_bytes(8, "big")})
 
     def _reopen(self) -> None:
-        size = self.map_size_bytes
         with self._leases.exclusive():
-            self._environment.close()
-            self._environment = self._open(size)
-            self._broken = False
+            self._open_anew()
+
+    def _open_anew(self) -> None:
+        """Close and open, for whoever has the exclusive lease. When that fails, `recover` tries again."""
+        environment, self._environment = self._environment, None
+        if environment is not None:
+            environment.close()
+        with suppress(StorageUnavailable):  # who reads or writes next is told
+            self._open(self.map_size_bytes)
 
     def used_bytes(self) -> int:
-        info, stat = self._environment.info(), self._environment.stat()
+        environment = self._opened()
+        info, stat = environment.info(), environment.stat()
         return int((info["last_pgno"] + 1) * stat["psize"])
 
     def reader_check(self) -> int:
         """Frees the slots of readers whose process is gone; how many were freed."""
-        return int(self._environment.reader_check())
+        return int(self._opened().reader_check())
 
     def close(self) -> None:
         with self._leases.exclusive():
-            self._environment.close()
+            if self._environment is not None:
+                self._environment.close()
+
+
+def _unavailable(error: lmdb.Error) -> StorageUnavailable:
+    what = "the disk is full" if isinstance(error, lmdb.DiskError) else "the disk failed a write"
+    return StorageUnavailable(f"{what}: nothing of this request was stored", retry_after_s=30)

@@ -18,6 +18,7 @@ from cerememory.storage.documents import stored_documents
 from cerememory.storage.keys import (
     Table,
     after,
+    counters_key,
     key,
     pack_sequence,
     system_key,
@@ -135,5 +136,5 @@ def _ids_from(reader: Reader, start: bytes, stop: bytes) -> list[RecordId]:
 def record_count(storage: Storage) -> int:
     """How many rows `rebuild` will index, by the counters."""
     with storage.read() as reader:
-        counters = parse_counters(reader.get(key(Table.COUNTERS)))
+        counters = parse_counters(reader.get(counters_key()))
     return sum(counters.records) + counters.raw_records

@@ -21,7 +21,7 @@ from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
 from cerememory.storage.inverted_index import InvertedIndex, build_analyzer, reading
 from cerememory.storage.rows import RAW_CODE
 
-SCORE_DIGITS = 5  # sums of float32 differ beyond that with the order of their parts
+SCORE_DECIMALS = 4  # sums of float32 differ beyond that with the order of their parts
 TIES_MAX = 4_096  # hits that are read beyond those wanted; among more the place in the index decides
 CURATED_CODES = range(RAW_CODE)
 ID_HALVES = struct.Struct(">QQ")
@@ -132,8 +132,7 @@ def _leading(searcher: Searcher, query: Query, limit: int, **order: Any) -> tupl
 
 
 def _key(scored: _Scored) -> float:
-    key = scored[0]  # a score, or the nanoseconds of an order by time
-    return key if isinstance(key, int) else float(f"{key:.{SCORE_DIGITS}g}")
+    return round(scored[0], SCORE_DECIMALS)  # a score, or the nanoseconds of an order by time
 
 
 def _read_hits(searcher: Searcher, found: list[_Scored]) -> list[Hit]:

@@ -1,0 +1,40 @@
+"""The types of the commands' arguments: names of the protocol, and texts that must be something.
+
+The literals repeat the protocol's enumerations, since that is what a command line is checked and helped by; a
+test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args
+
+from cyclopts import Parameter, Token
+
+from cerememory.cli.options import Options
+from cerememory.protocol.values import format_id, parse_id
+
+StoreName = Literal["episodic", "semantic", "procedural", "emotional", "working"]
+SourceName = Literal["conversation", "tool_io", "scratchpad", "summary", "imported"]
+SpeakerName = Literal["user", "assistant", "system", "tool"]
+VisibilityName = Literal["normal", "private_scratch", "sealed"]
+SecrecyName = Literal["public", "sensitive", "secret"]
+ModeName = Literal["human", "perfect"]
+
+Common = Annotated[Options, Parameter(parse=False)]
+
+
+def _record_id(_kind: Any, tokens: Sequence[Token]) -> str:
+    return format_id(parse_id(tokens[0].value))
+
+
+def _secrecy_levels(_kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in tokens[0].value.split(","))
+    for name in names:
+        if name not in get_args(SecrecyName):
+            raise ValueError(f"expected {', '.join(get_args(SecrecyName))} with commas between, got {name[:32]!r}")
+    return names
+
+
+RecordIdText = Annotated[str, Parameter(converter=_record_id)]
+SecrecyNames = Annotated[tuple[SecrecyName, ...], Parameter(converter=_secrecy_levels, n_tokens=1)]

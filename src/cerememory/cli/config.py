@@ -1,0 +1,41 @@
+"""`cerememory config`: what the daemon would start with, and why it wouldn't."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App
+
+from cerememory.cli.arguments import Common
+from cerememory.cli.output import show
+from cerememory.cli.settings import load
+from cerememory.config.checks import check
+from cerememory.config.shown import describe
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = App(name="config")
+
+
+@app.command(name="check")
+def check_config(*, options: Common) -> None:
+    """Print every setting with where it comes from, then what stands in the way of a start."""
+    loaded = load(options)
+    rows = [{"key": key, "value": value, "origin": origin} for key, value, origin in describe(loaded)]
+    show(rows, options, _lines, _table)
+    check(loaded.settings, for_serve=True, origins=loaded.origins)
+
+
+def _lines(rows: list[dict[str, str]]) -> str:
+    return "\n".join(f"{row['key']} = {row['value']}  # {row['origin']}" for row in rows)
+
+
+def _table(rows: list[dict[str, str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("key", "value", "from")
+    for row in rows:
+        table.add_row(*(Text(row[name]) for name in ("key", "value", "origin")))
+    return table

@@ -1,0 +1,62 @@
+"""`cerememory healthcheck`: whether the daemon lives. Reads of the configuration only where it listens."""
+
+from __future__ import annotations
+
+import http.client
+
+import msgspec
+
+from cerememory.cli.arguments import Common
+from cerememory.cli.memory import server_url
+from cerememory.cli.options import Options
+from cerememory.cli.output import show
+from cerememory.cli.settings import load
+from cerememory.client.address import Address, parse_address
+from cerememory.client.connections import ConnectionPool
+from cerememory.errors import DaemonUnreachable
+
+LIMIT_S = 5.0
+ANSWER_BYTES_MAX = 65_536
+LIVING = {"status": "ok"}
+
+
+def healthcheck(*, port: int | None = None, options: Common) -> None:
+    """Ask whether the daemon lives: prints ok, or fails with the reason.
+
+    Args:
+        port: TCP port of the HTTP service (http.port).
+    """
+    url = options.server_url or _configured_url(port, options)
+    answer = _ask(parse_address(url))
+    show(answer, options, lambda _answer: "ok")
+
+
+def _configured_url(port: int | None, options: Options) -> str:
+    http_settings = load(options, {"http.port": port}, only=("http.port", "http.bind_address")).settings.http
+    return server_url(f"{http_settings.bind_address}:{http_settings.port}")
+
+
+def _ask(address: Address) -> object:
+    """What /health answers within `LIMIT_S`; `DaemonUnreachable` for anything but that it lives."""
+    try:
+        status, body = _get(address, "/health")
+    except (OSError, http.client.HTTPException) as error:
+        reason = "the time limit passed" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        raise DaemonUnreachable(f"{address.url} gives no answer: {reason}; is the daemon running?") from None
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = None
+    if status != http.client.OK or answer != LIVING:
+        raise DaemonUnreachable(f"{address.url} answered {status}, not as a Cerememory daemon that lives")
+    return answer
+
+
+def _get(address: Address, path: str) -> tuple[int, bytes]:
+    connection = ConnectionPool(address, LIMIT_S).open(LIMIT_S)
+    try:
+        connection.request("GET", address.prefix + path)
+        with connection.getresponse() as response:
+            return response.status, response.read(ANSWER_BYTES_MAX)
+    finally:
+        connection.close()

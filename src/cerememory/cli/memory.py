@@ -1,0 +1,63 @@
+"""Where a command's memories are: in the daemon that owns the data dir, in another one, or on the disk.
+
+`connect` finds out and gives a `Memory`; a command asks it and can't tell which it is. With a `--server-url`
+it is that daemon. Else the data dir decides: its running owner is asked, with the key that the owner left
+there for local commands; without an owner the command owns it for as long as it works.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from cerememory.cli.options import Options, UsageError
+from cerememory.cli.settings import load
+from cerememory.client import Client
+from cerememory.config.checks import check
+from cerememory.errors import DataDirLocked
+from cerememory.storage.datadir import Owner, owner_of, read_token
+
+KEY_VARIABLE = "CEREMEMORY_SERVER_API_KEY"
+RETRY_FOR_S = 2.0  # somebody waits for the answer; a daemon that restarts is back by then
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class Memory(Protocol):
+    def call(
+        self, operation_name: str, body: object | None = None, *, path_params: Mapping[str, str] | None = None
+    ) -> Any:
+        """The decoded JSON answer of an operation, None when it has none. Raises what the operation does."""
+        ...
+
+
+def connect(options: Options) -> AbstractContextManager[Memory]:
+    """Raises `StartRefused` when the data dir can't be used, `UsageError` for options that contradict."""
+    if options.server_url is not None:
+        if options.offline:
+            raise UsageError("--server-url and --offline exclude each other")
+        return Client(options.server_url, os.environ.get(KEY_VARIABLE), retry_for_s=RETRY_FOR_S)
+    loaded = load(options)
+    check(loaded.settings, for_serve=False, origins=loaded.origins)
+    path = loaded.settings.data_dir
+    owner = None if options.offline else owner_of(path)
+    if owner is not None:
+        return _ask_owner(path, owner)
+    from cerememory.cli.offline import offline  # here, for it loads the whole daemon
+
+    return offline(loaded.settings, is_verbose=options.verbose)
+
+
+def _ask_owner(path: Path, owner: Owner) -> Client:
+    if not owner.address:
+        raise DataDirLocked(f"{path}: in use by {owner}, a command; try again when it is done")
+    return Client(server_url(owner.address), read_token(path) or os.environ.get(KEY_VARIABLE))
+
+
+def server_url(address: str) -> str:
+    """The URL by which this machine reaches what listens on `address` (`host:port`)."""
+    host, _, port = address.rpartition(":")
+    host = ANY_ADDRESS.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

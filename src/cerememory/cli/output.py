@@ -1,0 +1,89 @@
+"""How an answer is shown: JSON when asked for, a table on a terminal, else the fixed text that scripts read.
+
+Text of memories comes from anywhere, so whatever would steer a terminal in it is written out instead.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cerememory.cli.options import Options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NO_TEXT = "[non-text content]"
+# C0 and C1 controls but tab and line feed, line separators, and what turns the direction of writing.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
+_NUMBERS = re.compile(r"\[\s+(-?\d[-+.\deE]*(?:,\s+-?\d[-+.\deE]*)*)\s+\]")
+
+
+def show(
+    answer: Any,
+    options: Options,
+    text: Callable[[Any], str],
+    table: Callable[[Any], Table] | None = None,
+) -> None:
+    """Print `answer`; without a `table` of its own a terminal gets the text too."""
+    if options.json:
+        print(pretty(answer))
+    elif table is not None and sys.stdout.isatty():
+        print_table(table(answer))
+    else:
+        print(text(answer))
+
+
+def print_table(table: Table) -> None:
+    from rich.console import Console  # here, for a pipe does without
+
+    Console(highlight=False).print(table)
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def note(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr)
+
+
+def pretty(answer: Any) -> str:
+    """Indented JSON; an array of numbers, such as the bytes of a content, stays on one line."""
+    indented = msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
+    return _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", indented)
+
+
+def visible(text: str) -> str:
+    """`text` with its control characters written out as `\\x1b`."""
+    return _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def text_of(content: dict[str, Any]) -> str:
+    """The first text block, fit to be shown."""
+    for block in content["blocks"]:
+        if block["modality"] == "text":
+            return visible(bytes(block["data"]).decode(errors="replace"))
+    return NO_TEXT
+
+
+def indented(text: str) -> str:
+    """Every line three columns in, so that no text can pass for a line of ours."""
+    return "\n".join(f"   {line}" for line in text.split("\n"))
+
+
+def rows_table(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names and values, one pair a row."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    return table

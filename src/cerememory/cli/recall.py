@@ -1,0 +1,150 @@
+"""Commands that read memories: `recall`, `recall-raw`, `inspect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cerememory.cli.arguments import Common, ModeName, RecordIdText, SecrecyNames
+from cerememory.cli.bodies import given
+from cerememory.cli.memory import connect
+from cerememory.cli.output import indented, pretty, rows_table, show, text_of, visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def recall(
+    query: str | None = None, /, *, limit: int = 10, mode: ModeName = "human", options: Common
+) -> None:
+    """Find memories; without a query, the newest.
+
+    Args:
+        query: Words, or a question.
+        limit: How many to show at most.
+        mode: Human shows faded memories with holes, perfect as they were stored.
+    """
+    body = {"cue": given({"text": query}), "limit": limit, "recall_mode": mode}
+    with connect(options) as memory:
+        recalled = memory.call("recall.query", body)
+    show(recalled, options, _recalled_text, _recalled_table)
+
+
+def _recalled_text(recalled: Any) -> str:
+    found = f"Found {len(recalled['memories'])} memories (total candidates: {recalled['total_candidates']})"
+    return "\n".join([found, *(_hit(rank, hit) for rank, hit in enumerate(recalled["memories"], 1))])
+
+
+def _hit(rank: int, hit: Any) -> str:
+    record = hit["record"]
+    score, fidelity = hit["relevance_score"], record["fidelity"]["score"]
+    return (
+        f"{rank}. [{record['store']}] score={score:.4f} fidelity={fidelity:.4f}\n"
+        f"   ID: {record['id']}\n"
+        f"{indented(text_of(hit['rendered_content']))}"
+    )
+
+
+def _recalled_table(recalled: Any) -> Table:
+    rows = [
+        (
+            text_of(hit["rendered_content"]),
+            hit["record"]["id"],
+            hit["record"]["store"],
+            f"{hit['relevance_score']:.4f}",
+            f"{hit['record']['fidelity']['score']:.4f}",
+        )
+        for hit in recalled["memories"]
+    ]
+    return _found_table(("store", "score", "fidelity"), rows, recalled["total_candidates"])
+
+
+def _found_table(names: tuple[str, ...], rows: list[tuple[str, ...]], candidates: int) -> Table:
+    """Each row: the text, the id below it, then the values of `names`."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(caption=f"{len(rows)} of {candidates} found", caption_justify="left")
+    table.add_column("#", justify="right")
+    table.add_column("memory", overflow="fold", min_width=36, ratio=1)
+    for name in names:
+        table.add_column(name)
+    for rank, (text, record_id, *values) in enumerate(rows, 1):
+        cell = Text(f"{text}\n").append(record_id, style="dim")
+        table.add_row(str(rank), cell, *(Text(value) for value in values))
+    return table
+
+
+def recall_raw(
+    query: str | None = None,
+    /,
+    *,
+    session_id: str | None = None,
+    limit: int = 10,
+    include_private_scratch: bool = False,
+    include_sealed: bool = False,
+    secrecy_levels: SecrecyNames | None = None,
+    options: Common,
+) -> None:
+    """Find entries of the raw journal, the oldest first.
+
+    Args:
+        query: Words that an entry must all have.
+        session_id: Of this session alone.
+        limit: How many to show at most.
+        include_private_scratch: Show private scratch too.
+        include_sealed: Show what is sealed too.
+        secrecy_levels: The levels to show, with commas between; public and sensitive without this.
+    """
+    body = {
+        "query": query,
+        "session_id": session_id,
+        "limit": limit,
+        "include_private_scratch": include_private_scratch,
+        "include_sealed": include_sealed,
+        "secrecy_levels": secrecy_levels,
+    }
+    with connect(options) as memory:
+        recalled = memory.call("recall.raw_query", given(body))
+    show(recalled, options, pretty, _raw_table)
+
+
+def _raw_table(recalled: Any) -> Table:
+    rows = [
+        (
+            text_of(record["content"]),
+            record["id"],
+            visible(record["session_id"]),
+            record["speaker"],
+            record["created_at"],
+        )
+        for record in recalled["records"]
+    ]
+    return _found_table(("session", "speaker", "created"), rows, recalled["total_candidates"])
+
+
+def inspect(record_id: RecordIdText, /, *, options: Common) -> None:
+    """Show one memory with all that is known of it.
+
+    Args:
+        record_id: The memory's id.
+    """
+    with connect(options) as memory:
+        record = memory.call("introspect.record", path_params={"record_id": record_id})
+    show(record, options, pretty, _record_table)
+
+
+def _record_table(record: Any) -> Table:
+    """The text first, then every other field that says something."""
+    fields = {name: value for name, value in record.items() if name != "content" and value not in (None, [], {})}
+    summary = record["content"].get("summary")
+    return rows_table(
+        [
+            ("text", text_of(record["content"])),
+            *([("summary", visible(summary))] if summary else []),
+            *((name.replace("_", " "), _shown(value)) for name, value in fields.items()),
+        ]
+    )
+
+
+def _shown(value: Any) -> str:
+    return visible(value if isinstance(value, str) else pretty(value))

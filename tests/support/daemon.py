@@ -45,6 +45,22 @@ def clean_environment(env: Mapping[str, str] = NO_ENV) -> dict[str, str]:
     return {**kept, **env}
 
 
+def cerememory(
+    *arguments: str | Path, env: Mapping[str, str] = NO_ENV, stdin: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A command run to its end, with its exit code and all that it wrote. Its output is no terminal."""
+    return subprocess.run(
+        [COMMAND, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=clean_environment(env),
+        timeout=WAIT_S,
+        check=False,
+        cwd=cwd,
+    )
+
+
 class Daemon:
     """`cerememory serve` on `data_dir`; a context manager that stops it.
 
@@ -58,7 +74,7 @@ class Daemon:
         self.banner: list[str] = []
         self._env = clean_environment(env)
         self._args = args
-        self._log: IO[bytes] = tempfile.TemporaryFile()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
         self._port = free_port()
         self._start_somewhere()
 
@@ -82,9 +98,13 @@ class Daemon:
 
     def start(self) -> None:
         """Start it, again on the same port, and wait until it listens. `DaemonFailed` when it doesn't."""
-        arguments = [COMMAND, "serve", "--data-dir", self.data_dir, "--port", str(self._port), *self._args]
+        told = ["--data-dir", str(self.data_dir), "--port", str(self._port)]
         self.process = subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=self._log, text=True, env=self._env
+            [COMMAND, "serve", *told, *self._args],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=self._env,
         )
         try:
             self.banner = self._read_banner()

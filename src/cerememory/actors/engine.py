@@ -37,6 +37,7 @@ from cerememory.domain.capture import neighbours
 from cerememory.errors import (
     ActorBusy,
     Busy,
+    CerememoryError,
     NotCaughtUp,
     RecordNotFound,
     StorageUnavailable,
@@ -63,6 +64,7 @@ from cerememory.protocol.requests import (
     EncodeUpdate,
     RecallQuery,
     RecallRawQuery,
+    Request,
 )
 from cerememory.protocol.values import RecordId, format_id
 from cerememory.storage import prepare
@@ -145,6 +147,7 @@ class Engine:
         self, request: EncodeBatch, idempotency: Idempotency | None = None
     ) -> Stored[BatchEncoded]:
         """All records or none; the failing one is named."""
+        _check_header(request)
         limits.check_batch_size(request.records)
         now = self._world.now()
         with _deadline("writer"), self._measured([record.route() for record in request.records]):
@@ -196,6 +199,7 @@ class Engine:
     async def encode_batch_raw(
         self, request: EncodeBatchRaw, idempotency: Idempotency | None = None
     ) -> Stored[BatchRawEncoded]:
+        _check_header(request)
         now = self._world.now()
         with _deadline("writer"):
             records = await self._prepared(partial(self._new_raws, request, now), request.records)
@@ -260,8 +264,7 @@ class Engine:
         return None if value is None else parse_content_row(value).store
 
     async def recall_query(self, request: RecallQuery) -> Recalled:
-        if request.header is not None:
-            request.header.check()
+        _check_header(request)
         limits.check_cue(request.cue)
         if request.explain:
             raise ValidationFailed("explain: isn't available in this version")
@@ -272,8 +275,7 @@ class Engine:
 
     async def recall_raw_query(self, request: RecallRawQuery) -> RawRecalled:
         """Oldest first; a query means that all its words are there."""
-        if request.header is not None:
-            request.header.check()
+        _check_header(request)
         span = request.temporal
         if span is not None and span.start > span.end:
             raise ValidationFailed("temporal.start: must not be after temporal.end")
@@ -351,6 +353,8 @@ class Engine:
             return "storage unavailable"
         except (Busy, trio.TooSlowError):
             return "decay engine busy"
+        except CerememoryError:  # an actor crashed over it, or what is stored can't be read
+            return "engine check failed"
         return None
 
     def refresh_gauges(self) -> None:
@@ -367,6 +371,11 @@ def _deadline(asked: str) -> Iterator[None]:
             yield
     except trio.TooSlowError:
         raise ActorBusy(asked) from None
+
+
+def _check_header(request: Request) -> None:
+    if request.header is not None:
+        request.header.check()
 
 
 def _linked(records: tuple[NewRecord, ...], now: int) -> tuple[NewRecord, ...]:

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnknownOptionError, UnusedCliTokensError
@@ -24,7 +24,8 @@ MEMORIES = Group("Memories", sort_key=1)
 JOURNAL = Group("Raw journal", sort_key=2)
 SERVICE = Group("Service", sort_key=3)
 OPERATION = Group("Operation", sort_key=4)
-COMMON = Group("Options of every command", sort_key=5)
+OWN = Group("Options", sort_key=5)
+COMMON = Group("Options of every command", sort_key=6)
 
 COMMANDS = (
     (MEMORIES, "store", "encode:store", "Keep a text as a memory."),
@@ -72,7 +73,8 @@ def _build(literal: list[str]) -> App:
         name="cerememory",
         help="A living memory for AI agents.",
         version=f"cerememory {__version__}",
-        help_format="plaintext",  # markdown would take 50 ms to load
+        help_format="plaintext",  # markdown takes 50 ms to load
+        group_parameters=OWN,
         default_parameter=Parameter(negative=(), show_default=_shown_default),
         result_action="return_value",
     )
@@ -80,12 +82,11 @@ def _build(literal: list[str]) -> App:
         app.command(f"cerememory.cli.{path}", name=name, group=group, help=summary, sort_key=i)
     for flag in ("--help", "--version"):
         app[flag].group = COMMON
-    app.meta.group_parameters = COMMON
 
     @app.meta.default
     def bind(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        options: Annotated[Options, Parameter(name="*")] = DEFAULTS,
+        options: Annotated[Options, Parameter(name="*", group=COMMON)] = DEFAULTS,
     ) -> Run:
         if not tokens:
             raise UsageError('a command is missing, "cerememory --help" lists them')
@@ -95,9 +96,9 @@ def _build(literal: list[str]) -> App:
     return app
 
 
-def _shown_default(value: object) -> str:
-    """A switch that is off says nothing by that."""
-    return "" if value is False else str(value)
+def _shown_default(value: object) -> Any:
+    """None, which shows nothing, for what isn't given: that says nothing."""
+    return None if value is None or value is False else str(value)
 
 
 def _one_line(error: CycloptsError) -> str:

@@ -7,6 +7,7 @@ test compares them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
@@ -36,5 +37,13 @@ def _secrecy_levels(_kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     return names
 
 
+def _file(_kind: Any, tokens: Sequence[Token]) -> Path:
+    name = tokens[0].value
+    if name.startswith("-") and name != "-":
+        raise ValueError(f"unknown option {name!r}")
+    return Path(name)
+
+
+FileOrStdin = Annotated[Path, Parameter(converter=_file, allow_leading_hyphen=True)]  # for "-" alone
 RecordIdText = Annotated[str, Parameter(converter=_record_id)]
 SecrecyNames = Annotated[tuple[SecrecyName, ...], Parameter(converter=_secrecy_levels, n_tokens=1)]

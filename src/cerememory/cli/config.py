@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
@@ -35,7 +35,9 @@ def _table(rows: list[dict[str, str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("key", "value", "from")
+    table = Table()
+    for name in ("key", "value", "from"):
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(row[name]) for name in ("key", "value", "origin")))
     return table

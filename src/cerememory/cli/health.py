@@ -41,7 +41,7 @@ def _ask(address: Address) -> object:
     try:
         status, body = _get(address, "/health")
     except (OSError, http.client.HTTPException) as error:
-        reason = "the time limit passed" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DaemonUnreachable(f"{address.url} gives no answer: {reason}; is the daemon running?") from None
     try:
         answer = msgspec.json.decode(body)

@@ -43,7 +43,13 @@ def run(argv: list[str]) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    from cerememory.cli.app import parse  # not above: what is done without it starts in half the time
+    """Imports what it needs when it needs it: most of a command's time is loading."""
+    if argv[:1] == ["mcp"]:
+        from cerememory.cli.quick import usual
+
+        if (proxy := usual(argv[1:])) is not None:
+            return proxy()
+    from cerememory.cli.app import parse
 
     return parse(argv)() or 0
 
@@ -75,7 +81,7 @@ def _answer(error: Exception, is_verbose: bool) -> int:
 def _message(error: Exception) -> str:
     """One line, but for a configuration with several problems: that is a line for each."""
     if isinstance(error, CerememoryError):
-        text = _with_request_id(error)
+        text = str(error) + "".join(f" ({note})" for note in _notes(error))
         return text if "\n" in text else f"error: {text}"
     if isinstance(error, UsageError):
         return f"error: {error}"
@@ -87,10 +93,10 @@ def _message(error: Exception) -> str:
     return f"error: unexpected {what} (--verbose shows where)"
 
 
-def _with_request_id(error: CerememoryError) -> str:
-    """The daemon's log has the reason of its failures under this id."""
+def _notes(error: CerememoryError) -> list[str]:
+    """What was noted on the way, and the request id: the daemon's log has its failures' reason under it."""
     request_id = (error.details or {}).get("request_id")
-    return f"{error} ({request_id})" if request_id else str(error)
+    return [*getattr(error, "__notes__", ()), *([f"request {request_id}"] if request_id else [])]
 
 
 if __name__ == "__main__":

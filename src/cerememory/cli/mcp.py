@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from cerememory.cli.arguments import Common
-from cerememory.cli.memory import KEY_VARIABLE
+from cerememory.cli.options import UsageError
+from cerememory.cli.quick import run_proxy
+
+
+def mcp(
+    *,
+    server_api_key: str | None = None,
+    server_timeout_secs: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    options: Common,
+) -> int:
+    """Give an MCP client, on stdin and stdout, the tools of the daemon at --server-url.
+
+    Args:
+        server_api_key: The daemon's key; better given as CEREMEMORY_SERVER_API_KEY.
+        server_timeout_secs: Seconds that a call may take with its retries; any time without it.
+    """
+    if options.server_url is None:
+        raise UsageError("--server-url is missing: where is the daemon?")
+    return run_proxy(options.server_url, server_api_key, server_timeout_secs)

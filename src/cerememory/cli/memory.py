@@ -13,14 +13,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from cerememory.cli.options import Options, UsageError
+from cerememory.cli.options import KEY_VARIABLE, Options, UsageError
 from cerememory.cli.settings import load
 from cerememory.client import Client
 from cerememory.config.checks import check
 from cerememory.errors import DataDirLocked
 from cerememory.storage.datadir import Owner, owner_of, read_token
 
-KEY_VARIABLE = "CEREMEMORY_SERVER_API_KEY"
 RETRY_FOR_S = 2.0  # somebody waits for the answer; a daemon that restarts is back by then
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -38,7 +37,7 @@ def connect(options: Options) -> AbstractContextManager[Memory]:
     if options.server_url is not None:
         if options.offline:
             raise UsageError("--server-url and --offline exclude each other")
-        return Client(options.server_url, os.environ.get(KEY_VARIABLE), retry_for_s=RETRY_FOR_S)
+        return Client(options.server_url, _given_key(), retry_for_s=RETRY_FOR_S)
     loaded = load(options)
     check(loaded.settings, for_serve=False, origins=loaded.origins)
     path = loaded.settings.data_dir
@@ -53,7 +52,11 @@ def connect(options: Options) -> AbstractContextManager[Memory]:
 def _ask_owner(path: Path, owner: Owner) -> Client:
     if not owner.address:
         raise DataDirLocked(f"{path}: in use by {owner}, a command; try again when it is done")
-    return Client(server_url(owner.address), read_token(path) or os.environ.get(KEY_VARIABLE))
+    return Client(server_url(owner.address), read_token(path) or _given_key())
+
+
+def _given_key() -> str | None:
+    return os.environ.get(KEY_VARIABLE) or None
 
 
 def server_url(address: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+KEY_VARIABLE = "CEREMEMORY_SERVER_API_KEY"
+
 
 class UsageError(Exception):
     """A command line that means nothing; the message is one line."""

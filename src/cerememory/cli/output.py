@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -74,6 +74,19 @@ def text_of(content: dict[str, Any]) -> str:
 def indented(text: str) -> str:
     """Every line three columns in, so that no text can pass for a line of ours."""
     return "\n".join(f"   {line}" for line in text.split("\n"))
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values of all that says something, an inner name behind those of its outers."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, f"{path} {name.replace('_', ' ')}".lstrip())
+    elif isinstance(value, str):
+        yield path, visible(value)
+    elif isinstance(value, float):
+        yield path, f"{value:.4f}"
+    elif value is not None and value != []:
+        yield path, pretty(value)
 
 
 def rows_table(rows: Iterable[tuple[str, str]]) -> Table:

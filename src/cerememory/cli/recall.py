@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cerememory.cli.arguments import Common, ModeName, RecordIdText, SecrecyNames
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
-from cerememory.cli.output import indented, pretty, rows_table, show, text_of, visible
+from cerememory.cli.output import indented, leaves, pretty, rows_table, show, text_of, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def recall(
-    query: str | None = None, /, *, limit: int = 10, mode: ModeName = "human", options: Common
-) -> None:
+def recall(query: str | None = None, /, *, limit: int = 10, mode: ModeName = "human", options: Common) -> None:
     """Find memories; without a query, the newest.
 
     Args:
@@ -58,7 +57,7 @@ def _recalled_table(recalled: Any) -> Table:
     return _found_table(("store", "score", "fidelity"), rows, recalled["total_candidates"])
 
 
-def _found_table(names: tuple[str, ...], rows: list[tuple[str, ...]], candidates: int) -> Table:
+def _found_table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]], candidates: int) -> Table:
     """Each row: the text, the id below it, then the values of `names`."""
     from rich.table import Table
     from rich.text import Text
@@ -115,7 +114,7 @@ def _raw_table(recalled: Any) -> Table:
             record["id"],
             visible(record["session_id"]),
             record["speaker"],
-            record["created_at"],
+            record["created_at"][:19] + "Z",
         )
         for record in recalled["records"]
     ]
@@ -134,17 +133,10 @@ def inspect(record_id: RecordIdText, /, *, options: Common) -> None:
 
 
 def _record_table(record: Any) -> Table:
-    """The text first, then every other field that says something."""
-    fields = {name: value for name, value in record.items() if name != "content" and value not in (None, [], {})}
-    summary = record["content"].get("summary")
+    """The text first, then everything else that says something."""
+    content, emotion = record["content"], record["emotion"]
+    felt = {name: strength for name, strength in emotion.items() if strength}
+    rest = {name: value for name, value in record.items() if name not in ("content", "emotion")}
     return rows_table(
-        [
-            ("text", text_of(record["content"])),
-            *([("summary", visible(summary))] if summary else []),
-            *((name.replace("_", " "), _shown(value)) for name, value in fields.items()),
-        ]
+        [("text", text_of(content)), *leaves({"summary": content.get("summary"), "emotion": felt, **rest})]
     )
-
-
-def _shown(value: Any) -> str:
-    return visible(value if isinstance(value, str) else pretty(value))

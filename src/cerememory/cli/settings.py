@@ -13,9 +13,7 @@ from cerememory.config.sources import load as load_sources
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-def load(
-    options: Options, overrides: Mapping[str, object] = NOTHING, *, only: Collection[str] = ()
-) -> Loaded:
+def load(options: Options, overrides: Mapping[str, object] = NOTHING, *, only: Collection[str] = ()) -> Loaded:
     """The settings, with `overrides` of the command line by dotted name. Raises `ConfigInvalid`.
 
     `only` names the keys that a command uses, when it should work whatever is wrong with the others.

@@ -30,48 +30,59 @@ class Inflight:
         self._bytes = 0
 
     @contextmanager
-    def reserved(self, size_bytes: int) -> Iterator[None]:
-        self._take(size_bytes)
+    def reserved(self, body_bytes: int) -> Iterator[Room]:
+        """Room for a body of `body_bytes`, and more when it turns out to be longer; `TooManyBytes`."""
+        room = Room(self)
         try:
-            yield
+            room.extend(body_bytes)
+            yield room
         finally:
-            self._bytes -= size_bytes
+            self._bytes -= room.size_bytes
 
-    def _take(self, size_bytes: int) -> None:
+    def take(self, size_bytes: int) -> None:
         if self._bytes + size_bytes > self._bytes_max:
             raise TooManyBytes("too many bytes in flight, try again")
         self._bytes += size_bytes
 
 
-def announced_bytes(exchange: Exchange) -> int:
-    """How long the body may be: by its Content-Length (hypercorn lets only numbers through), or the limit of
-    a chunked one.
-    """
+class Room:
+    """What one body takes of `Inflight`."""
+
+    def __init__(self, inflight: Inflight) -> None:
+        self._inflight = inflight
+        self.size_bytes = 0
+
+    def extend(self, body_bytes: int) -> None:
+        """Take what a body of `body_bytes` in all needs beyond what is taken."""
+        size_bytes = body_bytes if body_bytes <= LARGE_BODY_BYTES else PARSED_FACTOR * body_bytes
+        if size_bytes > self.size_bytes:
+            self._inflight.take(size_bytes - self.size_bytes)
+            self.size_bytes = size_bytes
+
+
+def announced_bytes(exchange: Exchange) -> int | None:
+    """The body's length by its Content-Length (hypercorn lets only numbers through); None when it is unknown."""
     length = exchange.headers.get(b"content-length")
     if length is not None:
         return int(length)
-    return BODY_BYTES_MAX if b"transfer-encoding" in exchange.headers else 0
+    return None if b"transfer-encoding" in exchange.headers or exchange.http_version == "2" else 0
 
 
-def room_for(size_bytes: int) -> int:
-    return size_bytes if size_bytes <= LARGE_BODY_BYTES else PARSED_FACTOR * size_bytes
-
-
-def check_size(size_bytes: int) -> None:
-    if size_bytes > BODY_BYTES_MAX:
+def check_size(size_bytes: int | None) -> None:
+    if size_bytes is not None and size_bytes > BODY_BYTES_MAX:
         raise ContentTooLarge(f"body: {size_bytes} bytes, at most {BODY_BYTES_MAX} are allowed")
 
 
 class Body:
     """One request's body; `whole` is true when its last part was received, or there is none."""
 
-    def __init__(self, receive: Receive, announced_bytes: int, read_timeout_s: float) -> None:
+    def __init__(self, receive: Receive, announced_bytes: int | None, read_timeout_s: float) -> None:
         self._receive = receive
         self._read_timeout_s = read_timeout_s
         self.announced_bytes = announced_bytes
         self.whole = announced_bytes == 0
 
-    async def read(self) -> bytes:
+    async def read(self, room: Room) -> bytes:
         """All of it. Counts while it reads; each part has to come within the read timeout."""
         if self.whole:
             return b""
@@ -84,6 +95,7 @@ class Body:
                 size += len(part)
                 if size > BODY_BYTES_MAX:
                     raise ContentTooLarge(f"body: more than {BODY_BYTES_MAX} bytes")
+                room.extend(size)
                 parts.append(part)
         if scope.cancelled_caught:
             raise BodyTooSlow("body: the next part took too long")

@@ -21,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+FORWARDED_FOR = b"x-forwarded-for"
 UNKNOWN_ROUTE = "unknown"
 
 
@@ -34,13 +35,14 @@ class Exchange:
     headers: dict[bytes, bytes]
     peer: str
     request_id: str
+    http_version: str = "1.1"
     route: str = UNKNOWN_ROUTE
     client: str = ""
     scope: str = "open"  # whose key it came with; a digest, never the key
 
     @classmethod
     def of(cls, asgi: Scope) -> Exchange:
-        headers = dict(asgi["headers"])
+        headers = _by_name(asgi["headers"])
         client = asgi.get("client")
         return cls(
             method=asgi["method"],
@@ -49,11 +51,20 @@ class Exchange:
             headers=headers,
             peer=client[0] if client else "",
             request_id=_request_id(headers.get(b"x-request-id")),
+            http_version=asgi["http_version"],
         )
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+
+def _by_name(headers: Headers) -> dict[bytes, bytes]:
+    """The lines of X-Forwarded-For are one list, wherever a proxy put its own."""
+    named = dict(headers)
+    if FORWARDED_FOR in named and len(named) < len(headers):
+        named[FORWARDED_FOR] = b", ".join(value for name, value in headers if name == FORWARDED_FOR)
+    return named
 
 
 def _request_id(sent: bytes | None) -> str:

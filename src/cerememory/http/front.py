@@ -27,6 +27,7 @@ def build(routes: list[Route], answer_error: Callable[[Exchange, CerememoryError
     """The application of `routes`; a known error is answered by `answer_error`, any other leaves it."""
     app = QuartTrio("cerememory", static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None, PROPAGATE_EXCEPTIONS=True)
+    app.url_map.merge_slashes = False  # a redirect would be a page of HTML
     for route in routes:
         app.add_url_rule(
             _PART.sub(r"<\1>", route.path),
@@ -47,7 +48,6 @@ def build(routes: list[Route], answer_error: Callable[[Exchange, CerememoryError
 def _view(route: Route) -> Any:
     async def view(**params: str) -> quart.Response:
         exchange = _exchange()
-        exchange.route = route.path
         body: bytes = quart.request.scope["state"][BODY]
         return _quart_response(await route.handler(Call(exchange, body, params)))
 

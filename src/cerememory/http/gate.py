@@ -22,10 +22,10 @@ from cerememory.http.bodies import (
     Inflight,
     announced_bytes,
     check_size,
-    room_for,
     send_response,
 )
 from cerememory.http.exchange import (
+    UNKNOWN_ROUTE,
     Exchange,
     Message,
     Receive,
@@ -41,6 +41,8 @@ from cerememory.http.rules import OPEN_ROUTES, Addresses, Keys, Origins, RateLim
 from cerememory.telemetry.metrics import Metrics
 
 HOT_PATHS = ("/health", "/v1/encode", "/v1/recall/query")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER_METHOD = "other"  # one label for whatever clients invent
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +61,8 @@ class Gate:
         self._hot: dict[tuple[str, str], Handler] = {
             (route.method, route.path): route.handler for route in routes.table if route.path in HOT_PATHS
         }
+        self._paths = {route.path for route in routes.table}
+        self._open_paths = {path.partition("{")[0]: path for path in self._paths if path.endswith("}")}
         self._front = build(routes.table, _answer_error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +74,7 @@ class Gate:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         exchange = Exchange.of(scope)
+        exchange.route = self._template(exchange.path)
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         body = Body(receive, announced_bytes(exchange), self._read_timeout_s)
         try:
@@ -82,6 +87,13 @@ class Gate:
         failpoint("http.before_answer")
         await send_response(response, send, body)
         self._note(exchange, response.status, time.perf_counter() - started)
+
+    def _template(self, path: str) -> str:
+        """The route that `path` belongs to, whatever its method, for the metrics of refused requests too."""
+        if path in self._paths:
+            return path
+        parent, slash, name = path.rpartition("/")
+        return self._open_paths.get(parent + slash, UNKNOWN_ROUTE) if name else UNKNOWN_ROUTE
 
     async def _response(self, exchange: Exchange, scope: Scope, body: Body) -> Response:
         try:
@@ -104,14 +116,13 @@ class Gate:
             self._keys.check(exchange)
             check_namespace(exchange)
         check_size(body.announced_bytes)
-        with self._inflight.reserved(room_for(body.announced_bytes)):
-            content = await body.read()
+        with self._inflight.reserved(body.announced_bytes or 0) as room:
+            content = await body.read(room)
             return await self._dispatch(exchange, scope, content)
 
     async def _dispatch(self, exchange: Exchange, scope: Scope, content: bytes) -> Response:
         handler = self._hot.get((exchange.method, exchange.path))
         if handler is not None:
-            exchange.route = exchange.path
             return await handler(Call(exchange, content))
         return await self._through_quart(exchange, scope, content)
 
@@ -123,7 +134,8 @@ class Gate:
         return answer.response()
 
     def _note(self, exchange: Exchange, status: int, elapsed_s: float) -> None:
-        labels = (exchange.method, exchange.route, str(status))
+        method = exchange.method if exchange.method in METHODS else OTHER_METHOD
+        labels = (method, exchange.route, str(status))
         self._metrics.http_requests.labels(*labels).inc()
         self._metrics.http_duration.labels(*labels).observe(elapsed_s)
         log.debug(

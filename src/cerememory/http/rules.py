@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from cerememory.config.checks import is_loopback
 from cerememory.config.settings import Settings
 from cerememory.errors import Forbidden, HeadTooLarge, RateLimited, Unauthorized
-from cerememory.http.exchange import Exchange, Headers
+from cerememory.http.exchange import FORWARDED_FOR, Exchange, Headers
 
 OPEN_ROUTES = frozenset({"/health", "/readiness"})  # never limited, never behind a key, on any host name
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -109,9 +109,11 @@ class Addresses:
     def client(self, exchange: Exchange) -> str:
         if not self._trusted or not self._trusts(exchange.peer):
             return exchange.peer
-        forwarded = [part.strip() for part in (exchange.header(b"x-forwarded-for") or "").split(",")]
+        forwarded = [part.strip() for part in (exchange.header(FORWARDED_FOR) or "").split(",")]
         for address in reversed(forwarded):
-            if _is_address(address) and not self._trusts(address):
+            if not _is_address(address):
+                break  # what stands before it may be the client's invention
+            if not self._trusts(address):
                 return address
         real = (exchange.header(b"x-real-ip") or "").strip()
         return real if _is_address(real) else exchange.peer

@@ -21,6 +21,7 @@ from cerememory.config.settings import Settings
 from cerememory.http.exchange import Receive, Scope, Send
 
 GRACE_S = 30.0
+GONE_S = 5.0  # what still serves a client that is gone
 BACKLOG = 512
 HEAD_BYTES_BUFFERED_MAX = 65_536  # above the gate's own limit, which answers 431
 
@@ -81,11 +82,21 @@ class _Connection(TCPServer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.idle_since = trio.current_time()
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        with self._scope:
+            await super().run()
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
             self.idle_since = trio.current_time() if event.idle else None
         await super().protocol_send(event)
+
+    async def _read_data(self) -> None:
+        """Until the client is gone; hypercorn's HTTP/2 would then wait for ever to send it the rest."""
+        await super()._read_data()
+        self._scope.deadline = trio.current_time() + GONE_S
 
 
 class Server:
@@ -126,6 +137,8 @@ class Server:
         self._connections.add(connection)
         try:
             await connection.run()
+        except* Exception:  # what a client sends may crash its own connection, never the daemon
+            log.exception("connection crashed")
         finally:
             self._connections.discard(connection)
 

@@ -16,6 +16,9 @@ ID_BYTES = 16
 DIGEST_BYTES = 16
 
 
+_DEFAULT_PREFIX = DEFAULT_NAMESPACE.to_bytes(4, "big")
+
+
 class Table(Enum):
     CONTENT = b"c"  # id -> content row
     STATE = b"s"  # id -> state row
@@ -38,7 +41,8 @@ class Table(Enum):
 
 
 def key(table: Table, *parts: bytes, namespace: int = DEFAULT_NAMESPACE) -> bytes:
-    return namespace.to_bytes(4, "big") + table.value + b"".join(parts)
+    start = _DEFAULT_PREFIX if namespace == DEFAULT_NAMESPACE else namespace.to_bytes(4, "big")
+    return start + table._value_ + b"".join(parts)  # `value` would cost as much as all the rest
 
 
 def system_key(table: Table, *parts: bytes) -> bytes:

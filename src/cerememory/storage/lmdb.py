@@ -31,7 +31,6 @@ from cerememory.storage.keys import Table, system_key
 GIB = 1 << 30
 MAP_BYTES_MIN = 16 << 20
 READERS_MAX = 256
-FULL_SHARE = 0.8  # the map grows when this share of it is used
 FREE_CHECK_INTERVAL_S = 1.0
 
 
@@ -116,8 +115,10 @@ class LmdbStorage:
         map_size_bytes: int = 64 * GIB,
         map_size_bytes_max: int | None = None,
         min_free_bytes: int = 0,
+        is_readonly: bool = False,
     ) -> None:
         self._path = path
+        self._is_readonly = is_readonly
         self._map_size_bytes_max = map_size_bytes_max
         self._min_free_bytes = min_free_bytes
         self._leases = _Leases()
@@ -127,6 +128,11 @@ class LmdbStorage:
             self._open(min(map_size_bytes, map_size_bytes_max or map_size_bytes))
         except StorageUnavailable as error:
             raise DataDirUnusable(str(error)) from error
+
+    @classmethod
+    def open_readonly(cls, path: Path) -> LmdbStorage:
+        """The store at `path` for one thread that only reads, beside its owner; `DataDirUnusable` without one."""
+        return cls(path, is_readonly=True)
 
     def _open(self, map_size_bytes: int) -> None:
         size = map_size_bytes
@@ -139,6 +145,8 @@ class LmdbStorage:
                     max_dbs=0,
                     subdir=True,
                     mode=0o600,
+                    readonly=self._is_readonly,
+                    create=not self._is_readonly,
                 )
             except (MemoryError, lmdb.MemoryError):
                 size //= 2
@@ -161,7 +169,7 @@ class LmdbStorage:
     def read(self) -> Iterator[_Snapshot]:
         self._leases.acquire()
         try:
-            with self._opened().begin() as transaction:
+            with self._begin() as transaction:
                 yield _Snapshot(transaction)
         except lmdb.MapResizedError:
             raise StorageUnavailable("the memory map is being resized, try again") from None
@@ -169,6 +177,16 @@ class LmdbStorage:
             raise StorageUnavailable("storage is being reopened after a failed write, try again") from None
         finally:
             self._leases.release()
+
+    def _begin(self) -> Any:
+        environment = self._opened()
+        try:
+            return environment.begin()
+        except lmdb.MapResizedError:
+            if not self._is_readonly:
+                raise
+            environment.set_mapsize(0)  # as large as the owner has made it
+            return environment.begin()
 
     def commit(self, changes: Changes) -> None:
         self._check_free_space()
@@ -185,12 +203,20 @@ class LmdbStorage:
     def _commit_once(self, changes: Changes) -> None:
         puts = sorted((key, value) for key, value in changes.items() if value is not None)
         deletes = [key for key, value in changes.items() if value is None]
-        with self._opened().begin(write=True) as transaction:
+        transaction = self._opened().begin(write=True)
+        try:
             for key in deletes:
                 transaction.delete(key)
             with transaction.cursor() as cursor:
                 cursor.putmulti(puts)  # one call for all: each call into LMDB gives the interpreter away
             failpoint("storage.commit.before_fsync")
+            transaction.commit()
+        except BaseException:
+            with (
+                self._leases.exclusive()
+            ):  # py-lmdb's abort waits for a moment without reads, which may never come
+                transaction.abort()
+            raise
         failpoint("storage.commit.after_fsync")
 
     def _grow(self) -> None:

@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 STORE_CODE: dict[Store, int] = {store: code for code, store in enumerate(STORES)}
 RAW_CODE = len(STORES)
+_STORE_NAMES = tuple(store.value for store in STORES)
 VISIBILITIES = tuple(Visibility)
 SECRECY_LEVELS = tuple(SecrecyLevel)
 NO_RATIONALE = "No explicit meta-rationale was provided at ingest time."
@@ -209,16 +210,19 @@ def dump_edges(associations: tuple[Association, ...]) -> bytes:
 
 
 def parse_edges(value: bytes | None) -> tuple[Association, ...]:
-    return tuple(
-        Association(
-            target_id=RecordId(target),
-            association_type=_ASSOCIATION_TYPES[code],
-            weight=weight,
-            created_at=Timestamp(created_at),
-            last_co_activation=Timestamp(last_co_activation),
+    try:
+        return tuple(
+            Association(
+                target_id=RecordId(target),
+                association_type=_ASSOCIATION_TYPES[code],
+                weight=weight,
+                created_at=Timestamp(created_at),
+                last_co_activation=Timestamp(last_co_activation),
+            )
+            for target, code, weight, created_at, last_co_activation in _EDGE.iter_unpack(value or b"")
         )
-        for target, code, weight, created_at, last_co_activation in _EDGE.iter_unpack(value or b"")
-    )
+    except (struct.error, IndexError) as error:
+        raise StorageDamaged(f"an edge row can't be read: {error}") from error
 
 
 def default_meta(trigger: str, captured_at: int) -> MetaMemory:
@@ -255,7 +259,7 @@ def record_json(record_id: bytes, row: ContentRow, state: State, edges: bytes | 
     associations = codec.dump(parse_edges(edges)) if edges else b"[]"
     return b"".join(
         (
-            f'{{"id":"{format_id(record_id)}","store":"{row.store.value}",'
+            f'{{"id":"{format_id(record_id)}","store":"{_STORE_NAMES[row.store_code]}",'
             f'"created_at":"{format_timestamp(row.created_at)}","updated_at":"{format_timestamp(row.updated_at)}",'
             f'"last_accessed_at":"{format_timestamp(state.last_accessed_at)}",'
             f'"access_count":{state.access_count},"content":'.encode(),

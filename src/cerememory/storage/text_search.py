@@ -127,8 +127,16 @@ def _leading(searcher: Searcher, query: Query, limit: int, **order: Any) -> tupl
             found: Any = searcher.search(query, width, count=True, **order)  # its type lacks `count`
             hits = found.hits
             if len(hits) < width or width == limit + TIES_MAX or _key(hits[limit - 1]) != _key(hits[-1]):
-                return _read_hits(searcher, hits), found.count
+                return _read_hits(searcher, hits[: _end_of_ties(hits, limit)]), found.count
             width = min(4 * width, limit + TIES_MAX)
+
+
+def _end_of_ties(hits: list[_Scored], limit: int) -> int:
+    """How many of `hits` are among the first `limit` or tie with the last of those."""
+    end = limit
+    while end < len(hits) and _key(hits[end]) == _key(hits[limit - 1]):
+        end += 1
+    return end
 
 
 def _key(scored: _Scored) -> float:

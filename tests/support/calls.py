@@ -86,6 +86,7 @@ class Caller:
 
     def found(self, text: str) -> list[str]:
         """The ids that a recall finds, best first."""
+        self.until_indexed()
         return [memory["record"]["id"] for memory in self.recall(text).json["memories"]]
 
     def stats(self) -> dict[str, Any]:

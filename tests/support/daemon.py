@@ -64,19 +64,32 @@ def cerememory(
 class Daemon:
     """`cerememory serve` on `data_dir`; a context manager that stops it.
 
-    `env` adds variables, `args` arguments. The port stays the same when it is started again.
+    `env` adds variables, `args` arguments; `launcher` is a command that becomes the daemon, whose command line
+    is appended to it. The port stays the same when it is started again.
     """
 
     process: subprocess.Popen[str]
 
-    def __init__(self, data_dir: Path, *, env: Mapping[str, str] = NO_ENV, args: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        env: Mapping[str, str] = NO_ENV,
+        args: Sequence[str] = (),
+        launcher: Sequence[str] = (),
+    ) -> None:
         self.data_dir = data_dir
         self.banner: list[str] = []
         self._env = clean_environment(env)
         self._args = args
+        self._launcher = launcher
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
         self._port = free_port()
-        self._start_somewhere()
+        try:
+            self._start_somewhere()
+        except BaseException:
+            self._log.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +113,7 @@ class Daemon:
         """Start it, again on the same port, and wait until it listens. `DaemonFailed` when it doesn't."""
         told = ["--data-dir", str(self.data_dir), "--port", str(self._port)]
         self.process = subprocess.Popen(
-            [COMMAND, "serve", *told, *self._args],
+            [*self._launcher, str(COMMAND), "serve", *told, *self._args],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

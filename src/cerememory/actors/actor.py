@@ -10,6 +10,7 @@ reloads the actor, and the messages that wait in the mailbox are handled then.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from types import TracebackType
@@ -108,6 +109,11 @@ class Actor:
             await self._outside.send((event, None))
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             raise ActorStopped(self.name) from None
+
+    async def inform(self, event: object) -> None:
+        """`post` to a follower; one that was given up learns of it from storage, at the daemon's next start."""
+        with suppress(ActorStopped):
+            await self.post(event)
 
     def _send_nowait(self, message: object, reply: Reply[Any] | None) -> None:
         try:

@@ -1,8 +1,8 @@
 """The audit log: appends what was committed to the file, and syncs it a few times a second.
 
 The file is a projection of the lines in storage, which keeps them until the file is synced and the writer
-knows. So lines may gather for a moment, and nothing is lost when the file can't be written: the actor tries
-again every second to complete it from storage, and says that it is behind.
+knows. So lines may gather for a moment, and nothing is lost when the file can't be written or lines didn't
+come: the actor tries every second to complete the file from storage, and says that it is behind.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import trio
 
 from cerememory.actors.actor import Actor, Ping, Reply
 from cerememory.actors.seams import World
-from cerememory.actors.writer import AuditSynced, CommitLater, LinesCommitted, Writer
+from cerememory.actors.writer import AuditSynced, CommitLater, CommitsUntold, LinesCommitted, Writer
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, ChainHead
-from cerememory.errors import ActorBusy, ActorStopped, DataDirUnusable, StorageUnavailable
+from cerememory.errors import ActorBusy, ActorStopped, Busy, DataDirUnusable, StorageUnavailable
 from cerememory.storage.audit_file import AuditFile, Repair, complete, plan_repair
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Table, after, pack_sequence, system_key, unpack_sequence
-from cerememory.storage.ledger import commit_alone
+from cerememory.storage.ledger import commit_alone, record_audit_synced
 from cerememory.storage.mutations import NoteAudit
 from cerememory.storage.rows import Head, parse_head
 from cerememory.telemetry.metrics import Metrics
@@ -108,16 +108,21 @@ class AuditLog(Actor):
         self._loaded = False
         self._written = 0  # the last sequence in the file
         self._lines: list[bytes] = []  # committed behind it
-        self._last = 0  # the last sequence of `_lines`
-        self._write_due = self._sync_due = math.inf
+        self._last = 0  # the last sequence of `_lines`; `_written` when there are none
+        self._write_due = self._sync_due = self._retry_due = math.inf
 
     async def load(self) -> None:
-        """Bring the file up to what is committed; `AuditBroken` when it can't be ours."""
+        """Bring the file up to what is committed; `AuditBroken` when it can't be ours.
+
+        What stands in the way at the first time may be a mistake of whoever starts the daemon, and is an error;
+        later it is a disk that fails for a while.
+        """
+        if self._loaded:
+            await self._catch_up()
+            return
         try:
             await self._bring_level()
         except OSError as error:
-            if self._loaded:
-                raise
             raise DataDirUnusable(f"{self._path}: the audit log can't be opened: {error.strerror}") from error
         self._loaded = True
 
@@ -129,8 +134,9 @@ class AuditLog(Actor):
         fill = partial(complete, self._path, repair, self._outbox)
         self._written = await self._world.offload(fill, self._limiter)
         self._report(repair)
-        self._file = AuditFile.open(self._path)
-        self._lines, self._write_due, self._sync_due = [], math.inf, math.inf
+        self._file = await self._world.offload(partial(AuditFile.open, self._path), self._limiter)
+        self._lines, self._last = [], self._written
+        self._write_due = self._sync_due = math.inf
         self._tell_synced()
 
     async def _record_cut(self, repair: Repair) -> None:
@@ -150,7 +156,7 @@ class AuditLog(Actor):
             self._metrics.audit_repairs.inc()
             log.warning("audit log had been cut: completed from the store", path=str(self._path), lines=lines)
         else:
-            log.info("audit log completed after an unclean stop", path=str(self._path), lines=lines)
+            log.info("audit log completed from the store", path=str(self._path), lines=lines)
 
     async def run(self) -> None:
         while True:
@@ -161,19 +167,33 @@ class AuditLog(Actor):
                     break
                 await self._handle_one(message, reply)
             await self._do_due()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """The writer has ended: what it hasn't learned of the file is recorded from here."""
+        if self._file is None:
+            await self._catch_up()
         await self._write()
         await self._sync()
+        if self._file is not None:
+            await self._record_synced()
         self._close_file()
 
+    async def _record_synced(self) -> None:
+        record = partial(record_audit_synced, self._storage, self._written)
+        try:
+            await self._world.offload(record, self._limiter)
+        except StorageUnavailable as error:
+            log.warning("audit progress not recorded", sequence=self._written, reason=str(error))
+
     def _due(self) -> float:
-        if self._file is None:
-            return trio.current_time() + RETRY_S
-        return min(self._write_due, self._sync_due)
+        return self._retry_due if self._file is None else min(self._write_due, self._sync_due)
 
     async def _do_due(self) -> None:
         now = trio.current_time()
         if self._file is None:
-            await self._catch_up()
+            if now >= self._retry_due:
+                await self._catch_up()
             return
         if now >= self._write_due or len(self._lines) >= GATHER_MAX:
             await self._write()
@@ -188,11 +208,17 @@ class AuditLog(Actor):
         if isinstance(message, LinesCommitted):
             self._gather(message)
             return None
+        if isinstance(message, CommitsUntold):
+            self._fall_behind(0.0)
+            return None
         return await super().handle(message, reply)
 
     def _gather(self, message: LinesCommitted) -> None:
         """Unless the file got them from storage already, or will."""
-        if self._file is None or message.last_sequence <= self._written:
+        if self._file is None or message.last_sequence <= self._last:
+            return
+        if message.last_sequence - len(message.lines) != self._last:
+            self._fall_behind(0.0)
             return
         self._lines += message.lines
         self._last = message.last_sequence
@@ -219,16 +245,22 @@ class AuditLog(Actor):
             await self._world.offload(call, self._limiter)
         except OSError as error:
             log.error("audit log can't be written", path=str(self._path), reason=error.strerror)
-            self._close_file()
+            self._fall_behind(RETRY_S)
             return False
         return True
+
+    def _fall_behind(self, pause_s: float) -> None:
+        """Leave the file as it is; `_catch_up` completes it from storage after the pause."""
+        self._close_file()
+        self._retry_due = trio.current_time() + pause_s
 
     async def _catch_up(self) -> None:
         """Complete the file from storage, or leave it for the next try."""
         try:
-            await self.load()
-        except OSError as error:
-            log.error("audit log is behind", path=str(self._path), reason=error.strerror)
+            await self._bring_level()
+        except (OSError, Busy) as error:
+            log.error("audit log is behind", path=str(self._path), reason=str(error))
+            self._fall_behind(RETRY_S)
 
     def _tell_synced(self) -> None:
         try:

@@ -6,7 +6,7 @@ before. Without searches, changes gather for `REFRESH_S`.
 
 The index is derived. At start, and after any failure, it catches up from storage: from the feed of changed
 ids, or, when it is new, damaged, outdated or older than the feed, from all rows. Until it is level, searches
-answer from what there is and say that the index isn't complete.
+answer from what there is and say that the index isn't complete; so does one that waited in vain.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import trio
 from cerememory.actors.actor import Actor, Answered, Reply, Request
 from cerememory.actors.seams import World
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
-from cerememory.actors.writer import EffectsCommitted, IndexApplied, Writer
+from cerememory.actors.writer import CommitsUntold, EffectsCommitted, IndexApplied, Writer
 from cerememory.errors import ActorBusy, ActorStopped, StorageUnavailable
 from cerememory.protocol.records import Store
 from cerememory.protocol.values import RecordId
@@ -82,19 +82,33 @@ class SearchRaw(Request[RawFound]):
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The changes of commit `sequence`; 0 for those of working memory alone, which aren't committed."""
+
+    documents: list[IndexDocument]
+    deletions: list[RecordId]
+    sequence: int
+
+    def beyond(self, applied: int) -> _Step:
+        """What is left of it when the feed has brought the index up to `applied`."""
+        if not 0 < self.sequence <= applied:
+            return self
+        held = [document for document in self.documents if document.store_code == WORKING_CODE]
+        return _Step(held, [], self.sequence)
+
+
 @dataclass(slots=True)
 class _Changes:
     """What waits to be indexed, in the order of its commits; `since` is on the loop's clock."""
 
-    steps: list[tuple[list[IndexDocument], list[RecordId]]] = field(default_factory=list)
+    steps: list[_Step] = field(default_factory=list)
     documents: int = 0
-    sequence: int = 0
     since: float = math.inf
 
-    def add(self, documents: list[IndexDocument], deletions: list[RecordId], sequence: int) -> None:
-        self.steps.append((documents, deletions))
-        self.documents += len(documents) + len(deletions)
-        self.sequence = max(self.sequence, sequence)
+    def add(self, step: _Step) -> None:
+        self.steps.append(step)
+        self.documents += len(step.documents) + len(step.deletions)
         self.since = min(self.since, trio.current_time())
 
 
@@ -126,7 +140,10 @@ class TextIndexer(Actor):
         self._limiter = trio.CapacityLimiter(1)
         self._index: TextIndex | None = None
         self._snapshot: Snapshot | None = None
-        self._level = False
+        self._noting = False  # whether changes are kept; before, they come through the feed
+        self._level = False  # whether index and noted changes are all that is committed
+        self._untold = False  # whether the feed has changes that nobody told of
+        self._behind_since = math.inf
         self._reset()
 
     def _reset(self) -> None:
@@ -138,21 +155,25 @@ class TextIndexer(Actor):
 
     def lag_s(self) -> float:
         """How long the oldest change that searches don't see has been waiting."""
-        return max(0.0, trio.current_time() - self._changes.since) if self._changes.steps else 0.0
+        return max(0.0, trio.current_time() - min(self._behind_since, self._changes.since))
 
     async def load(self) -> None:
         """Open the index; `run` catches up with what it lacks, and opens it when that failed here."""
-        self._level = False
+        self._fall_behind()
         self._reset()
         await self._try_open()
+
+    def _fall_behind(self) -> None:
+        """Whatever was noted comes through the feed, and from working memory once more."""
+        self._noting = self._level = False
+        self._changes = _Changes()
+        self._behind_since = min(self._behind_since, trio.current_time())
 
     async def run(self) -> None:
         try:
             await self._run()
         finally:
-            for waiter in [*self._waiters, *(self._waiters_now or [])]:
-                waiter.reply.close()  # unanswered: a crash wakes them too
-            self._close()
+            await self._close()
 
     async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -170,7 +191,7 @@ class TextIndexer(Actor):
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         match message:
             case Search() | SearchRaw():
-                return self._search(message)
+                return self._search(message, is_fresh=self._level)
             case EffectsCommitted():
                 self._note(message.effects.documents, message.effects.deletions, message.sequence)
                 return None
@@ -180,15 +201,15 @@ class TextIndexer(Actor):
             case ToldAnew():
                 self._note(list(message.documents), [], 0)
                 return None
+            case CommitsUntold():
+                self._untold, self._level = True, False
+                self._wake.set()
+                return None
         return await super().handle(message, reply)
 
     def _note(self, documents: list[IndexDocument], deletions: list[RecordId], sequence: int) -> None:
-        """While the index catches up, durable changes come to it through the feed."""
-        if not self._level and sequence:
-            documents = [document for document in documents if document.store_code == WORKING_CODE]
-            deletions, sequence = [], 0
-        if documents or deletions:
-            self._changes.add(documents, deletions, sequence)
+        if self._noting and (documents or deletions):
+            self._changes.add(_Step(documents, deletions, sequence))
             self._wake.set()
 
     def _behind(self) -> bool:
@@ -205,29 +226,32 @@ class TextIndexer(Actor):
         return waiter
 
     async def _answer_when_fresh(self, waiter: _Waiter) -> None:
-        with trio.move_on_after(FRESH_WITHIN_S):
-            await waiter.answered.wait()
-        self._answer(waiter)
+        """A crash ends the wait, too: this search isn't to blame, and gets what there is."""
+        try:
+            with trio.move_on_after(FRESH_WITHIN_S):
+                await waiter.answered.wait()
+        finally:
+            self._answer(waiter, is_fresh=False)
 
-    def _answer(self, waiter: _Waiter) -> None:
+    def _answer(self, waiter: _Waiter, *, is_fresh: bool) -> None:
         if waiter.answered.is_set():
             return
         waiter.answered.set()
         with Answered(waiter.reply):
-            waiter.reply.resolve(self._search(waiter.request))
+            waiter.reply.resolve(self._search(waiter.request, is_fresh=is_fresh))
 
-    def _search(self, request: Search | SearchRaw) -> Searched | RawFound:
+    def _search(self, request: Search | SearchRaw, *, is_fresh: bool) -> Searched | RawFound:
         snapshot = self._snapshot
         if isinstance(request, SearchRaw):
             return RawFound([], 0) if snapshot is None else _search_raw(snapshot, request)
         if snapshot is None:
             return Searched(Found([], 0), complete=False)
         found = snapshot.search(request.text, request.store_codes, request.limit)
-        return Searched(found, complete=self._level)
+        return Searched(found, complete=is_fresh)
 
     async def _make_room(self) -> None:
         """Take no more while too much waits: then the mailbox fills, and the writer waits."""
-        while self._changes.documents > WAITING_MAX and self._level:
+        while self._changes.documents > WAITING_MAX:
             self._wake.set()
             await self._committed.wait()
 
@@ -240,10 +264,10 @@ class TextIndexer(Actor):
                 await self._stay_level()
             except (TextIndexError, StorageUnavailable) as error:
                 log.error("text index is behind", reason=str(error), retry_in_s=pause)
-                self._level = False
+                self._fall_behind()
                 self._committed.set()
                 self._waiters_now = None
-                self._close()
+                await self._close()
                 await trio.sleep(pause)
                 pause = min(2 * pause, RETRY_MAX_S)
 
@@ -251,13 +275,23 @@ class TextIndexer(Actor):
         index = self._index or await self._open()
         if await self._in_thread(partial(reindex.needs_rebuild, index, self._storage)):
             await self._rebuild(index)
-        while reindex.is_behind(index, self._storage):
-            await self._in_thread(partial(reindex.apply_feed, index, self._storage))
-        # Nothing can be committed and told between that last look and this line: both are on the loop.
+        await self._apply_feed(index)
+        # Commits go on, and the feed might never be seen at its end. So from here on changes are noted, and what
+        # was committed before comes from the feed.
+        self._noting = self._untold = True
+        while self._untold:
+            self._untold = False
+            await self._apply_feed(index)
         self._level = True
-        self._snapshot = index.snapshot()
+        self._behind_since = math.inf
         self._tell_applied(index)
         self._ask_working()
+
+    async def _apply_feed(self, index: TextIndex) -> None:
+        """Up to where the feed ends when its last piece is read."""
+        while await self._in_thread(partial(reindex.apply_feed, index, self._storage)) >= reindex.IDS_MAX:
+            self._snapshot = index.snapshot()
+        self._snapshot = index.snapshot()
 
     async def _rebuild(self, index: TextIndex) -> None:
         total = await self._in_thread(partial(reindex.record_count, self._storage))
@@ -273,12 +307,12 @@ class TextIndexer(Actor):
         log.info("text index is rebuilt", records=total)
 
     async def _stay_level(self) -> None:
-        while True:
+        while self._level:
             await self._until_due()
             await self._commit_changes()
 
     async def _until_due(self) -> None:
-        while not self._is_due():
+        while self._level and not self._is_due():
             self._wake = trio.Event()
             with trio.move_on_at(self._changes.since + REFRESH_S):
                 await self._wake.wait()
@@ -300,7 +334,7 @@ class TextIndexer(Actor):
         self._snapshot = index.snapshot()
         waiters, self._waiters_now = self._waiters_now, None
         for waiter in waiters:
-            self._answer(waiter)
+            self._answer(waiter, is_fresh=self._level)
         self._committed.set()
         self._committed = trio.Event()
         self._tell_applied(index)
@@ -325,7 +359,7 @@ class TextIndexer(Actor):
             log.error("text index can't be opened", reason=str(error))
 
     async def _open(self) -> TextIndex:
-        self._close()
+        await self._close()
         index: TextIndex
         index, reason = await self._in_thread(partial(reindex.open_index, self._path))
         if reason:
@@ -337,16 +371,23 @@ class TextIndexer(Actor):
     async def _in_thread(self, call: Any) -> Any:
         return await self._world.offload(call, self._limiter)
 
-    def _close(self) -> None:
-        """Searches go on with the last snapshot."""
-        if self._index is not None:
-            self._index.close()
-            self._index = None
+    async def _close(self) -> None:
+        """Let go of the index, whatever state it is in; searches go on with the last snapshot."""
+        index, self._index = self._index, None
+        if index is None:
+            return
+        try:
+            with trio.CancelScope(shield=True):
+                await self._in_thread(index.close)
+        except TextIndexError as error:
+            log.warning("text index was closed after an error", reason=str(error))
 
 
 def _apply(index: TextIndex, changes: _Changes) -> None:
-    for documents, deletions in changes.steps:
-        index.apply(documents, deletions, changes.sequence)
+    applied = index.applied_sequence()
+    for step in changes.steps:
+        left = step.beyond(applied)
+        index.apply(left.documents, left.deletions, left.sequence)
     index.commit()
 
 

@@ -20,7 +20,7 @@ import trio
 from cerememory.actors.actor import Actor, Reply, Request
 from cerememory.actors.seams import World
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
-from cerememory.actors.writer import EffectsCommitted
+from cerememory.actors.writer import CommitsUntold, EffectsCommitted
 from cerememory.errors import ActorBusy, ActorStopped
 from cerememory.protocol.records import Store
 from cerememory.protocol.values import RecordId
@@ -80,6 +80,9 @@ class VectorIndexer(Actor):
             case EffectsCommitted():
                 self._follow(message.effects.vectors)
                 self._remove(message.effects.deletions)
+                return None
+            case CommitsUntold():
+                self._tables.clear()  # the next question reads them anew
                 return None
             case ToldAnew():
                 self._follow(message.vectors)

@@ -111,7 +111,7 @@ class WorkingMemory(Actor):
             case UpdateWorking():
                 return await self._update(message)
             case TellAnew():
-                await message.index.post(self._told_anew())
+                await message.index.inform(self._told_anew())
                 return None
         return await super().handle(message, reply)
 
@@ -160,7 +160,7 @@ class WorkingMemory(Actor):
     async def _tell_evicted(self, record_ids: tuple[RecordId, ...]) -> None:
         if record_ids:
             for index in self._indexes:
-                await index.post(Evicted(record_ids))
+                await index.inform(Evicted(record_ids))
 
     def _told_anew(self) -> ToldAnew:
         vectors = [change for record in self._held.values() for change in _vectors(record)]

@@ -89,6 +89,11 @@ class EffectsCommitted:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitsUntold:
+    """To all followers, after a crash of the writer: some commit may be one that they never heard of."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatesCommitted:
     """To a durable store: these states of its memories are on disk."""
 
@@ -136,6 +141,7 @@ class Writer(Actor):
         self._index_applied = 0
         self._companions = 1
         self._failure: StorageUnavailable | None = None
+        self._loaded = False
 
     def tell(self, audit_log: Actor | None, indexes: tuple[Actor, ...], stores: tuple[Actor, ...]) -> None:
         """Who follows the commits; `stores` in the order of their codes."""
@@ -147,6 +153,10 @@ class Writer(Actor):
         with self._storage.read() as reader:
             self._head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
         self._metrics.audit_sequence.set(self._head.audit_sequence)
+        if self._loaded:
+            for follower in filter(None, (self._audit_log, *self._indexes)):
+                await follower.inform(CommitsUntold())
+        self._loaded = True
 
     async def run(self) -> None:
         try:
@@ -248,8 +258,7 @@ class Writer(Actor):
             self._metrics.commit_batch_size.observe(len(group.pending))
             await self._tell_followers(finished)
         for item in group.pending:
-            failpoint("writer.before_reply")
-            _answer(item)
+            _answer(item, group)
 
     def _transact(self, group: _Group) -> Finished | None:
         """Decide every mutation and commit them together; runs in the writer's thread."""
@@ -272,13 +281,13 @@ class Writer(Actor):
     async def _tell_followers(self, finished: Finished) -> None:
         self._metrics.audit_sequence.set(finished.head.audit_sequence)
         if self._audit_log is not None and finished.audit_lines:
-            await self._audit_log.post(LinesCommitted(finished.audit_lines, finished.head.audit_sequence))
+            await self._audit_log.inform(LinesCommitted(finished.audit_lines, finished.head.audit_sequence))
         effects = finished.effects
         if effects.concern_indexes:
             for index in self._indexes:
-                await index.post(EffectsCommitted(finished.head.commit_sequence, effects))
+                await index.inform(EffectsCommitted(finished.head.commit_sequence, effects))
         for code, states in _by_store(effects.saved).items():
-            await self._stores[code].post(StatesCommitted(tuple(states)))
+            await self._stores[code].inform(StatesCommitted(tuple(states)))
 
     async def _recover(self) -> bool:
         """Whether writing works again."""
@@ -295,6 +304,7 @@ class Writer(Actor):
 def _decide(ledger: Ledger, item: _Pending, group: _Group) -> None:
     """A bug in one mutation fails that one; the others commit, then the writer restarts."""
     try:
+        failpoint("actor.writer.received")
         item.outcome = ledger.attempt(item.mutation)
     except CerememoryError as error:
         item.outcome = error
@@ -303,19 +313,24 @@ def _decide(ledger: Ledger, item: _Pending, group: _Group) -> None:
         group.bugs.append(error)
 
 
-def _answer(item: _Pending) -> None:
+def _answer(item: _Pending, group: _Group) -> None:
+    """A bug here, too, fails one request alone."""
     if item.reply is None:
         return
-    if isinstance(item.outcome, CerememoryError):
-        item.reply.fail(item.outcome)
-    else:
-        item.reply.resolve(item.outcome)
+    try:
+        failpoint("writer.before_reply")
+        if isinstance(item.outcome, CerememoryError):
+            item.reply.fail(item.outcome)
+        else:
+            item.reply.resolve(item.outcome)
+    except Exception as error:  # noqa: BLE001 - raised again by `_commit`, once the others are answered
+        group.bugs.append(error)
 
 
 def _fail_all(group: _Group, error: StorageUnavailable) -> None:
     for item in group.pending:
         item.outcome = error
-        _answer(item)
+        _answer(item, group)
 
 
 def _by_store(states: list[SavedState]) -> dict[int, list[SavedState]]:

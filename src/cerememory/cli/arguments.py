@@ -26,7 +26,10 @@ Common = Annotated[Options, Parameter(parse=False)]
 
 
 def _record_id(_kind: Any, tokens: Sequence[Token]) -> str:
-    return format_id(parse_id(tokens[0].value))
+    try:
+        return format_id(parse_id(tokens[0].value))
+    except ValueError as error:
+        raise ValueError(f"record id: {error}") from None
 
 
 def _secrecy_levels(_kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
@@ -45,5 +48,6 @@ def _file(_kind: Any, tokens: Sequence[Token]) -> Path:
 
 
 FileOrStdin = Annotated[Path, Parameter(converter=_file, allow_leading_hyphen=True)]  # for "-" alone
+EmbeddingText = Annotated[str, Parameter(allow_leading_hyphen=True)]  # a first number below zero
 RecordIdText = Annotated[str, Parameter(converter=_record_id)]
 SecrecyNames = Annotated[tuple[SecrecyName, ...], Parameter(converter=_secrecy_levels, n_tokens=1)]

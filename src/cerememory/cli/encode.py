@@ -6,6 +6,7 @@ from typing import Any
 
 from cerememory.cli.arguments import (
     Common,
+    EmbeddingText,
     RecordIdText,
     SecrecyName,
     SourceName,
@@ -25,7 +26,7 @@ def store(
     /,
     *,
     store: StoreName = "episodic",
-    embedding: str | None = None,
+    embedding: EmbeddingText | None = None,
     emotion: str | None = None,
     meta_json: str | None = None,
     options: Common,

@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
         _drop_output()
         return NOT_READ
     except Exception as error:  # noqa: BLE001 - the outermost surface
-        return _answer(_single(error), is_verbose="--verbose" in argv)
+        return _answer(error, is_verbose="--verbose" in argv)
     return code
 
 
@@ -59,13 +59,6 @@ def _drop_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-
-
-def _single(error: Exception) -> Exception:
-    """What is alone in the groups that nurseries make."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _answer(error: Exception, is_verbose: bool) -> int:

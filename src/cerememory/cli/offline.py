@@ -12,21 +12,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from cerememory.actors.assembly import opened
 from cerememory.actors.engine import Engine
+from cerememory.cli.groups import ungrouped
 from cerememory.config.settings import Settings
 from cerememory.errors import NoRoute, ValidationFailed
 from cerememory.protocol import codec
 from cerememory.protocol.operations import BY_NAME
 from cerememory.protocol.records import STORES
+from cerememory.protocol.requests import RecallCue, RecallQuery
 from cerememory.protocol.values import RecordId, parse_id
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.mutations import Stored
 from cerememory.telemetry import logs
 from cerememory.telemetry.metrics import Metrics
 
+INDEXED_WITHIN_S = 60.0
+PROBE_EVERY_S = 0.02
+PROBE = RecallQuery(cue=RecallCue(text="index"), limit=1, reconsolidate=False)
 METHODS: dict[str, Callable[..., Awaitable[object]]] = {
     "encode.store": Engine.encode_store,
     "encode.batch": Engine.encode_batch,
@@ -45,11 +51,22 @@ def offline(settings: Settings, is_verbose: bool) -> Iterator[OfflineMemory]:
     """Raises `StartRefused` when the data dir can't be owned or isn't whole."""
     quiet = settings.log.level if is_verbose else max(settings.log.level, "warn", key=logs.LEVELS.__getitem__)
     logs.configure(quiet, settings.log.format)
-    with DataDir.acquire(settings.data_dir) as directory, start_blocking_portal("trio") as portal:
+    with ungrouped(), DataDir.acquire(settings.data_dir) as directory, start_blocking_portal("trio") as portal:
         directory.announce("")
         engine = opened(settings, directory, Metrics([store.value for store in STORES]))
         with portal.wrap_async_context_manager(engine) as running:
+            portal.call(_until_indexed, running)
             yield OfflineMemory(running, portal)
+
+
+async def _until_indexed(engine: Engine) -> None:
+    """Return when searches see all that is stored, or after `INDEXED_WITHIN_S`.
+
+    The index catches up in the background. A daemon answers meanwhile; a command has only this moment.
+    """
+    with trio.move_on_after(INDEXED_WITHIN_S):
+        while not (await engine.recall_query(PROBE)).query_metadata.index_complete:  # noqa: ASYNC110
+            await trio.sleep(PROBE_EVERY_S)
 
 
 class OfflineMemory:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cerememory.cli.arguments import Common, ModeName, RecordIdText, SecrecyNames
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
-from cerememory.cli.output import indented, leaves, pretty, rows_table, show, text_of, visible
+from cerememory.cli.output import indented, leaves, note, pretty, rows_table, show, text_of, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +25,8 @@ def recall(query: str | None = None, /, *, limit: int = 10, mode: ModeName = "hu
     body = {"cue": given({"text": query}), "limit": limit, "recall_mode": mode}
     with connect(options) as memory:
         recalled = memory.call("recall.query", body)
+    if not recalled["query_metadata"].get("index_complete", True):
+        note("the search index is still catching up, there may be more to find")
     show(recalled, options, _recalled_text, _recalled_table)
 
 

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from cerememory import __version__, failpoints
 from cerememory.actors.assembly import opened
 from cerememory.actors.engine import Engine
+from cerememory.cli.groups import ungrouped
 from cerememory.cli.options import Options
 from cerememory.cli.settings import load
 from cerememory.config.checks import check
@@ -59,7 +60,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> None:
         raise ConfigInvalid(f"{failpoints.VARIABLE}: is for tests, and refused together with auth.enabled")
     logs.configure(settings.log.level, settings.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with DataDir.acquire(settings.data_dir) as directory:
+    with ungrouped(), DataDir.acquire(settings.data_dir) as directory:
         trio.run(partial(_serve, loaded, directory))
 
 

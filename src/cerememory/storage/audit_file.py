@@ -30,6 +30,7 @@ from cerememory.domain.audit_chain import (
     verify_lines,
 )
 from cerememory.errors import AuditBroken
+from cerememory.storage.datadir import sync_directory
 
 FILE_MODE = 0o600
 READ_BUFFER_BYTES = 1_048_576
@@ -97,6 +98,7 @@ class AuditFile:
 
     def __init__(self, fd: int, size_bytes: int) -> None:
         self.size_bytes = size_bytes
+        self._synced_bytes = size_bytes
         self._fd = fd
         self._torn = False
 
@@ -108,7 +110,7 @@ class AuditFile:
         """
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
             return cls(fd, os.fstat(fd).st_size)
         except OSError:
             os.close(fd)
@@ -119,13 +121,8 @@ class AuditFile:
 
         Raises `OSError`; then the file keeps none of `lines`, and the call may be made again.
         """
-        known_good = self.size_bytes
         self.write(lines)
-        try:
-            self.sync()
-        except OSError:
-            self._take_back(known_good)
-            raise
+        self.sync()
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Write `lines` with one write; they are durable with the next `sync`.
@@ -156,7 +153,17 @@ class AuditFile:
         self._torn = False
 
     def sync(self) -> None:
-        os.fsync(self._fd)
+        """Make durable what was written.
+
+        Raises `OSError`; then the file keeps nothing that was written since the last sync: the system counts it
+        as written from now on, and no later sync would bring it to the disk.
+        """
+        try:
+            os.fsync(self._fd)
+        except OSError:
+            self._take_back(self._synced_bytes)
+            raise
+        self._synced_bytes = self.size_bytes
 
     def close(self) -> None:
         os.close(self._fd)
@@ -323,11 +330,3 @@ def _write_all(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -8,7 +8,8 @@
       audit.jsonl    the audit log
       run/token      the owner's key for local commands, for its life
 
-`DataDir.acquire` is the only way in; everything below it trusts that it is alone.
+`DataDir.acquire` is the only way in; everything below it trusts that it is alone. Directories are synced when
+something was made in them: a file that is synced can still be lost with its name.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class DataDir:
 
     def _subdirectory(self, name: str) -> Path:
         path = self.path / name
-        path.mkdir(mode=PRIVATE_DIR, exist_ok=True)
+        if not path.exists():
+            path.mkdir(mode=PRIVATE_DIR)
+            sync_directory(self.path)
         return path
 
     def announce(self, address: str) -> None:
@@ -140,9 +143,21 @@ def read_token(path: Path) -> str | None:
         return None
 
 
+def sync_directory(path: Path) -> None:
+    """Make durable which files `path` has. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _make_private(path: Path) -> None:
+    new = [each for each in (path, *path.parents) if not each.exists()]
     try:
         path.mkdir(mode=PRIVATE_DIR, parents=True)
+        for each in new:
+            sync_directory(each.parent)
     except FileExistsError:
         _check_private(path)
     except OSError as error:
@@ -223,13 +238,20 @@ def _check_format(path: Path) -> None:
 def _write_format(file: Path) -> None:
     if (file.parent / "store").exists():
         raise DataDirUnusable(f"{file}: is missing though there is a store; restore it from a backup")
+    content = json.dumps({"format": FORMAT_VERSION, "created_by": __version__}) + "\n"
+    try:
+        _write_durably(file, content.encode())
+    except OSError as error:
+        raise DataDirUnusable(f"{file}: cannot be written: {error.strerror}") from error
+
+
+def _write_durably(file: Path, content: bytes) -> None:
+    """All of it or nothing, also when the power fails."""
     draft = file.with_suffix(".new")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-    with os.fdopen(fd, "w") as out:
-        out.write(json.dumps({"format": FORMAT_VERSION, "created_by": __version__}) + "\n")
+    with os.fdopen(fd, "wb") as out:
+        out.write(content)
         out.flush()
         os.fsync(out.fileno())
     draft.rename(file)
-    directory = os.open(file.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+    sync_directory(file.parent)

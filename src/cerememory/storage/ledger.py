@@ -8,7 +8,7 @@ of the group: two values under one key would leave the first behind in a freed p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, chain_line
@@ -52,6 +52,14 @@ def commit_alone(storage: Storage, mutation: Mutation[R_co], now: int) -> R_co:
     if finished is not None:
         storage.commit(finished.changes)
     return answer
+
+
+def record_audit_synced(storage: Storage, sequence: int) -> None:
+    """Note, while no writer runs, that the audit file is synced up to `sequence`."""
+    with storage.read() as reader:
+        head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
+    if sequence > head.audit_synced:
+        storage.commit({system_key(Table.HEAD): dump_head(replace(head, audit_synced=sequence))})
 
 
 class Mutation(Protocol[R_co]):

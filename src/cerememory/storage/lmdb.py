@@ -26,6 +26,7 @@ import lmdb
 from cerememory.errors import DataDirUnusable, StorageUnavailable
 from cerememory.failpoints import failpoint
 from cerememory.storage.contract import Changes
+from cerememory.storage.datadir import sync_directory
 from cerememory.storage.keys import Table, system_key
 
 GIB = 1 << 30
@@ -128,6 +129,8 @@ class LmdbStorage:
             self._open(min(map_size_bytes, map_size_bytes_max or map_size_bytes))
         except StorageUnavailable as error:
             raise DataDirUnusable(str(error)) from error
+        if not is_readonly:
+            sync_directory(path)  # LMDB syncs its file, not the name that it just gave it
 
     @classmethod
     def open_readonly(cls, path: Path) -> LmdbStorage:

@@ -26,7 +26,7 @@ from cerememory.storage.keys import (
     unpack_sequence,
 )
 from cerememory.storage.rows import RAW_CODE, STORE_CODE, parse_counters, parse_head, parse_ids
-from cerememory.storage.text_index import IndexDamaged, IndexOutdated, TextIndex, wipe
+from cerememory.storage.text_index import IndexDamaged, IndexOutdated, IndexWriteFailed, TextIndex, wipe
 
 IDS_MAX = 1_000  # indexed in one call
 WORKING_CODE = STORE_CODE[Store.WORKING]
@@ -41,12 +41,19 @@ def open_index(path: Path | None) -> tuple[TextIndex, str]:
     except (IndexDamaged, IndexOutdated) as error:
         reason = str(error)
         if path is not None:
-            wipe(path)
+            _wipe(path)
         index = TextIndex.open(path)
     if index.holds_store(WORKING_CODE):  # what working memory held is gone
         index.delete_store(WORKING_CODE)
         index.commit()
     return index, reason
+
+
+def _wipe(path: Path) -> None:
+    try:
+        wipe(path)
+    except OSError as error:
+        raise IndexWriteFailed(str(error)) from error
 
 
 def needs_rebuild(index: TextIndex, storage: Storage) -> bool:
@@ -55,14 +62,6 @@ def needs_rebuild(index: TextIndex, storage: Storage) -> bool:
     with storage.read() as reader:
         floor = reader.get(system_key(Table.FEED_FLOOR))
     return applied == 0 or (floor is not None and applied < unpack_sequence(floor))
-
-
-def is_behind(index: TextIndex, storage: Storage) -> bool:
-    """Whether the feed has changes that `index` lacks; one read, short enough for the event loop."""
-    prefix = system_key(Table.FEED)
-    with storage.read() as reader:
-        missing = reader.scan(prefix + pack_sequence(index.applied_sequence() + 1), after(prefix))
-        return next(iter(missing), None) is not None
 
 
 def apply_feed(index: TextIndex, storage: Storage) -> int:

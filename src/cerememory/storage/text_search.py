@@ -21,8 +21,9 @@ from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
 from cerememory.storage.inverted_index import InvertedIndex, build_analyzer, reading
 from cerememory.storage.rows import RAW_CODE
 
-SCORE_DECIMALS = 4  # sums of float32 differ beyond that with the order of their parts
+SCORE_DECIMALS = 5  # sums of float32 differ beyond that with the order of their parts
 TIES_MAX = 4_096  # hits that are read beyond those wanted; among more the place in the index decides
+TIES_FIRST = 16  # of them, those that are read at once: a second search costs as much as the first
 CURATED_CODES = range(RAW_CODE)
 ID_HALVES = struct.Struct(">QQ")
 
@@ -121,7 +122,7 @@ class Snapshot:
 def _leading(searcher: Searcher, query: Query, limit: int, **order: Any) -> tuple[list[Hit], int]:
     """The first `limit` hits with those that tie with the last of them, and how many match in all."""
     limit = max(limit, 1)  # none wanted: the total still is, and tantivy panics at 0
-    width = limit + 1
+    width = limit + TIES_FIRST
     with reading():
         while True:
             found: Any = searcher.search(query, width, count=True, **order)  # its type lacks `count`

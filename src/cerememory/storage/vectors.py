@@ -19,6 +19,7 @@ from cerememory.storage.keys import ID_BYTES, Table, after, key, pack_time, unpa
 
 FloatMatrix = NDArray[np.float32]
 GROWTH = 1.5
+COSINE_DECIMALS = 6  # beyond them equal vectors differ by where they stand in the matrix
 
 
 class Space(Enum):
@@ -128,16 +129,17 @@ class VectorTable:
         count = len(self._ids)
         if not count or limit <= 0:
             return []
-        cosines = self._matrix[:count] @ normalised(np.asarray([query], dtype=np.float32))[0]
+        unit = normalised(np.asarray([query], dtype=np.float32))[0]
+        cosines = np.round(self._matrix[:count] @ unit, COSINE_DECIMALS)
         if store_codes is not None:
             cosines = np.where(np.isin(self._codes[:count], list(store_codes)), cosines, 0.0)
-        best = np.argpartition(-cosines, min(limit, count) - 1)[:limit]
+        last = max(0, count - limit)
+        least = np.partition(cosines, last)[last]  # of those wanted; whatever ties with it is a candidate, too
         found = [
             Near(self._ids[i], int(self._codes[i]), int(self._times[i]), float(cosines[i]))
-            for i in best
-            if cosines[i] > 0
+            for i in np.flatnonzero((cosines >= least) & (cosines > 0))
         ]
-        return sorted(found, key=closeness)
+        return sorted(found, key=closeness)[:limit]
 
     def _reserve(self, more: int) -> None:
         needed = len(self._ids) + more

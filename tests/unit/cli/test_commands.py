@@ -1,0 +1,302 @@
+"""What each command asks of the memory, and how it shows the answer."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from cerememory.cli.main import run
+from cerememory.cli.recall import _raw_table, _recalled_table, _record_table
+from cerememory.errors import ActorBusy
+from tests.unit.cli.conftest import FakeMemory
+
+RECORD_ID = "0191aaaa-0000-7000-8000-000000000001"
+TIME = "2025-05-04T10:00:00.123456789Z"
+WIDTH = 100
+
+
+def content(text: str) -> dict[str, Any]:
+    return {"blocks": [{"modality": "text", "format": "text/plain", "data": list(text.encode())}], "summary": None}
+
+
+def record(text: str) -> dict[str, Any]:
+    return {
+        "id": RECORD_ID,
+        "store": "episodic",
+        "created_at": TIME,
+        "content": content(text),
+        "fidelity": {"score": 0.25, "last_decay_tick": None},
+        "emotion": {"joy": 1.0, "fear": 0.0},
+        "associations": [],
+        "metadata": {},
+        "meta": None,
+    }
+
+
+def recalled(*texts: str) -> dict[str, Any]:
+    hits = [
+        {"record": record("as stored"), "rendered_content": content(text), "relevance_score": 0.5}
+        for text in texts
+    ]
+    return {"memories": hits, "total_candidates": 7, "query_metadata": {"index_complete": True}}
+
+
+def drawn(table: Table) -> str:
+    text = io.StringIO()
+    Console(file=text, width=WIDTH).print(table)
+    return text.getvalue()
+
+
+def text_body(text: str, **more: Any) -> dict[str, Any]:
+    return {"content": {"blocks": [{"modality": "text", "format": "text/plain", "text": text}]}, **more}
+
+
+STORED = {"record_id": RECORD_ID, "store": "semantic", "initial_fidelity": 1.0, "associations_created": 0}
+
+
+def test_store_sends_what_it_was_given_and_no_more(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    memory.answers["encode.store"] = STORED
+    assert run(["store", "hi"]) == 0
+    assert memory.calls == [("encode.store", text_body("hi", store="episodic"), {})]
+    assert capsys.readouterr() == (f"Stored: {RECORD_ID} (store: semantic, fidelity: 1)\n", "")
+
+
+def test_store_reads_vector_emotion_and_meta(memory: FakeMemory) -> None:
+    memory.answers["encode.store"] = STORED
+    run(["store", "hi", "--embedding", "-1, 2.5", "--emotion", "SAD", "--meta-json", '{"tags": ["a"]}'])
+    (_, body, _) = memory.calls[0]
+    assert body["content"]["blocks"][0]["embedding"] == [-1.0, 2.5]
+    assert (body["emotion"]["sadness"], body["emotion"]["valence"]) == (1.0, -1.0)
+    assert body["meta"]["tags"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--embedding", "1,x"], "--embedding: expected numbers as 0.1,0.2, got '1,x'"),
+        (["--embedding", "1,nan"], "--embedding: must hold finite float32 numbers"),
+        (
+            ["--emotion", "meh"],
+            "--emotion: unknown label 'meh', expected one of joy, trust, fear, surprise, "
+            "sadness, disgust, anger, anticipation",
+        ),
+        (["--meta-json", "{"], "--meta-json: not readable as JSON: input data was truncated"),
+        (["--meta-json", '{"goals": 1}'], "--meta-json.goals: expected array, got integer"),
+    ],
+)
+def test_an_argument_that_cant_be_read_is_named(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(["store", "hi", *arguments]) == 1
+    assert capsys.readouterr() == ("", f"error: {message}\n")
+    assert memory.calls == []
+
+
+def test_update_sends_only_what_changes(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["update", RECORD_ID, "new"]) == 0
+    assert memory.calls == [("encode.update", text_body("new"), {"record_id": RECORD_ID})]
+    assert capsys.readouterr().out == f"Updated: {RECORD_ID}\n"
+
+
+def test_an_update_of_nothing_is_a_mistake(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["update", RECORD_ID]) == 2
+    assert capsys.readouterr().err == "error: nothing to change: give a text, --emotion or --meta-json\n"
+    assert memory.calls == []
+
+
+def test_an_update_has_an_answer_in_json_too(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["update", RECORD_ID, "new", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"record_id": RECORD_ID}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        ([], {"cue": {}, "limit": 10, "recall_mode": "human"}),
+        (["fox"], {"cue": {"text": "fox"}, "limit": 10, "recall_mode": "human"}),
+        (["--limit", "3", "--mode", "perfect"], {"cue": {}, "limit": 3, "recall_mode": "perfect"}),
+    ],
+)
+def test_recall_asks_for(memory: FakeMemory, arguments: list[str], body: dict[str, Any]) -> None:
+    memory.answers["recall.query"] = recalled()
+    assert run(["recall", *arguments]) == 0
+    assert memory.calls == [("recall.query", body, {})]
+
+
+def test_recall_in_a_pipe(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    memory.answers["recall.query"] = recalled("a ... fox", "two\nlines \x1b[2J\r")
+    run(["recall", "fox"])
+    assert capsys.readouterr().out == (
+        "Found 2 memories (total candidates: 7)\n"
+        "1. [episodic] score=0.5000 fidelity=0.2500\n"
+        f"   ID: {RECORD_ID}\n"
+        "   a ... fox\n"
+        "2. [episodic] score=0.5000 fidelity=0.2500\n"
+        f"   ID: {RECORD_ID}\n"
+        "   two\n"
+        "   lines \\x1b[2J\\r\n"
+    )
+
+
+def test_a_recall_that_may_have_missed_something_says_so(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory.answers["recall.query"] = {**recalled("x"), "query_metadata": {"index_complete": False}}
+    assert run(["recall"]) == 0
+    assert capsys.readouterr().err == "note: the search index is still catching up, there may be more to find\n"
+
+
+def test_a_memory_without_text_says_so(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = recalled("x")
+    answer["memories"][0]["rendered_content"]["blocks"][0]["modality"] = "image"
+    memory.answers["recall.query"] = answer
+    run(["recall"])
+    assert "   [non-text content]\n" in capsys.readouterr().out
+
+
+def test_recall_raw_sends_what_it_was_given(memory: FakeMemory) -> None:
+    memory.answers["recall.raw_query"] = {"records": [], "total_candidates": 0}
+    run(["recall-raw", "fox", "--session-id", "s", "--include-sealed", "--secrecy-levels", "secret"])
+    assert memory.calls[0][1] == {
+        "query": "fox",
+        "session_id": "s",
+        "limit": 10,
+        "include_private_scratch": False,
+        "include_sealed": True,
+        "secrecy_levels": ["secret"],
+    }
+
+
+def test_a_table_of_memories_shows_text_id_and_numbers() -> None:
+    table = drawn(_recalled_table(recalled("a [bold]red[/bold] fox")))
+    for shown in ("a [bold]red[/bold] fox", RECORD_ID, "episodic", "0.5000", "0.2500", "1 of 7 found"):
+        assert shown in table
+
+
+def test_a_table_of_raw_entries_shows_who_said_it_when() -> None:
+    entry = {**record("hello"), "session_id": "s\x07", "speaker": "user"}
+    table = drawn(_raw_table({"records": [entry], "total_candidates": 1}))
+    for shown in ("hello", "s\\x07", "user", "2025-05-04T10:00:00Z"):
+        assert shown in table
+
+
+def test_a_table_of_one_record_leaves_out_what_says_nothing() -> None:
+    lines = drawn(_record_table(record("hello"))).splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == [
+        "text",
+        "emotion joy",
+        "id",
+        "store",
+        "created at",
+        "fidelity score",
+    ]
+
+
+def test_stats_are_pretty_json_in_a_pipe(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    memory.answers["introspect.stats"] = {"total_records": 1, "oldest_record": None}
+    run(["stats"])
+    assert capsys.readouterr().out == '{\n  "total_records": 1,\n  "oldest_record": null\n}\n'
+
+
+def test_what_a_memory_raises_ends_the_command(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    memory.error = ActorBusy("writer")
+    assert run(["store", "x"]) == 1
+    assert capsys.readouterr() == ("", "error: writer is busy, try again\n")
+
+
+def lines_file(tmp_path: Path, *lines: str) -> str:
+    path = tmp_path / "lines"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_load_goes_in_batches_of_200(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["load", lines_file(tmp_path, *map(str, range(450)))]) == 0
+    assert [len(body["records"]) for _, body, _ in memory.calls] == [200, 200, 50]
+    assert {operation for operation, _, _ in memory.calls} == {"encode.batch"}
+    assert capsys.readouterr().out == "Loaded 450 records\n"
+
+
+def test_load_keeps_batches_below_the_limit_of_a_request(memory: FakeMemory, tmp_path: Path) -> None:
+    run(["load", lines_file(tmp_path, *["x" * 1_000_000] * 10)])
+    assert [len(body["records"]) for _, body, _ in memory.calls] == [8, 2]
+
+
+def test_load_of_an_empty_file_asks_nothing(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["load", lines_file(tmp_path, "", " "), "--json"]) == 0
+    assert memory.calls == []
+    assert json.loads(capsys.readouterr().out) == {"records_loaded": 0}
+
+
+def test_a_line_of_json_becomes_text_and_context(memory: FakeMemory, tmp_path: Path) -> None:
+    lines = [
+        '{"text": "a", "speaker": "Ada", "dia": 3}',
+        '{"text": "b", "session": "s", "time": "noon"}',
+        '{"text": "c"}',
+    ]
+    run(["load", lines_file(tmp_path, *lines)])
+    assert memory.calls[0][1]["records"] == [
+        text_body("a", context={"source": "Ada"}),
+        text_body("b", context={"session_id": "s", "temporal": "noon"}),
+        text_body("c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"text": 3}', "line 2.text: expected string, got integer"),
+        (b"plain text", "line 2: not readable as JSON: invalid character (byte 0)"),
+        (b"[1]", "line 2: expected object, got array"),
+        (b'{"text": "\xff"}', "line 2: not readable as JSON: invalid UTF-8"),
+    ],
+)
+def test_a_bad_line_of_json_is_named(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], tmp_path: Path, line: bytes, message: str
+) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b'{"text": "good"}\n' + line)
+    assert run(["load", str(path)]) == 1
+    assert capsys.readouterr().err == f"error: {path} {message} (0 records were loaded before)\n"
+    assert memory.calls == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [(b"\xff", "text must be UTF-8"), (b"x" * 8_388_609, "longer than 8388608 bytes")],
+    ids=["not UTF-8", "too long"],
+)
+def test_a_bad_line_of_text_is_named(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], tmp_path: Path, line: bytes, message: str
+) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"good\n\n" + line)
+    assert run(["load", str(path)]) == 1
+    assert capsys.readouterr().err == f"error: {path} line 3: {message} (0 records were loaded before)\n"
+
+
+def test_a_file_that_isnt_there_is_named(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["load", "nowhere.txt"]) == 1
+    assert capsys.readouterr().err == "error: nowhere.txt: No such file or directory\n"
+
+
+def test_a_terminal_gets_the_table(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.answers["introspect.stats"] = {"total_records": 1, "avg_fidelity": 0.5, "is_on": False, "none": None}
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    run(["stats"])
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown == [["total", "records", "1"], ["avg", "fidelity", "0.5000"], ["is", "on", "false"]]

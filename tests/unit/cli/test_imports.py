@@ -1,0 +1,88 @@
+"""What a command may load: most of its time is loading, so whatever it doesn't need stays on the disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.daemon import WAIT_S, clean_environment
+from tests.support.fake_daemon import FakeDaemon, answer
+
+SCRIPT = """
+import sys
+from cerememory.cli.main import run
+code = run(sys.argv[1:])
+files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+installed = {name.partition(".")[0] for name, file in files.items() if "site-packages" in file}
+print("loaded", *sorted({*installed, *(name for name in sys.modules if name.startswith("cerememory."))}))
+sys.exit(code)
+"""
+COMMAND_LINE = {"attr", "attrs", "cyclopts", "docstring_parser"}
+OF_PYTHON = {"_distutils_hack", "typing_extensions"}  # loaded by the environment, and by msgspec where it is there
+STORED = {"record_id": "x", "store": "episodic", "initial_fidelity": 1.0, "associations_created": 0}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Packages of others by name; modules of `cerememory.cli` and packages of `cerememory` without that name."""
+
+    others: set[str]
+    cli: set[str]
+    packages: set[str]
+
+
+def loaded_by(*arguments: str) -> Loaded:
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        input="",
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=WAIT_S,
+        check=True,
+    )
+    names = set(ran.stdout.splitlines()[-1].split()[1:])
+    ours = {name.removeprefix("cerememory.") for name in names if name.startswith("cerememory.")}
+    return Loaded(
+        others={name for name in names if "." not in name} - {"cerememory"} - OF_PYTHON,
+        cli={name.removeprefix("cli.") for name in ours if name.startswith("cli.")},
+        packages={name.partition(".")[0] for name in ours},
+    )
+
+
+def test_help_loads_no_command() -> None:
+    loaded = loaded_by("--help")
+    assert loaded.cli == {"main", "app", "options"}
+    assert loaded.packages == {"cli", "errors"}
+    assert loaded.others <= {*COMMAND_LINE, "rich"}
+
+
+def test_mcp_loads_no_library_but_the_codec() -> None:
+    loaded = loaded_by("mcp", "--server-url", "http://127.0.0.1:9")
+    assert loaded.cli == {"main", "options", "quick"}
+    assert loaded.packages == {"cli", "client", "domain", "errors", "mcp", "protocol"}
+    assert loaded.others == {"msgspec"}
+
+
+def test_store_loads_its_own_module_and_the_client() -> None:
+    with FakeDaemon(answer(STORED)) as daemon:
+        loaded = loaded_by("store", "x", "--server-url", daemon.url)
+    shared = {"main", "app", "options", "arguments", "bodies", "memory", "settings", "output"}
+    assert loaded.cli == {*shared, "encode"}
+    assert loaded.packages == {"cli", "client", "config", "domain", "errors", "protocol", "storage"}
+    assert loaded.others <= {*COMMAND_LINE, "msgspec"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (["config", "check"], {"lmdb", "trio", "tantivy", "numpy", "quart"}),
+        (["audit-verify", "--path", "nowhere"], {"quart", "hypercorn", "anyio"}),
+    ],
+    ids=["config check", "audit-verify"],
+)
+def test_no_other_command_loads_what_it_has_no_use_for(arguments: list[str], heavy: set[str]) -> None:
+    assert loaded_by(*arguments).others & heavy == set()

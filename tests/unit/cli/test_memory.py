@@ -1,0 +1,206 @@
+"""Where a command finds its memories: a URL, the owner of the data dir, or the data dir itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cerememory.cli.main import run
+from cerememory.cli.memory import connect, server_url
+from cerememory.cli.offline import OfflineMemory
+from cerememory.cli.options import Options, UsageError
+from cerememory.errors import (
+    AuditBroken,
+    ConfigInvalid,
+    DataDirLocked,
+    NoRoute,
+    RecordNotFound,
+    ValidationFailed,
+)
+from cerememory.storage.datadir import DataDir
+from tests.support.fake_daemon import FakeDaemon, answer
+
+UNKNOWN_ID = "01920000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("CEREMEMORY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def owned(data_dir: Path) -> Iterator[DataDir]:
+    with DataDir.acquire(data_dir) as directory:
+        yield directory
+
+
+def stats_asked_with(daemon: FakeDaemon, options: Options) -> dict[str, str]:
+    """The headers of the one request that stats made of `daemon`."""
+    with connect(options) as memory:
+        assert memory.call("introspect.stats") == {"total_records": 3}
+    (request,) = daemon.requests
+    assert request.path == "/v1/introspect/stats"
+    return request.headers
+
+
+def test_a_url_is_asked_with_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CEREMEMORY_SERVER_API_KEY", "sesame")
+    with FakeDaemon(answer({"total_records": 3})) as daemon:
+        headers = stats_asked_with(daemon, Options(server_url=daemon.url))
+    assert headers["authorization"] == "Bearer sesame"
+
+
+def test_a_url_needs_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CEREMEMORY_HTTP__PORT", "none")
+    with FakeDaemon(answer({"total_records": 3})) as daemon:
+        stats_asked_with(daemon, Options(server_url=daemon.url))
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["the owner's", "the environment's"])
+def test_the_owner_is_asked_with_a_key(
+    owned: DataDir, data_dir: Path, monkeypatch: pytest.MonkeyPatch, left: bool
+) -> None:
+    monkeypatch.setenv("CEREMEMORY_SERVER_API_KEY", "sesame")
+    key = owned.make_token() if left else "sesame"
+    with FakeDaemon(answer({"total_records": 3})) as daemon:
+        owned.announce(daemon.url.removeprefix("http://"))
+        headers = stats_asked_with(daemon, Options(data_dir=data_dir))
+    assert headers["authorization"] == f"Bearer {key}"
+
+
+def test_a_key_goes_to_this_machine_alone(owned: DataDir, data_dir: Path) -> None:
+    owned.make_token()
+    owned.announce("192.0.2.1:8420")
+    with pytest.raises(ValidationFailed, match=r"api_key: would go to 192\.0\.2\.1 unencrypted"):
+        connect(Options(data_dir=data_dir))
+
+
+def test_an_owner_without_an_address_is_a_command(owned: DataDir, data_dir: Path) -> None:
+    owned.announce("")
+    with pytest.raises(DataDirLocked, match=f"in use by process {os.getpid()}, a command; try again"):
+        connect(Options(data_dir=data_dir))
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:8420", "http://127.0.0.1:8420"),
+        ("localhost:1", "http://localhost:1"),
+        ("0.0.0.0:8420", "http://127.0.0.1:8420"),
+        ("::1:8420", "http://[::1]:8420"),
+        (":::8420", "http://[::1]:8420"),
+    ],
+)
+def test_an_address_is_reached_from_this_machine(address: str, url: str) -> None:
+    assert server_url(address) == url
+
+
+def test_a_url_and_offline_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="--server-url and --offline exclude each other"):
+        connect(Options(server_url="http://127.0.0.1:9", offline=True))
+
+
+@pytest.mark.parametrize(
+    ("variable", "problem"),
+    [
+        ("CEREMEMORY_HTTP__PROT", "did you mean CEREMEMORY_HTTP__PORT"),
+        ("CEREMEMORY_GRPC__PORT", "can't do that yet"),
+    ],
+)
+def test_a_configuration_that_cant_start_is_refused(
+    monkeypatch: pytest.MonkeyPatch, data_dir: Path, variable: str, problem: str
+) -> None:
+    monkeypatch.setenv(variable, "8421")
+    with pytest.raises(ConfigInvalid, match=problem):
+        connect(Options(data_dir=data_dir))
+    assert not data_dir.exists()
+
+
+def text(words: str) -> dict[str, object]:
+    return {"content": {"blocks": [{"modality": "text", "format": "text/plain", "text": words}]}}
+
+
+def test_without_an_owner_the_command_owns_the_data_dir(data_dir: Path) -> None:
+    with connect(Options(data_dir=data_dir)) as memory:
+        assert isinstance(memory, OfflineMemory)
+        with pytest.raises(DataDirLocked, match=f"in use by process {os.getpid()}"):
+            DataDir.acquire(data_dir)
+    DataDir.acquire(data_dir).release()
+
+
+def test_what_is_stored_is_there_for_the_next_command(data_dir: Path) -> None:
+    with connect(Options(data_dir=data_dir)) as memory:
+        stored = memory.call("encode.store", text("the fox sleeps"))
+    with connect(Options(data_dir=data_dir)) as memory:
+        (hit,) = memory.call("recall.query", {"cue": {"text": "foxes"}})["memories"]
+        assert memory.call("introspect.stats")["total_records"] == 1
+    assert hit["record"]["id"] == stored["record_id"]
+
+
+def test_every_operation_of_a_command_can_be_asked(data_dir: Path) -> None:
+    with connect(Options(data_dir=data_dir)) as memory:
+        batch = memory.call("encode.batch", {"records": [text("a"), text("b")]})
+        path_params = {"record_id": batch["results"][0]["record_id"]}
+        assert memory.call("encode.update", text("c"), path_params=path_params) is None
+        assert memory.call("introspect.record", path_params=path_params)["version"] == 2
+        memory.call("encode.store_raw", {"session_id": "s", **text("d")})
+        memory.call("encode.batch_raw", {"records": [{"session_id": "s", **text("e")}]})
+        assert memory.call("recall.raw_query", {"session_id": "s"})["total_candidates"] == 2
+
+
+def test_a_request_is_checked_as_the_daemon_checks_it(data_dir: Path) -> None:
+    with connect(Options(data_dir=data_dir)) as memory, pytest.raises(ValidationFailed, match="limit: expected"):
+        memory.call("recall.query", {"cue": {}, "limit": -1})
+
+
+@pytest.mark.parametrize(("record_id", "error"), [(UNKNOWN_ID, RecordNotFound), ("7", ValidationFailed)])
+def test_an_error_leaves_as_itself(data_dir: Path, record_id: str, error: type[Exception]) -> None:
+    with pytest.raises(error), connect(Options(data_dir=data_dir)) as memory:
+        memory.call("introspect.record", path_params={"record_id": record_id})
+
+
+def test_an_interrupt_ends_the_engine_in_order(data_dir: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), connect(Options(data_dir=data_dir)) as memory:
+        memory.call("encode.store", text("before"))
+        raise KeyboardInterrupt
+    with connect(Options(data_dir=data_dir)) as memory:
+        assert memory.call("recall.query", {"cue": {"text": "before"}})["total_candidates"] == 1
+
+
+def test_a_broken_audit_log_stops_a_command(data_dir: Path) -> None:
+    with connect(Options(data_dir=data_dir)) as memory:
+        memory.call("encode.store", text("x"))
+    log = data_dir / "audit.jsonl"
+    log.write_text(log.read_text().replace("encode.store", "encode.stole"))
+    with pytest.raises(AuditBroken, match=r"audit\.jsonl: line 1"), connect(Options(data_dir=data_dir)):
+        pytest.fail("it started")
+
+
+@pytest.mark.parametrize("options", [[], ["--offline"]], ids=["found", "offline"])
+def test_a_data_dir_that_is_a_file_is_said_in_one_line(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    data_dir.write_text("a file")
+    assert run(["stats", "--data-dir", str(data_dir), *options]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {data_dir}")
+    assert message.count("\n") == 1
+    assert "directory" in message
+
+
+def test_an_operation_that_isnt_built_is_said_to_be(data_dir: Path) -> None:
+    with (
+        connect(Options(data_dir=data_dir)) as memory,
+        pytest.raises(NoRoute, match=r"lifecycle\.forget: isn't available"),
+    ):
+        memory.call("lifecycle.forget", {"confirm": True})

@@ -1,0 +1,194 @@
+"""The LMDB backend beyond the contract: its map, its files, the room that it keeps, what it leaves on disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+
+from cerememory.errors import DataDirUnusable, StorageUnavailable
+from cerememory.storage.lmdb import MAP_BYTES_MIN, LmdbStorage
+
+MIB = 1 << 20
+WAIT_S = 30.0  # how long a test waits for an event that must come
+CANARY = b"canary-that-must-not-stay " * 400
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    return folder
+
+
+@contextmanager
+def opened(path: Path, map_size_bytes: int = MIB, **sizes: Any) -> Iterator[LmdbStorage]:
+    storage = LmdbStorage(path, map_size_bytes=map_size_bytes, **sizes)
+    yield storage
+    storage.close()
+
+
+def get(storage: LmdbStorage, key: bytes) -> bytes | None:
+    with storage.read() as reader:
+        return reader.get(key)
+
+
+def test_what_was_committed_is_there_after_opening_again(path: Path) -> None:
+    with opened(path) as storage:
+        storage.commit({b"a": b"1"})
+    with opened(path) as storage:
+        assert get(storage, b"a") == b"1"
+
+
+def test_its_files_are_closed_to_others(path: Path) -> None:
+    with opened(path) as storage:
+        storage.commit({b"a": b"1"})
+    assert {file.name: file.stat().st_mode & 0o777 for file in path.iterdir()} == {
+        "data.mdb": 0o600,
+        "lock.mdb": 0o600,
+    }
+
+
+def test_a_full_map_grows_and_the_commit_goes_on(path: Path) -> None:
+    with opened(path) as storage:
+        storage.commit({b"first": b"1"})
+        storage.commit({b"%d" % i: b"x" * 100_000 for i in range(100)})
+        assert storage.map_size_bytes == 16 * MIB
+        assert get(storage, b"99") == b"x" * 100_000
+        assert get(storage, b"first") == b"1"
+
+
+def test_a_map_never_grows_past_its_limit_and_the_error_names_the_setting(path: Path) -> None:
+    with opened(path, map_size_bytes_max=3 * MIB) as storage:
+        with pytest.raises(StorageUnavailable, match=r"full at its limit.*storage\.map_size_max_gib"):
+            storage.commit({b"a": b"x" * 4 * MIB})
+        assert storage.map_size_bytes == 3 * MIB
+        storage.commit({b"a": b"x" * MIB})
+        assert get(storage, b"a") == b"x" * MIB
+
+
+def test_a_store_that_outgrew_the_map_it_is_opened_with_is_opened_and_grows_on(path: Path) -> None:
+    with opened(path) as storage:
+        storage.commit({b"a": b"x" * 3 * MIB})
+    with opened(path) as storage:
+        assert get(storage, b"a") == b"x" * 3 * MIB
+        storage.commit({b"b": b"y" * 3 * MIB})
+        assert get(storage, b"b") == b"y" * 3 * MIB
+
+
+def test_the_map_grows_only_when_no_reader_is_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader through the old map would be killed by the system, the daemon with it."""
+    with opened(path) as storage:
+        storage.commit({b"%03d" % i: b"x" * 1_000 for i in range(100)})
+        happened: list[str] = []
+        growing = threading.Event()
+        exclusive = storage._leases.exclusive
+
+        @contextmanager
+        def seen_exclusive() -> Iterator[None]:
+            growing.set()
+            with exclusive():
+                happened.append("grown")
+                yield
+
+        monkeypatch.setattr(storage._leases, "exclusive", seen_exclusive)
+        with storage.read() as reader:
+            writer = threading.Thread(target=storage.commit, args=({b"a": b"y" * 4 * MIB},))
+            writer.start()
+            assert growing.wait(WAIT_S)
+            assert [value for _key, value in reader.scan(b"0", b"1")] == [b"x" * 1_000] * 100
+            happened.append("read")
+        writer.join(WAIT_S)
+        assert happened[0] == "read"
+        assert "grown" in happened
+        assert get(storage, b"a") == b"y" * 4 * MIB
+
+
+def test_a_commit_is_refused_while_less_of_the_disk_is_free_than_is_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(path, min_free_bytes=2**62) as storage:
+        with pytest.raises(StorageUnavailable, match=r"storage\.min_free_disk_mib"):
+            storage.commit({b"a": b"1"})
+        with pytest.raises(StorageUnavailable, match=r"storage\.min_free_disk_mib"):
+            storage.recover()
+        assert get(storage, b"a") is None
+        have_free_bytes(monkeypatch, 2**62)
+        storage.recover()
+        storage.commit({b"a": b"1"})
+        assert get(storage, b"a") == b"1"
+
+
+def have_free_bytes(monkeypatch: pytest.MonkeyPatch, size_bytes: int) -> None:
+    usage = list(os.statvfs("/"))
+    usage[0:5] = [4_096, 4_096, size_bytes // 4_096, size_bytes // 4_096, size_bytes // 4_096]
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(usage))
+
+
+def granting(monkeypatch: pytest.MonkeyPatch, size_bytes: int, error: type[Exception]) -> None:
+    """A system that grants no map above `size_bytes`."""
+    really_open: Callable[..., Any] = lmdb.open
+
+    def open_up_to(path: str, *, map_size: int, **options: Any) -> Any:
+        if map_size > size_bytes:
+            raise error("no room")
+        return really_open(path, map_size=map_size, **options)
+
+    monkeypatch.setattr(lmdb, "open", open_up_to)
+
+
+@pytest.mark.parametrize("error", [MemoryError, lmdb.MemoryError])
+def test_the_map_is_halved_until_the_system_grants_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    granting(monkeypatch, 100 * MIB, error)
+    with opened(path, map_size_bytes=1024 * MIB) as storage:
+        assert storage.map_size_bytes == 64 * MIB
+        storage.commit({b"a": b"1"})
+
+
+def test_a_system_that_grants_no_map_at_all_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    granting(monkeypatch, MAP_BYTES_MIN - 1, MemoryError)
+    with pytest.raises(DataDirUnusable, match=f"grants no memory map of {MAP_BYTES_MIN} bytes"):
+        LmdbStorage(path, map_size_bytes=64 * MAP_BYTES_MIN)
+
+
+def test_a_file_that_is_no_store_is_refused_with_its_path(path: Path) -> None:
+    (path / "data.mdb").write_bytes(b"no store" * 4_096)
+    with pytest.raises(DataDirUnusable, match=str(path)):
+        LmdbStorage(path)
+
+
+def test_no_reader_of_this_process_is_taken_for_a_dead_one(path: Path) -> None:
+    with opened(path) as storage, storage.read() as reader:
+        assert storage.reader_check() == 0
+        assert reader.get(b"a") is None
+
+
+def test_reads_leave_no_reader_behind(path: Path) -> None:
+    """There are slots for 256; a scan that was left half way gives its slot back, too."""
+    with opened(path) as storage:
+        storage.commit({b"%03d" % i: b"" for i in range(10)})
+        for _ in range(600):
+            with storage.read() as reader:
+                next(iter(reader.scan(b"000", b"1")))
+        assert get(storage, b"005") == b""
+
+
+def test_what_was_deleted_and_what_was_replaced_is_not_in_a_compacted_copy(path: Path, tmp_path: Path) -> None:
+    """Deleting is enough to forget, as long as no key is written twice in one transaction."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with opened(path, map_size_bytes=64 * MIB) as storage:
+        storage.commit({b"%d" % i: CANARY for i in range(200)})
+        storage.commit({b"%d" % i: b"short" for i in range(100)})
+        storage.commit({b"%d" % i: None for i in range(100, 200)})
+        storage._opened().copy(str(copy), compact=True)
+    assert CANARY[:26] in (path / "data.mdb").read_bytes()
+    assert CANARY[:26] not in (copy / "data.mdb").read_bytes()

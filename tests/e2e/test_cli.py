@@ -108,15 +108,19 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture(params=["daemon", "offline", "server-url"])
 def run(request: pytest.FixtureRequest, daemon: Daemon, elsewhere: Daemon, tmp_path: Path) -> Run:
-    """`cerememory` in one of the three ways."""
-    ways: dict[str, list[str | Path]] = {
+    """`cerememory` in one of the three ways; what it stores can be found when it returns."""
+    asked = {"daemon": daemon, "offline": None, "server-url": elsewhere}[request.param]
+    told: dict[str, list[str | Path]] = {
         "daemon": ["--data-dir", daemon.data_dir],
         "offline": ["--data-dir", tmp_path / "data"],
         "server-url": ["--server-url", elsewhere.url],
     }
 
     def run(*arguments: str, stdin: str = "") -> Result:
-        return run_here(*ways[request.param], *arguments, stdin=stdin)
+        result = run_here(*told[request.param], *arguments, stdin=stdin)
+        if asked is not None:
+            asked.wait_until_searchable()
+        return result
 
     return run
 
@@ -291,6 +295,7 @@ def test_commands_are_processes_of_their_own(daemon: Daemon, tmp_path: Path, way
     data_dir = daemon.data_dir if way == "daemon" else tmp_path / "data"
     stored = cerememory("store", "The spare key is under the fern", "--data-dir", data_dir)
     assert printed(stored) == "Stored: ID (store: episodic, fidelity: 1)\n"
+    daemon.wait_until_searchable()
     found = printed(cerememory("recall", "spare key", "--data-dir", data_dir))
     assert found.endswith("   ID: ID\n   The spare key is under the fern\n")
     inspected = answer(cerememory("inspect", stored_id(stored), "--data-dir", data_dir))
@@ -302,6 +307,7 @@ def test_a_memory_stored_offline_is_found_by_the_daemon(tmp_path: Path) -> None:
     run_here("store", "The spare key is under the fern", "--data-dir", data_dir)
     with Daemon(data_dir) as daemon:
         assert "(1 records)" in daemon.banner[1]
+        daemon.wait_until_searchable()
         found = run_here("recall", "spare key", "--data-dir", data_dir)
     assert "under the fern" in found.stdout
 

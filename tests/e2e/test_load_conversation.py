@@ -37,7 +37,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def loaded(daemon: Daemon) -> subprocess.CompletedProcess[str]:
-    return load(CONVERSATION, "--server-url", daemon.url)
+    loaded = load(CONVERSATION, "--server-url", daemon.url)
+    daemon.wait_until_searchable()
+    return loaded
 
 
 def test_it_counts_what_it_loads(loaded: subprocess.CompletedProcess[str]) -> None:

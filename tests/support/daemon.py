@@ -20,11 +20,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from cerememory.client import Client
+from cerememory.storage.datadir import read_token
+
 COMMAND = Path(sys.executable).with_name("cerememory")
 WAIT_S = 30.0  # how long a test waits for an event that must come
 STARTS_MAX = 5
 LISTENING = "listening on"
 PORT_TAKEN = "can't be listened on"
+SEARCH = {"cue": {"text": "anything"}, "limit": 1, "reconsolidate": False}
 NO_ENV: Mapping[str, str] = {}
 
 
@@ -142,6 +146,16 @@ class Daemon:
         self.process.kill()
         self.process.wait()
         self._close_pipe()
+
+    def wait_until_searchable(self) -> None:
+        """Returns once a search sees all that was acknowledged; on a busy machine that takes a moment.
+
+        Every try waits inside the daemon.
+        """
+        deadline = time.monotonic() + WAIT_S
+        with Client(self.url, read_token(self.data_dir)) as client:
+            while not client.call("recall.query", SEARCH)["query_metadata"]["index_complete"]:
+                assert time.monotonic() < deadline, "the index doesn't catch up"
 
     def log(self) -> str:
         """What it has written to stderr, since the first start."""

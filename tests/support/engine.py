@@ -12,10 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from cerememory.actors.actor import Actor
 from cerememory.actors.assembly import running
 from cerememory.actors.engine import Engine
 from cerememory.actors.seams import Offload, World, inline
+from cerememory.actors.text_index import Search
 from cerememory.config.settings import SecuritySettings, Settings
 from cerememory.protocol import codec
 from cerememory.protocol.records import STORES
@@ -26,6 +29,7 @@ from cerememory.storage.datadir import DataDir
 from cerememory.telemetry.metrics import Metrics
 from tests.support.memory_storage import MemoryStorage
 
+WAIT_S = 30.0  # how long a test waits for an event that must come
 NOW = 1_800_000_000 * NANOS  # 2027-01-15T08:00:00Z
 
 
@@ -57,6 +61,13 @@ class Running:
         [actor] = [actor for actor in self.engine._actors.supervisor.actors if actor.name == name]
         return actor
 
+    async def until_indexed(self) -> None:
+        """Return when the text index has caught up with the store."""
+        index = self.actor("text_index")
+        with trio.fail_after(WAIT_S):
+            while not (await index.ask(Search("any", None, 1))).complete:
+                await trio.lowlevel.checkpoint()
+
     def counted(self, series: str, **labels: str) -> float:
         """The value of a metric, 0 when it has none yet."""
         return self.metrics.registry.get_sample_value(series, labels) or 0.0
@@ -87,7 +98,9 @@ async def running_engine(
     metrics = Metrics([name.value for name in STORES])
     with DataDir.acquire(chosen.data_dir) as directory:
         async with running(chosen, directory, store, wall.world(offload), metrics) as engine:
-            yield Running(engine, store, metrics, directory, chosen, wall)
+            opened = Running(engine, store, metrics, directory, chosen, wall)
+            await opened.until_indexed()
+            yield opened
 
 
 def text_block(text: str, **given: Any) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cerememory.actors.audit import StoredOutbox
 from cerememory.domain.audit_chain import GENESIS, verify_lines
-from cerememory.protocol.records import STORES
+from cerememory.protocol import codec
+from cerememory.protocol.records import STORES, MemoryContent
 from cerememory.protocol.values import RecordId, format_id
 from cerememory.storage.audit_file import plan_repair
+from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.contract import Reader
 from cerememory.storage.keys import Table, after, counters_key, key, pack_time, system_key, trailing_id
 from cerememory.storage.lmdb import LmdbStorage
@@ -33,13 +34,17 @@ ROUNDING = 1e-6  # sums of fidelities, added up in another order
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """`record_ids` and `raw_ids` are of durable memories and raw entries."""
+    """`texts` and `raw_texts` have the text of each durable memory and raw entry by its id."""
 
     head: Head
     counters: Counters
-    record_ids: frozenset[str]
-    raw_ids: frozenset[str]
+    texts: dict[str, str]
+    raw_texts: dict[str, str]
     audit_lines_in_file: int
+
+    @property
+    def record_ids(self) -> set[str]:
+        return set(self.texts)
 
 
 def stored_in(data_dir: Path) -> Stored:
@@ -54,8 +59,8 @@ def stored_in(data_dir: Path) -> Stored:
         with storage.read() as reader:
             head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
             counters = parse_counters(reader.get(counters_key()))
-            record_ids = _check_memories(reader, counters)
-            raw_ids = _check_raw(reader, counters)
+            texts = _check_memories(reader, counters)
+            raw_texts = _check_raw(reader, counters)
         outbox = StoredOutbox(storage)
         lines = [line for _sequence, line in outbox.lines(outbox.oldest_sequence)]
         if outbox.oldest_sequence == 1:
@@ -64,13 +69,13 @@ def stored_in(data_dir: Path) -> Stored:
     finally:
         storage.close()
     assert in_file <= head.audit_sequence
-    return Stored(head, counters, record_ids, raw_ids, in_file)
+    return Stored(head, counters, texts, raw_texts, in_file)
 
 
-def _check_memories(reader: Reader, counters: Counters) -> frozenset[str]:
+def _check_memories(reader: Reader, counters: Counters) -> dict[str, str]:
     counted = [0] * len(STORES)
     sums = [0.0] * len(STORES)
-    record_ids: set[str] = set()
+    texts: dict[str, str] = {}
     edges = 0
     for record_id, value in _rows(reader, Table.CONTENT):
         row = parse_content_row(value)
@@ -80,23 +85,24 @@ def _check_memories(reader: Reader, counters: Counters) -> frozenset[str]:
         counted[row.store_code] += 1
         sums[row.store_code] += parse_state(state).score
         edges += len(parse_edges(reader.get(key(Table.EDGES, record_id))))
-        record_ids.add(format_id(record_id))
+        texts[format_id(record_id)] = _text(row.content)
     assert counters.records == counted
     assert all(abs(a - b) < ROUNDING for a, b in zip(counters.fidelity_sums, sums, strict=True))
     assert counters.associations == edges
-    assert _count(reader, Table.STATE) == _count(reader, Table.BY_TIME) == len(record_ids)
+    assert _count(reader, Table.STATE) == _count(reader, Table.BY_TIME) == len(texts)
     assert _count(reader, Table.VECTORS, Space.CONTENT.value) == counters.vectors
-    return frozenset(record_ids)
+    return texts
 
 
-def _check_raw(reader: Reader, counters: Counters) -> frozenset[str]:
-    raw_ids: set[str] = set()
-    for record_id, value in _rows(reader, Table.RAW):
-        parse_raw_row(value)
-        raw_ids.add(format_id(record_id))
-    assert counters.raw_records == len(raw_ids)
-    assert _count(reader, Table.RAW_BY_TIME) == _count(reader, Table.RAW_BY_SESSION) == len(raw_ids)
-    return frozenset(raw_ids)
+def _check_raw(reader: Reader, counters: Counters) -> dict[str, str]:
+    texts = {format_id(i): _text(parse_raw_row(value).content) for i, value in _rows(reader, Table.RAW)}
+    assert counters.raw_records == len(texts)
+    assert _count(reader, Table.RAW_BY_TIME) == _count(reader, Table.RAW_BY_SESSION) == len(texts)
+    return texts
+
+
+def _text(content: bytes) -> str:
+    return bytes(codec.parse(content, MemoryContent).blocks[0].data).decode()
 
 
 def _rows(reader: Reader, table: Table) -> list[tuple[RecordId, bytes]]:

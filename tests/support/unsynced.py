@@ -8,13 +8,15 @@ from __future__ import annotations
 import runpy
 import sys
 from functools import partial
+from typing import Any
 
 import lmdb
 
 
 def main() -> None:
     switch, command = sys.argv[1:3]
-    lmdb.open = partial(lmdb.open, **{switch: False})
+    unsynced: Any = partial(lmdb.open, **{switch: False})  # type: ignore[arg-type]
+    lmdb.open = unsynced
     sys.argv = sys.argv[2:]
     runpy.run_path(command, run_name="__main__")
 

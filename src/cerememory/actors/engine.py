@@ -357,9 +357,10 @@ class Engine:
             return "engine check failed"
         return None
 
-    def refresh_gauges(self) -> None:
+    async def refresh_gauges(self) -> None:
         """Bring the gauges that aren't kept up as things happen to their value of now."""
-        self._statistics.refresh_gauges()
+        with _deadline("stores"):
+            await self._statistics.refresh_gauges()
         for name, depth in self._actors.supervisor.mailbox_depths().items():
             self._metrics.mailbox_depth.labels(name).set(depth)
 

@@ -73,11 +73,12 @@ class Statistics:
             counters = parse_counters(reader.get(counters_key()))
             return _Counted(counters, _first_time(reader, prefix), _first_time(reader, prefix, reverse=True))
 
-    def refresh_gauges(self) -> None:
+    async def refresh_gauges(self) -> None:
+        held = await self._working.ask(Held())
         counters = self._counted().counters
+        counters.records[WORKING_CODE] = len(held)
         for store, count in zip(STORES, counters.records, strict=True):
-            if store is not Store.WORKING:
-                self._metrics.records.labels(store.value).set(count)
+            self._metrics.records.labels(store.value).set(count)
         self._metrics.raw_records.set(counters.raw_records)
         self._metrics.map_used.set(self._storage.used_bytes())
         self._metrics.index_lag.set(self._text_index.lag_s())

@@ -176,17 +176,18 @@ class TextIndexer(Actor):
             await self._close()
 
     async def _run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow)
-            async for message, reply in self._mailbox:
-                if isinstance(message, (Search, SearchRaw)) and reply is not None and self._behind():
-                    nursery.start_soon(self._answer_when_fresh, self._wait_for_commit(message, reply))
-                else:
-                    await self._handle_one(message, reply)
-                await self._make_room()
+        async with trio.open_nursery() as answering:
+            async with trio.open_nursery() as following:
+                following.start_soon(self._follow)
+                async for message, reply in self._mailbox:
+                    if isinstance(message, (Search, SearchRaw)) and reply is not None and self._behind():
+                        answering.start_soon(self._answer_when_fresh, self._wait_for_commit(message, reply))
+                    else:
+                        await self._handle_one(message, reply)
+                    await self._make_room()
+                following.cancel_scope.cancel()
             if self._level and self._changes.steps:
                 await self._commit_changes()
-            nursery.cancel_scope.cancel()
 
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         match message:
@@ -309,7 +310,8 @@ class TextIndexer(Actor):
     async def _stay_level(self) -> None:
         while self._level:
             await self._until_due()
-            await self._commit_changes()
+            if self._level:  # else a commit before those that are noted may be in the feed alone
+                await self._commit_changes()
 
     async def _until_due(self) -> None:
         while self._level and not self._is_due():
@@ -330,7 +332,8 @@ class TextIndexer(Actor):
             return
         changes, self._changes = self._changes, _Changes()
         self._waiters_now, self._waiters = self._waiters, []
-        await self._in_thread(partial(_apply, index, changes))
+        with trio.CancelScope(shield=True):  # once taken, changes are committed
+            await self._in_thread(partial(_apply, index, changes))
         self._snapshot = index.snapshot()
         waiters, self._waiters_now = self._waiters_now, None
         for waiter in waiters:
@@ -349,7 +352,9 @@ class TextIndexer(Actor):
     def _ask_working(self) -> None:
         try:
             self._working.post_nowait(TellAnew(self))
-        except (ActorBusy, ActorStopped):
+        except ActorStopped:
+            log.debug("working memory has ended")
+        except ActorBusy:
             log.warning("working memory isn't searchable until its next change")
 
     async def _try_open(self) -> None:

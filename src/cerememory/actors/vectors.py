@@ -99,6 +99,7 @@ class VectorIndexer(Actor):
             for (space, dimensions), table in self._tables.items():
                 if space is change.space:
                     _apply(table, dimensions, change)
+        self._shrink()
 
     def _hold(self, change: VectorChange) -> None:
         if change.values is None:
@@ -151,7 +152,7 @@ class VectorIndexer(Actor):
                 _apply(table, table.dimensions, change)
 
     def _shrink(self) -> None:
-        while len(self._tables) > 1 and self._size_bytes() > self._cache_bytes_max:
+        while self._size_bytes() > self._cache_bytes_max:
             self._tables.popitem(last=False)
 
     def _size_bytes(self) -> int:

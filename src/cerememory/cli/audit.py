@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cerememory.actors.audit import StoredOutbox
 from cerememory.cli.arguments import Common
 from cerememory.cli.options import Options
 from cerememory.cli.output import note, show
@@ -19,6 +18,7 @@ from cerememory.cli.settings import load
 from cerememory.config.settings import Settings
 from cerememory.errors import ConfigInvalid, DataDirUnusable
 from cerememory.storage.audit_file import Verification, verify_file
+from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.lmdb import LmdbStorage
 
 KEYS = ("data_dir", "security.audit_log_path", "security.audit_log_enabled")

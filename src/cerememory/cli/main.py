@@ -12,7 +12,8 @@ import traceback
 from io import TextIOWrapper
 
 from cerememory.cli.options import UsageError
-from cerememory.errors import CerememoryError, answer_of
+from cerememory.cli.visible import visible
+from cerememory.errors import CerememoryError, ConfigInvalid, answer_of
 
 FAILED = 1
 USAGE = 2
@@ -63,7 +64,7 @@ def _drop_output() -> None:
 
 def _answer(error: Exception, is_verbose: bool) -> int:
     """Says what went wrong; the exit code."""
-    print(_message(error), file=sys.stderr)
+    print(visible(_message(error)), file=sys.stderr)
     if is_verbose and not isinstance(error, UsageError):
         traceback.print_exception(error)
     if isinstance(error, UsageError):
@@ -73,17 +74,21 @@ def _answer(error: Exception, is_verbose: bool) -> int:
 
 def _message(error: Exception) -> str:
     """One line, but for a configuration with several problems: that is a line for each."""
+    if isinstance(error, ConfigInvalid) and "\n" in str(error):
+        return str(error)
+    return f"error: {' '.join(_reason(error).splitlines())}"
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, CerememoryError):
-        text = str(error) + "".join(f" ({note})" for note in _notes(error))
-        return text if "\n" in text else f"error: {text}"
+        return " ".join([str(error), *(f"({note})" for note in _notes(error))])
     if isinstance(error, UsageError):
-        return f"error: {error}"
+        return str(error)
     if isinstance(error, OSError):
-        return f"error: {error.filename or 'system'}: {error.strerror or error}"
+        return f"{error.filename or 'system'}: {error.strerror or error}"
     if isinstance(error, UnicodeEncodeError):
-        return "error: an argument isn't valid UTF-8"
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"error: unexpected {what} (--verbose shows where)"
+        return "an argument isn't valid UTF-8"
+    return f"unexpected {type(error).__name__}: {error} (--verbose shows where)"
 
 
 def _notes(error: CerememoryError) -> list[str]:

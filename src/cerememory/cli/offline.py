@@ -8,7 +8,7 @@ codec. Leaving drains the engine: everything is committed, in the audit file and
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
@@ -51,12 +51,19 @@ def offline(settings: Settings, is_verbose: bool) -> Iterator[OfflineMemory]:
     """Raises `StartRefused` when the data dir can't be owned or isn't whole."""
     quiet = settings.log.level if is_verbose else max(settings.log.level, "warn", key=logs.LEVELS.__getitem__)
     logs.configure(quiet, settings.log.format)
-    with ungrouped(), DataDir.acquire(settings.data_dir) as directory, start_blocking_portal("trio") as portal:
+    with (
+        ungrouped(),
+        DataDir.acquire(settings.data_dir) as directory,
+        start_blocking_portal("trio") as portal,
+        ExitStack() as stack,
+    ):
         directory.announce("")
-        engine = opened(settings, directory, Metrics([store.value for store in STORES]))
-        with portal.wrap_async_context_manager(engine) as running:
-            portal.call(_until_indexed, running)
-            yield OfflineMemory(running, portal)
+        metrics = Metrics([store.value for store in STORES])
+        opening = portal.wrap_async_context_manager(opened(settings, directory, metrics))
+        engine = opening.__enter__()
+        stack.callback(opening.__exit__, None, None, None)  # it drains the same way whatever ended the command
+        portal.call(_until_indexed, engine)
+        yield OfflineMemory(engine, portal)
 
 
 async def _until_indexed(engine: Engine) -> None:

@@ -1,7 +1,4 @@
-"""How an answer is shown: JSON when asked for, a table on a terminal, else the fixed text that scripts read.
-
-Text of memories comes from anywhere, so whatever would steer a terminal in it is written out instead.
-"""
+"""How an answer is shown: JSON when asked for, a table on a terminal, else the fixed text that scripts read."""
 
 from __future__ import annotations
 
@@ -13,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cerememory.cli.options import Options
+from cerememory.cli.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 NO_TEXT = "[non-text content]"
-# C0 and C1 controls but tab and line feed, line separators, and what turns the direction of writing.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 _NUMBERS = re.compile(r"\[\s+(-?\d[-+.\deE]*(?:,\s+-?\d[-+.\deE]*)*)\s+\]")
 
 
@@ -56,11 +52,6 @@ def pretty(answer: Any) -> str:
     """Indented JSON; an array of numbers, such as the bytes of a content, stays on one line."""
     indented = msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
     return _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", indented)
-
-
-def visible(text: str) -> str:
-    """`text` with its control characters written out as `\\x1b`."""
-    return _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def text_of(content: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cerememory.cli.arguments import Common, ModeName, RecordIdText, SecrecyNames
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
-from cerememory.cli.output import indented, leaves, note, pretty, rows_table, show, text_of, visible
+from cerememory.cli.output import indented, leaves, note, pretty, rows_table, show, text_of
+from cerememory.cli.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table

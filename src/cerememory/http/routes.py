@@ -96,7 +96,7 @@ class Routes:
 
     async def metrics(self, call: Call) -> Response:
         assert self._metrics is not None
-        self._engine.refresh_gauges()
+        await self._engine.refresh_gauges()
         return Response(200, self._metrics.render(), content_type=CONTENT_TYPE.encode())
 
     async def encode_store(self, call: Call) -> Response:

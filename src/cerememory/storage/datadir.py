@@ -19,6 +19,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ FORMAT_VERSION = 1
 PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
 TOKEN_BYTES = 32
+LOCK_ATTEMPTS, LOCK_PAUSE_S = 10, 0.02
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs"}
 )
@@ -202,13 +204,23 @@ def _lock(path: Path) -> int:
         fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     except OSError as error:
         raise DataDirUnusable(f"{path}: cannot be locked: {error.strerror}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _taken(fd):
         owner = _read_owner(fd)
         os.close(fd)
-        raise DataDirLocked(f"{path}: in use by {owner or 'another process'}; stop it or use another") from None
+        raise DataDirLocked(f"{path}: in use by {owner or 'another process'}; stop it or use another")
     return fd
+
+
+def _taken(fd: int) -> bool:
+    """Whether the lock is ours now. Who asks for the owner holds it for a moment: that is waited for."""
+    for _attempt in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def _read_owner(fd: int) -> Owner | None:

@@ -21,6 +21,7 @@ from cerememory.errors import (
     ValidationFailed,
 )
 from cerememory.storage.datadir import DataDir
+from cerememory.telemetry import logs
 from tests.support.fake_daemon import FakeDaemon, answer
 
 UNKNOWN_ID = "01920000-0000-7000-8000-000000000000"
@@ -136,6 +137,20 @@ def test_without_an_owner_the_command_owns_the_data_dir(data_dir: Path) -> None:
         with pytest.raises(DataDirLocked, match=f"in use by process {os.getpid()}"):
             DataDir.acquire(data_dir)
     DataDir.acquire(data_dir).release()
+
+
+@pytest.mark.parametrize(
+    ("level", "verbose", "logged"),
+    [("info", False, "warn"), ("error", False, "error"), ("info", True, "info"), ("debug", True, "debug")],
+)
+def test_a_command_logs_little_unless_asked(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, level: str, verbose: bool, logged: str
+) -> None:
+    configured: list[str] = []
+    monkeypatch.setattr(logs, "configure", lambda level, _style: configured.append(level))
+    monkeypatch.setenv("CEREMEMORY_LOG__LEVEL", level)
+    with connect(Options(data_dir=data_dir, verbose=verbose)):
+        assert configured == [logged]
 
 
 def test_what_is_stored_is_there_for_the_next_command(data_dir: Path) -> None:

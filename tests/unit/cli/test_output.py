@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cerememory.cli.output import indented, leaves, pretty, visible
+from cerememory.cli.output import indented, leaves, pretty
+from cerememory.cli.visible import visible
 
 JSON = st.recursive(
     st.none()

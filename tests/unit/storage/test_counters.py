@@ -22,7 +22,7 @@ from cerememory.protocol.values import RecordId, format_id
 from cerememory.storage import prepare
 from cerememory.storage.contract import Reader
 from cerememory.storage.keys import Table, after, counters_key, digest, key, system_key, trailing_id
-from cerememory.storage.ledger import Ledger, Mutation
+from cerememory.storage.ledger import Mutation
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.mutations import (
     Once,
@@ -45,16 +45,12 @@ from cerememory.storage.rows import (
     parse_state,
 )
 from cerememory.storage.vectors import Space
-from tests.support.engine import text_block, to_store, to_store_raw
+from tests.support.committing import an_id, commit
+from tests.support.engine import NOW, text_block, to_store, to_store_raw
 
-NOW = 1_800_000_000_000_000_000
 VECTORS = st.none() | st.lists(st.sampled_from([-1.0, 0.0, 0.5]), min_size=1, max_size=3)
 EMOTIONS = st.sampled_from([None, {"joy": 1.0}, {"intensity": 1.0}, {"fear": 0.5, "joy": 0.5}])
 EDGES = st.lists(st.integers(1, 9), max_size=2)
-
-
-def an_id(number: int) -> RecordId:
-    return RecordId(number.to_bytes(16, "big"))
 
 
 def scan(reader: Reader, table: Table) -> Iterator[tuple[bytes, bytes]]:
@@ -91,21 +87,7 @@ class Operations(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def commit(self, *mutations: Mutation[Any]) -> list[Any]:
-        with self.storage.read() as reader:
-            head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
-            ledger = Ledger(reader, head, NOW, audited=True, index_applied=0)
-            answers = [self.attempt(ledger, mutation) for mutation in mutations]
-            finished = ledger.finish()
-        if finished is not None:
-            self.storage.commit(finished.changes)
-        return answers
-
-    @staticmethod
-    def attempt(ledger: Ledger, mutation: Mutation[Any]) -> Any:
-        try:
-            return ledger.attempt(mutation)
-        except CerememoryError as error:
-            return error
+        return commit(self.storage, *mutations)[0]
 
     def new(self, store: Store, embedding: Any, emotion: Any, edges: list[int]) -> StoreRecords[Any]:
         self.numbers += 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cerememory.domain.audit_chain import GENESIS, parse_line
+from cerememory.domain.audit_chain import parse_line
 from cerememory.domain.fidelity import retrieved
 from cerememory.errors import (
     CerememoryError,
@@ -25,17 +25,16 @@ from cerememory.protocol.records import (
 )
 from cerememory.protocol.replies import Encoded
 from cerememory.protocol.requests import EncodeUpdate
-from cerememory.protocol.values import RecordId, parse_id
+from cerememory.protocol.values import parse_id
 from cerememory.storage import prepare
-from cerememory.storage.keys import Table, counters_key, digest, key, pack_time, system_key
-from cerememory.storage.ledger import Finished, Ledger, Mutation
+from cerememory.storage.keys import Table, counters_key, digest, key, pack_time
+from cerememory.storage.ledger import Finished, Mutation
 from cerememory.storage.mutations import (
     EXPIRED_DROPPED_MAX,
     NoteAudit,
     Once,
     SaveRecall,
     Stored,
-    StoreRaw,
     StoreRecords,
     UpdateHeld,
     UpdateRecord,
@@ -47,14 +46,13 @@ from cerememory.storage.rows import (
     parse_content_row,
     parse_counters,
     parse_edges,
-    parse_head,
     parse_state,
 )
 from cerememory.storage.vectors import Space, vector_key
-from tests.support.engine import to_store, to_store_raw
+from tests.support.committing import a_record, an_id, commit, storing, storing_raw
+from tests.support.engine import NOW
 from tests.support.memory_storage import MemoryStorage
 
-NOW = 1_800_000_000_000_000_000
 LATER = NOW + 60_000_000_000
 LIFE_NS = 1_000
 DIGEST = digest("open\0k-1")
@@ -62,26 +60,9 @@ BODY, OTHER_BODY = b"b" * 16, b"o" * 16
 TARGET = parse_id("0191aaaa-0000-7000-8000-0000000000ff")
 
 
-def an_id(number: int) -> RecordId:
-    return RecordId(number.to_bytes(16, "big"))
-
-
-def a_record(number: int, text: str = "kettle", **given: Any) -> NewRecord:
-    return prepare.new_record(to_store(text, **given), an_id(number), NOW)
-
-
-def storing(*records: NewRecord) -> StoreRecords[Encoded]:
-    return StoreRecords(records, prepare.store_audit(records[0], NOW), prepare.encoded(records[0]))
-
-
 def updating(number: int, expected: int | None = None, **given: Any) -> UpdateRecord:
     request = codec.parse(codec.dump(given), EncodeUpdate)
     return UpdateRecord(an_id(number), prepare.edit(request, LATER), expected, LATER)
-
-
-def raw(number: int, session_id: str = "s-1", **given: Any) -> StoreRaw[None]:
-    new = prepare.new_raw(to_store_raw("said", session_id, **given), an_id(number), NOW)
-    return StoreRaw((new,), (prepare.raw_audit(new, NOW),), None)
 
 
 class LedgerStore:
@@ -100,13 +81,7 @@ class LedgerStore:
 
     def group(self, *mutations: Mutation[Any]) -> list[Any]:
         """The answers of `mutations` in one transaction; a known error stands for the answer it took."""
-        with self.storage.read() as reader:
-            head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
-            ledger = Ledger(reader, head, NOW, audited=True, index_applied=0)
-            answers = [_attempted(ledger, mutation) for mutation in mutations]
-            self.finished = ledger.finish()
-        if self.finished is not None:
-            self.storage.commit(self.finished.changes)
+        answers, self.finished = commit(self.storage, *mutations)
         return answers
 
     @property
@@ -125,13 +100,6 @@ class LedgerStore:
         """Of the last transaction's audit lines."""
         assert self.finished is not None
         return [parse_line(line).operation for line in self.finished.audit_lines]
-
-
-def _attempted(ledger: Ledger, mutation: Mutation[Any]) -> Any:
-    try:
-        return ledger.attempt(mutation)
-    except CerememoryError as error:
-        return error
 
 
 @pytest.fixture
@@ -299,7 +267,7 @@ def test_of_two_updates_against_one_version_in_one_group_the_second_is_refused(s
 
 
 def test_raw_entries_are_found_by_session_and_by_time_with_who_may_see_them(store: LedgerStore) -> None:
-    store.do(raw(1, "s-7", visibility="sealed", secrecy_level="secret"))
+    store.do(storing_raw(1, session_id="s-7", visibility="sealed", secrecy_level="secret"))
     flags = bytes([tuple(Visibility).index(Visibility.SEALED), tuple(SecrecyLevel).index(SecrecyLevel.SECRET)])
     assert store.rows[key(Table.RAW_BY_SESSION, digest("s-7"), pack_time(NOW), an_id(1))] == flags
     assert store.rows[key(Table.RAW_BY_TIME, pack_time(NOW), an_id(1))] == flags

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from cerememory.domain.audit_chain import GENESIS
 from cerememory.protocol import codec
 from cerememory.protocol.records import Store
 from cerememory.protocol.requests import EncodeUpdate
@@ -17,20 +16,15 @@ from cerememory.storage import prepare, reindex
 from cerememory.storage.contract import Storage
 from cerememory.storage.documents import stored_documents
 from cerememory.storage.keys import Table, digest, pack_sequence, system_key
-from cerememory.storage.ledger import Finished, Ledger, Mutation
-from cerememory.storage.mutations import StoreRaw, StoreRecords, UpdateRecord
-from cerememory.storage.rows import parse_head
+from cerememory.storage.ledger import Finished, Mutation
+from cerememory.storage.mutations import UpdateRecord
 from cerememory.storage.text_index import IndexDocument, RawFound, TextIndex
-from tests.support.engine import text_block, to_store, to_store_raw
+from tests.support.committing import a_record, an_id, commit, storing, storing_raw
+from tests.support.engine import NOW, text_block
 from tests.support.memory_storage import MemoryStorage
 
-NOW = 1_800_000_000_000_000_000
 WORDS = ("kettle", "boil", "berlin", "deploy", "why", "short", "nothing")
 ALL = frozenset(range(3))
-
-
-def an_id(number: int) -> RecordId:
-    return RecordId(number.to_bytes(16, "big"))
 
 
 class Fed:
@@ -41,23 +35,16 @@ class Fed:
         self.index, _ = reindex.open_index(None)
 
     def do(self, mutation: Mutation[Any]) -> Finished:
-        with self.storage.read() as reader:
-            head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
-            ledger = Ledger(reader, head, NOW, audited=True, index_applied=0)
-            ledger.attempt(mutation)
-            finished = ledger.finish()
+        _, finished = commit(self.storage, mutation)
         assert finished is not None
-        self.storage.commit(finished.changes)
         self.index.apply(finished.effects.documents, finished.effects.deletions, finished.head.commit_sequence)
         return finished
 
     def store(self, number: int, text: str, **given: Any) -> None:
-        record = prepare.new_record(to_store(text, **given), an_id(number), NOW + number)
-        self.do(StoreRecords((record,), prepare.store_audit(record, NOW), None))
+        self.do(storing(a_record(number, text, NOW + number, **given)))
 
     def raw(self, number: int, text: str, **given: Any) -> None:
-        new = prepare.new_raw(to_store_raw(text, **given), an_id(number), NOW + number)
-        self.do(StoreRaw((new,), (prepare.raw_audit(new, NOW),), None))
+        self.do(storing_raw(number, text, NOW + number, **given))
 
     def update(self, number: int, **given: Any) -> None:
         request = codec.parse(codec.dump(given), EncodeUpdate)

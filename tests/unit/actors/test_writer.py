@@ -1,0 +1,488 @@
+"""The writer: one transaction for all that waits, followers told before askers, and a disk that fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from cerememory import failpoints
+from cerememory.actors.actor import Actor, Ping, Reply
+from cerememory.actors.seams import World, in_thread
+from cerememory.actors.supervisor import Supervisor
+from cerememory.actors.writer import (
+    GROUP_MAX,
+    LAZY_S,
+    AuditSynced,
+    Commit,
+    CommitLater,
+    CommitsUntold,
+    EffectsCommitted,
+    IndexApplied,
+    LinesCommitted,
+    StatesCommitted,
+    Writer,
+)
+from cerememory.domain.audit_chain import GENESIS, AuditDraft, verify_lines
+from cerememory.domain.fidelity import fresh
+from cerememory.errors import (
+    ActorBusy,
+    ActorStopped,
+    InternalError,
+    RecordNotFound,
+    StorageUnavailable,
+    ValidationFailed,
+)
+from cerememory.protocol.records import Store
+from cerememory.protocol.values import RecordId
+from cerememory.storage.keys import Table, system_key
+from cerememory.storage.ledger import Ledger
+from cerememory.storage.prepared import SavedState
+from cerememory.storage.rows import Head, parse_head
+from cerememory.storage.text_index import IndexDocument
+from cerememory.telemetry.metrics import Metrics
+from tests.support.engine import WallClock
+from tests.support.logged import Logged
+from tests.support.memory_storage import MemoryStorage
+
+ID = RecordId(bytes(16))
+STATE = SavedState(ID, 2, fresh(Store.PROCEDURAL, 0), 0.0)
+
+
+@dataclass(frozen=True)
+class Does:
+    """A mutation made of a function of the ledger."""
+
+    apply: Callable[[Ledger], Any]
+
+
+def put(key: bytes, answer: object = None) -> Does:
+    """Writes a row and an audit entry."""
+
+    def apply(ledger: Ledger) -> object:
+        ledger.put(key, b"v")
+        ledger.audit(AuditDraft(0, "encode.store", (), (), {}))
+        return answer
+
+    return Does(apply)
+
+
+def raising(error: Exception) -> Does:
+    def apply(ledger: Ledger) -> None:
+        ledger.put(b"trace", b"")
+        raise error
+
+    return Does(apply)
+
+
+class Follower(Actor):
+    """Keeps what it is told."""
+
+    def __init__(self, name: str, mailbox_size: int = 64) -> None:
+        super().__init__(name, mailbox_size)
+        self.told: list[Any] = []
+
+    async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
+        self.told.append(message)
+
+
+@dataclass
+class Watched:
+    """A running writer with its store and followers; `supervisor` restarts all of them."""
+
+    writer: Writer
+    storage: MemoryStorage
+    metrics: Metrics
+    audit: Follower
+    index: Follower
+    stores: list[Follower]
+    supervisor: Supervisor
+    restarts: list[str] = field(default_factory=list)
+
+    @property
+    def head(self) -> Head:
+        return parse_head(self.storage.rows().get(system_key(Table.HEAD)), GENESIS)
+
+    async def commit(self, mutation: Does) -> Any:
+        return await self.writer.ask(Commit(mutation))
+
+
+def watched(
+    storage: MemoryStorage, world: World | None = None, group_commit_s: float = 0.0, mailbox_size: int = 1_024
+) -> Watched:
+    metrics, restarts = Metrics(()), list[str]()
+    writer = Writer(
+        storage,
+        world or WallClock().world(),
+        metrics,
+        group_commit_s=group_commit_s,
+        audited=True,
+        mailbox_size=mailbox_size,
+    )
+    audit, index, stores = Follower("audit"), Follower("index"), [Follower(f"store {i}") for i in range(5)]
+    writer.tell(audit, (index,), tuple(stores))
+    supervisor = Supervisor([[writer], [audit, index, *stores]], restarts.append)
+    return Watched(writer, storage, metrics, audit, index, stores, supervisor, restarts)
+
+
+@pytest.fixture
+def storage() -> MemoryStorage:
+    return MemoryStorage()
+
+
+@pytest.fixture
+async def running(storage: MemoryStorage) -> AsyncIterator[Watched]:
+    made = watched(storage)
+    async with trio.open_nursery() as nursery:
+        await made.supervisor.start(nursery)
+        yield made
+        storage.mend_disk()
+        await made.supervisor.stop()
+
+
+async def together(made: Watched, *mutations: Does) -> list[Any]:
+    """The outcomes of `mutations` that were all asked at once; errors stand for themselves."""
+    outcomes: list[Any] = [None] * len(mutations)
+
+    async def ask(number: int, mutation: Does) -> None:
+        try:
+            outcomes[number] = await made.commit(mutation)
+        except (RecordNotFound, ValidationFailed, InternalError, StorageUnavailable) as error:
+            outcomes[number] = error
+
+    async with trio.open_nursery() as nursery:
+        for number, mutation in enumerate(mutations):
+            nursery.start_soon(ask, number, mutation)
+    return outcomes
+
+
+async def test_a_mutation_is_committed_and_answered(running: Watched) -> None:
+    assert await running.commit(put(b"a", "answer")) == "answer"
+    assert running.storage.rows()[b"a"] == b"v"
+
+
+async def test_all_that_waits_goes_into_one_transaction(running: Watched) -> None:
+    answers = await together(running, *(put(b"%d" % i, i) for i in range(50)))
+    assert answers == list(range(50))
+    assert len(running.storage.commits) == 1
+    assert running.head.commit_sequence == 1
+
+
+async def test_what_comes_while_a_transaction_runs_goes_into_the_next() -> None:
+    """On the real clock: the commit is held in its thread."""
+    storage, entered, go_on = MemoryStorage(), threading.Event(), threading.Event()
+    made = watched(storage, WallClock().world(in_thread))
+
+    def gate() -> None:
+        entered.set()
+        assert go_on.wait(30)
+
+    storage.hold_commits(gate)
+    async with trio.open_nursery() as nursery:
+        await made.supervisor.start(nursery)
+        async with trio.open_nursery() as askers:
+            askers.start_soon(made.commit, put(b"first"))
+            await trio.to_thread.run_sync(entered.wait)
+            for i in range(20):
+                askers.start_soon(made.commit, put(b"%d" % i))
+            while made.writer.mailbox_depth < 20:
+                await trio.lowlevel.checkpoint()
+            go_on.set()
+        assert [len([key for key in changes if key[:1] != b"\xff"]) for changes in storage.commits] == [1, 20]
+        await made.supervisor.stop()
+
+
+async def test_a_transaction_takes_a_bounded_number_of_mutations(running: Watched) -> None:
+    await together(running, *(put(b"%d" % i) for i in range(GROUP_MAX + 10)))
+    assert len(running.storage.commits) == 2
+
+
+async def test_requests_that_came_together_before_are_waited_for_a_moment(autojump_clock: MockClock) -> None:
+    storage = MemoryStorage()
+    made = watched(storage, group_commit_s=0.002)
+    async with trio.open_nursery() as nursery:
+        await made.supervisor.start(nursery)
+        await together(made, put(b"a"), put(b"b"), put(b"c"))
+        async with trio.open_nursery() as askers:
+            askers.start_soon(made.commit, put(b"d"))
+            await trio.sleep(0.001)
+            askers.start_soon(made.commit, put(b"e"))
+        assert len(storage.commits) == 2
+        started = trio.current_time()
+        await made.commit(put(b"f"))
+        assert trio.current_time() - started == pytest.approx(0.002)
+        started = trio.current_time()
+        await made.commit(put(b"g"))
+        assert trio.current_time() == started, "one that comes alone after one alone doesn't wait"
+        await made.supervisor.stop()
+
+
+async def test_a_mutation_that_is_refused_fails_alone(running: Watched) -> None:
+    error = RecordNotFound("no such")
+    answers = await together(running, put(b"a", 1), raising(error), put(b"b", 2))
+    assert answers == [1, error, 2]
+    assert {b"a", b"b"} <= running.storage.rows().keys()
+    assert b"trace" not in running.storage.rows()
+    assert running.restarts == []
+
+
+async def test_a_bug_in_one_mutation_fails_that_one_and_the_writer_starts_again(running: Watched) -> None:
+    first, failed, last = await together(running, put(b"a", 1), raising(KeyError("a bug")), put(b"b", 2))
+    assert (first, last) == (1, 2)
+    assert isinstance(failed, InternalError)
+    assert b"trace" not in running.storage.rows()
+    assert await running.commit(put(b"c", 3)) == 3
+    assert running.restarts == ["writer"]
+    assert verify_lines([line for m in lines(running) for line in m.lines]).entries == 3
+
+
+async def test_a_group_in_which_nothing_changed_is_no_transaction(running: Watched) -> None:
+    assert await running.commit(Does(lambda ledger: "read")) == "read"
+    assert running.storage.commits == []
+    assert running.head.commit_sequence == 0
+
+
+async def test_followers_are_told_before_the_asker_is_answered(running: Watched) -> None:
+    """So whoever was answered finds its write in their mailboxes before its next question."""
+    document = IndexDocument(record_id=ID, store_code=0, created_at=0, text="x")
+
+    def apply(ledger: Ledger) -> None:
+        ledger.put(b"k", b"v")
+        ledger.index(document)
+        ledger.audit(AuditDraft(0, "encode.store", (), (), {}))
+        ledger.saved(STATE)
+
+    await running.commit(Does(apply))
+    for follower in (running.audit, running.index, running.stores[2]):
+        await follower.ask(Ping())
+    [lines_told] = [m for m in running.audit.told if isinstance(m, LinesCommitted)]
+    [effects] = [m for m in running.index.told if isinstance(m, EffectsCommitted)]
+    [states] = [m for m in running.stores[2].told if isinstance(m, StatesCommitted)]
+    assert (lines_told.last_sequence, effects.sequence, states.states) == (1, 1, (STATE,))
+    assert effects.effects.documents == [document]
+    assert not [m for m in running.stores[0].told if isinstance(m, StatesCommitted)]
+
+
+async def test_nobody_is_told_or_answered_before_the_commit() -> None:
+    storage, entered, go_on = MemoryStorage(), threading.Event(), threading.Event()
+    made = watched(storage, WallClock().world(in_thread))
+
+    def gate() -> None:
+        entered.set()
+        assert go_on.wait(30)
+
+    storage.hold_commits(gate)
+    answered = trio.Event()
+
+    async def ask() -> None:
+        await made.commit(put(b"a"))
+        answered.set()
+
+    async with trio.open_nursery() as nursery:
+        await made.supervisor.start(nursery)
+        nursery.start_soon(ask)
+        await trio.to_thread.run_sync(entered.wait)
+        await wait_all_tasks_blocked()
+        assert not answered.is_set()
+        assert made.audit.told == []
+        go_on.set()
+        with trio.fail_after(30):
+            await answered.wait()
+        await made.supervisor.stop()
+
+
+def lines(made: Watched) -> list[LinesCommitted]:
+    return [message for message in made.audit.told if isinstance(message, LinesCommitted)]
+
+
+async def test_the_audit_log_is_told_every_line_in_order(running: Watched) -> None:
+    for number in (1, 3, 2):
+        await together(running, *(put(b"k") for _ in range(number)))
+    await running.audit.ask(Ping())
+    told = [line for message in lines(running) for line in message.lines]
+    verified = verify_lines(told)
+    assert (verified.entries, verified.head_hash) == (6, running.head.audit_hash)
+    assert [message.last_sequence for message in lines(running)] == [1, 4, 6]
+
+
+async def test_a_lazy_commit_waits_a_moment_for_company(running: Watched, autojump_clock: MockClock) -> None:
+    for number in range(5):
+        running.writer.post_nowait(CommitLater(put(b"lazy %d" % number)))
+    await trio.sleep(0.9 * LAZY_S)
+    assert running.storage.commits == []
+    await trio.sleep(0.2 * LAZY_S)
+    assert len(running.storage.commits) == 1
+    assert {b"lazy %d" % number for number in range(5)} <= running.storage.rows().keys()
+
+
+async def test_a_lazy_commit_rides_with_the_next_request(running: Watched) -> None:
+    running.writer.post_nowait(CommitLater(put(b"lazy")))
+    await running.commit(put(b"asked"))
+    assert len(running.storage.commits) == 1
+    assert {b"lazy", b"asked"} <= running.storage.rows().keys()
+
+
+async def test_a_lazy_commit_that_is_refused_harms_nobody(running: Watched) -> None:
+    running.writer.post_nowait(CommitLater(raising(RecordNotFound("gone meanwhile"))))
+    assert await running.commit(put(b"asked", 1)) == 1
+    assert running.restarts == []
+
+
+async def test_a_failed_commit_is_an_answer_to_everybody_in_its_group_and_leaves_nothing(running: Watched) -> None:
+    await running.commit(put(b"before"))
+    rows = running.storage.rows()
+    running.storage.break_disk()
+    outcomes = await together(running, put(b"a"), put(b"b"))
+    assert [type(outcome) for outcome in outcomes] == [StorageUnavailable] * 2
+    assert running.storage.rows() == rows
+    assert running.restarts == []
+    assert len(lines(running)) == 1
+
+
+async def test_until_writing_works_again_requests_are_refused_and_pings_fail(running: Watched) -> None:
+    running.storage.break_disk()
+    await together(running, put(b"a"))
+    with pytest.raises(StorageUnavailable):
+        await running.writer.ask(Ping())
+    with pytest.raises(StorageUnavailable):
+        await running.commit(put(b"b"))
+    running.storage.mend_disk()
+    assert await running.commit(put(b"c", 3)) == 3
+    await running.writer.ask(Ping())
+
+
+async def test_it_tries_by_itself_once_a_second_whether_writing_works_again(
+    running: Watched, autojump_clock: MockClock, logged: Logged
+) -> None:
+    running.storage.break_disk()
+    await together(running, put(b"a"))
+    before = running.storage.recoveries_tried
+    await trio.sleep(10)
+    assert 9 <= running.storage.recoveries_tried - before <= 11
+    running.storage.mend_disk()
+    await trio.sleep(1.5)
+    await running.writer.ask(Ping())
+    assert "writing works again" in logged.events("info")
+
+
+async def test_after_a_failure_numbers_go_on_without_a_gap(running: Watched) -> None:
+    await running.commit(put(b"a"))
+    running.storage.break_disk()
+    await together(running, put(b"b"), put(b"c"))
+    running.storage.mend_disk()
+    await running.commit(put(b"d"))
+    await running.audit.ask(Ping())
+    assert running.head.commit_sequence == 2
+    assert verify_lines([line for message in lines(running) for line in message.lines]).last_sequence == 2
+
+
+async def test_how_far_the_audit_file_is_synced_is_committed_soon_without_a_request(
+    running: Watched, autojump_clock: MockClock
+) -> None:
+    await running.commit(put(b"a"))
+    running.writer.post_nowait(AuditSynced(1))
+    await trio.sleep(2)
+    assert running.head.audit_synced == 1
+    assert running.head.commit_sequence == 1, "which is no commit that anybody asked for"
+
+
+async def test_how_far_the_audit_file_is_synced_never_goes_back(running: Watched) -> None:
+    for sequence in (2, 1):
+        running.writer.post_nowait(AuditSynced(sequence))
+        await running.commit(put(b"a"))
+    assert running.head.audit_synced == 2
+
+
+async def test_what_the_index_has_on_disk_trims_the_feed(
+    running: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cerememory.storage.ledger.TRIM_EVERY", 1)
+    document = IndexDocument(record_id=ID, store_code=0, created_at=0, text="x")
+
+    def apply(ledger: Ledger) -> None:
+        ledger.put(b"k", b"v")
+        ledger.index(document)
+
+    for _ in range(3):
+        await running.commit(Does(apply))
+    running.writer.post_nowait(IndexApplied(2))
+    await running.commit(Does(apply))
+    feed = [key for key in running.storage.rows() if key.startswith(system_key(Table.FEED))]
+    assert len(feed) == 2
+
+
+async def test_a_full_mailbox_is_busy_before_anything_was_stored(autojump_clock: MockClock) -> None:
+    storage = MemoryStorage()
+    made = watched(storage, mailbox_size=2)
+    for number in range(2):
+        made.writer.post_nowait(CommitLater(put(b"%d" % number)))
+    with pytest.raises(ActorBusy):
+        await made.commit(put(b"a"))
+    assert storage.commits == []
+
+
+async def test_what_waits_at_a_stop_is_committed_lazies_too(autojump_clock: MockClock) -> None:
+    storage = MemoryStorage()
+    made = watched(storage)
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(made.commit, put(b"%d" % number))
+        await wait_all_tasks_blocked()
+        made.writer.post_nowait(CommitLater(put(b"lazy")))
+        await made.supervisor.start(nursery)
+        await made.supervisor.stop()
+    assert {b"0", b"4", b"lazy"} <= storage.rows().keys()
+    with pytest.raises(ActorStopped):
+        await made.commit(put(b"late"))
+
+
+async def test_a_follower_that_was_given_up_stops_no_write(running: Watched) -> None:
+    running.index.give_up()
+    running.audit.give_up()
+    document = IndexDocument(record_id=ID, store_code=0, created_at=0, text="x")
+
+    def apply(ledger: Ledger) -> str:
+        ledger.put(b"k", b"v")
+        ledger.index(document)
+        ledger.audit(AuditDraft(0, "encode.store", (), (), {}))
+        return "stored"
+
+    assert await running.commit(Does(apply)) == "stored"
+    assert running.restarts == []
+
+
+async def test_a_crash_between_commit_and_answer_fails_one_request_and_the_followers_look_for_themselves(
+    running: Watched,
+) -> None:
+    failpoints.arm("writer.before_reply")
+    outcomes = await together(running, put(b"a", 1), put(b"b", 2))
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["InternalError", "int"]
+    assert {b"a", b"b"} <= running.storage.rows().keys(), "what was committed stays"
+    assert await running.commit(put(b"c", 3)) == 3
+    await running.audit.ask(Ping())
+    assert [m for m in running.audit.told if isinstance(m, CommitsUntold)]
+    assert running.head.commit_sequence == 2
+
+
+async def test_a_message_that_it_does_not_know_is_a_bug(running: Watched, autojump_clock: MockClock) -> None:
+    running.writer.post_nowait(object())
+    await trio.sleep(1)
+    assert running.restarts == ["writer"]
+    assert await running.commit(put(b"a", 1)) == 1
+
+
+async def test_a_new_writer_goes_on_where_the_last_one_stopped(autojump_clock: MockClock) -> None:
+    storage = MemoryStorage()
+    for number in range(3):
+        made = watched(storage)
+        async with trio.open_nursery() as nursery:
+            await made.supervisor.start(nursery)
+            await made.commit(put(b"%d" % number))
+            await made.supervisor.stop()
+        assert (made.head.commit_sequence, made.head.audit_sequence) == (number + 1, number + 1)
+        assert not [m for m in made.audit.told if isinstance(m, CommitsUntold)]

@@ -14,7 +14,7 @@ from tests.support.daemon import WAIT_S, Daemon, cerememory, clean_environment
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "load_conversation.py"
-CONVERSATION = ROOT / "tests" / "fixtures" / "conversation.json"
+CONVERSATION = ROOT / "examples" / "conversation.json"
 NOBODY = "http://127.0.0.1:9"
 
 

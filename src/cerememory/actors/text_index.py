@@ -2,7 +2,7 @@
 
 A search is answered from the last index commit. When changes wait that this commit doesn't have, a search
 makes the index commit at once and waits for it, 50 ms at most: nobody misses a write that was acknowledged
-before. Without searches, changes gather for `REFRESH_S`.
+before. Without searches, the index commits soon after a change, but leaves `REFRESH_S` between two commits.
 
 The index is derived. At start, and after any failure, it catches up from storage: from the feed of changed
 ids, or, when it is new, damaged, outdated or older than the feed, from all rows. Until it is level, searches
@@ -41,6 +41,7 @@ from cerememory.storage.text_index import (
 )
 
 FRESH_WITHIN_S = 0.05
+GATHER_S = 0.01
 REFRESH_S = 0.2
 GATHER_MAX = 2_000  # documents after which the index commits without waiting
 WAITING_MAX = 20_000  # documents at which the actor takes no more until it has committed
@@ -144,6 +145,7 @@ class TextIndexer(Actor):
         self._level = False  # whether index and noted changes are all that is committed
         self._untold = False  # whether the feed has changes that nobody told of
         self._behind_since = math.inf
+        self._committed_at = -math.inf
         self._reset()
 
     def _reset(self) -> None:
@@ -316,15 +318,18 @@ class TextIndexer(Actor):
     async def _until_due(self) -> None:
         while self._level and not self._is_due():
             self._wake = trio.Event()
-            with trio.move_on_at(self._changes.since + REFRESH_S):
+            with trio.move_on_at(self._due()):
                 await self._wake.wait()
 
     def _is_due(self) -> bool:
         changes = self._changes
         if not changes.steps:
             return False
-        old = trio.current_time() >= changes.since + REFRESH_S
-        return bool(self._waiters) or old or changes.documents >= GATHER_MAX
+        in_time = trio.current_time() >= self._due()
+        return bool(self._waiters) or in_time or changes.documents >= GATHER_MAX
+
+    def _due(self) -> float:
+        return max(self._changes.since + GATHER_S, self._committed_at + REFRESH_S)
 
     async def _commit_changes(self) -> None:
         index = self._index
@@ -340,6 +345,7 @@ class TextIndexer(Actor):
             self._answer(waiter, is_fresh=self._level)
         self._committed.set()
         self._committed = trio.Event()
+        self._committed_at = trio.current_time()
         self._tell_applied(index)
 
     def _tell_applied(self, index: TextIndex) -> None:

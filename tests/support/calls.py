@@ -54,8 +54,11 @@ class Caller:
     ) -> Answer:
         data = None if body is None else json.dumps(body).encode()
         kind = {} if body is None else {"Content-Type": "application/json"}
+        return self.send(method, path, data, {**kind, **headers})
+
+    def send(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
         try:
-            self._connection.request(method, path, data, {**kind, **headers})
+            self._connection.request(method, path, data, dict(headers))
             response = self._connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:

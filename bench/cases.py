@@ -21,6 +21,8 @@ class Case(StrEnum):
     CLIENT_32 = "client_32"
     EMPTY_1 = "empty_1"
     EMPTY_32 = "empty_32"
+    HYPERCORN_1 = "hypercorn_1"
+    HYPERCORN_32 = "hypercorn_32"
     FSYNC = "fsync"
     SERIES = "series"
     ENCODE_1 = "encode_1"
@@ -45,6 +47,8 @@ FIGURES: dict[Case, Figure] = {
     Case.CLIENT_32: Figure("this client's ceiling, 32 connections", "/s"),
     Case.EMPTY_1: Figure("floor: empty answer, 1 connection", "/s"),
     Case.EMPTY_32: Figure("floor: empty answer, 32 connections", "/s"),
+    Case.HYPERCORN_1: Figure("the same on hypercorn as it comes, 1 connection", "/s"),
+    Case.HYPERCORN_32: Figure("the same on hypercorn as it comes, 32 connections", "/s"),
     Case.FSYNC: Figure("floor: one fsynced put", "/s"),
     Case.SERIES: Figure("floor: both in series", "/s"),
     Case.ENCODE_1: Figure("encode, 1 connection", "/s"),

@@ -1,11 +1,12 @@
 """What nothing above can be faster than, on this machine at this moment.
 
 - *The client*: a server that answers fixed bytes and looks at nothing. What it gets is the client's ceiling.
-- *The empty answer*: an ASGI application without a thought, on the product's own server and settings.
+- *The empty answer*: an ASGI application without a thought, on the product's own server and settings. Beside it,
+  for whoever asks what that server adds or saves, the same application on hypercorn as it comes.
 - *The put*: one small value put into LMDB and synced, each in a transaction of its own.
 
-The servers are processes of their own, as the daemon is: `python -m bench.floors client|empty` prints its port
-and serves until it is terminated.
+The servers are processes of their own, as the daemon is: `python -m bench.floors client|empty|hypercorn` prints
+its port and serves until it is terminated.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import selectors
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import lmdb
 import trio
 from bench.client import RECEIVE_BYTES, Address, BenchFailed, rate
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+from hypercorn.typing import ASGIFramework
 
 from cerememory.config.settings import Settings
 from cerememory.http.exchange import Receive, Scope, Send
@@ -35,7 +39,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 VALUE_BYTES = 512  # about what a short memory takes
 MAP_BYTES = 1 << 30
 
-Kind = Literal["client", "empty"]
+Kind = Literal["client", "empty", "hypercorn"]
 
 
 @contextmanager
@@ -72,12 +76,22 @@ def puts_per_s(folder: Path, *, warm_up_s: float, duration_s: float) -> float:
 
 
 async def empty_application(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] != "http":
+        raise ValueError(scope["type"])  # so hypercorn learns that it needn't tell of its start and end
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _serve_empty(listening: socket.socket) -> None:
     trio.run(Server(empty_application, Settings()).serve, listening, trio.Event())
+
+
+def _serve_hypercorn(listening: socket.socket) -> None:
+    config = Config()
+    config.bind = [f"fd://{listening.detach()}"]
+    config.errorlog = None
+    config.keep_alive_max_requests = 2**31
+    trio.run(hypercorn_serve, cast(ASGIFramework, empty_application), config)
 
 
 def _serve_client(listening: socket.socket) -> None:
@@ -102,10 +116,17 @@ def _answer(selector: selectors.BaseSelector, connection: socket.socket) -> None
         connection.close()
 
 
+SERVE: dict[str, Callable[[socket.socket], None]] = {
+    "client": _serve_client,
+    "empty": _serve_empty,
+    "hypercorn": _serve_hypercorn,
+}
+
+
 def main(kind: str) -> None:
     listening = bind(HOST, 0)
     print(listening.getsockname()[1], flush=True)
-    (_serve_empty if kind == "empty" else _serve_client)(listening)
+    SERVE[kind](listening)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,7 @@ STOP_S_MAX = 60.0
 POLL_S = 0.005
 KIB_PER_MIB = 1024
 PREFIX = "CEREMEMORY_"
-SERVE = (
-    "import os; from cerememory.cli.serve import serve; from cerememory.config.sources import load; "
-    "serve(load(None, os.environ, {}), os.environ)"
-)
+COMMAND = Path(sys.executable).with_name("cerememory")
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,9 @@ class Daemon:
 def serving(data_dir: Path) -> Iterator[Daemon]:
     """A daemon on `data_dir`, stopped in order afterwards. What it has to say goes to stderr."""
     address = HOST, _free_port()
-    command = [sys.executable, "-c", SERVE]
     started = time.perf_counter()
-    with subprocess.Popen(command, env=_environment(data_dir, address[1]), stdout=subprocess.DEVNULL) as process:
+    environment = _environment(data_dir, address[1])
+    with subprocess.Popen([COMMAND, "serve"], env=environment, stdout=subprocess.DEVNULL) as process:
         try:
             _wait_until_ready(process, address, started + START_S_MAX)
             yield Daemon(address, process.pid, time.perf_counter() - started)

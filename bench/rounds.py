@@ -49,6 +49,7 @@ class Servers:
         self._folder = folder
         self.client = stack.enter_context(floor_server("client"))
         self.empty = stack.enter_context(floor_server("empty"))
+        self.hypercorn = stack.enter_context(floor_server("hypercorn"))
         self.written = stack.enter_context(serving(self.new_folder())).address
         self.asked = stack.enter_context(serving(self.new_folder())).address
 
@@ -82,12 +83,14 @@ class Rounds:
         return {
             Case.CLIENT_1: lambda: self._rate(servers.client, nothing, 1),
             Case.EMPTY_1: lambda: self._rate(servers.empty, nothing, 1),
+            Case.HYPERCORN_1: lambda: self._rate(servers.hypercorn, nothing, 1),
             Case.RECALL_1: lambda: self._rate(servers.asked, self._recalls, 1),
             Case.FSYNC: self._puts,
             Case.ENCODE_1: lambda: self._rate(servers.written, self._stores, 1),
             Case.BATCH: lambda: BATCH_RECORDS * self._rate(servers.written, self._batches, 1),
             Case.CLIENT_32: lambda: self._rate(servers.client, nothing, MANY),
             Case.EMPTY_32: lambda: self._rate(servers.empty, nothing, MANY),
+            Case.HYPERCORN_32: lambda: self._rate(servers.hypercorn, nothing, MANY),
             Case.ENCODE_32: lambda: self._rate(servers.written, self._stores, MANY),
             Case.RECALL_32: lambda: self._rate(servers.asked, self._recalls, MANY),
         }

@@ -6,13 +6,14 @@ The faults are made at the system calls of a real daemon, by a preloaded library
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.support.calls import UNLIMITED, Caller
 from tests.support.daemon import Daemon, DaemonFailed
-from tests.support.shim import ALWAYS, META_PAGES, OPEN, RENAME, SYNC, TRUNCATE, WRITE, Shim
+from tests.support.shim import ALWAYS, META_PAGES, OPEN, RENAME, STATFS, SYNC, TRUNCATE, WRITE, Shim
 from tests.support.stored import stored_in
 
 DATA = "store/data.mdb"
@@ -80,6 +81,39 @@ def test_a_store_that_cannot_be_opened_again_is_opened_when_it_can(tmp_path: Pat
         after = caller.store("kept").json["record_id"]
         assert daemon.stop() == 0
     assert stored_in(tmp_path / "data").record_ids == {before, after}
+
+
+def test_a_disk_that_cannot_say_how_full_it_is_counts_as_failing(tmp_path: Path, shim: Shim) -> None:
+    """The client gets 503 until the disk answers again. On disk: what was acknowledged."""
+    with daemon_under(shim, tmp_path) as daemon, Caller(daemon.address) as caller:
+        shim.fail(STATFS, "data/store", errno.EIO)
+        caller.until(lambda c: c.store("early").status == 503)
+        assert caller.readiness().status == 503
+        shim.heal()
+        caller.until_ready()
+        assert caller.store("late").status == 200
+        assert daemon.stop() == 0
+    assert "late" in stored_in(tmp_path / "data").texts.values()
+
+
+def test_a_daemon_stops_on_a_disk_where_nothing_works(tmp_path: Path, shim: Shim) -> None:
+    """Whoever stops it gets exit code 0: nothing that was acknowledged is lost. On disk: exactly that, and the
+    next start completes file and index.
+    """
+    with daemon_under(shim, tmp_path) as daemon, Caller(daemon.address) as caller:
+        kept = caller.store("kept").json["record_id"]
+        rule = shim.fail(WRITE | SYNC | TRUNCATE | OPEN, "/data/", errno.EIO)
+        assert caller.store("lost").status == 503
+        assert daemon.stop() == 0
+        assert "crashed" not in daemon.log()
+        assert rule.acted >= 4
+    shim.heal()
+    with daemon_under(shim, tmp_path) as daemon, Caller(daemon.address) as caller:
+        assert caller.found("kept") == [kept]
+        assert daemon.stop() == 0
+    stored = stored_in(tmp_path / "data")
+    assert stored.record_ids == {kept}
+    assert stored.audit_lines_in_file == stored.head.audit_sequence == 1
 
 
 @pytest.mark.parametrize(
@@ -178,27 +212,30 @@ def test_a_failing_index_delays_only_what_is_found(tmp_path: Path, shim: Shim, c
 
 
 @pytest.mark.parametrize(
-    ("calls", "error"),
+    ("calls", "path", "error"),
     [
-        pytest.param(RENAME, errno.EIO, id="rename-EIO"),
-        pytest.param(SYNC, errno.EIO, id="sync-EIO"),
-        pytest.param(WRITE, errno.ENOSPC, id="write-ENOSPC"),
-        pytest.param(OPEN, errno.ENOSPC, id="open-ENOSPC"),
+        pytest.param(TRUNCATE, "data/lock", errno.EIO, id="lock"),
+        pytest.param(WRITE, "data/format.", errno.ENOSPC, id="format-write"),
+        pytest.param(SYNC, "data/format.", errno.EIO, id="format-sync"),
+        pytest.param(RENAME, "data/format.", errno.EIO, id="format-rename"),
+        pytest.param(SYNC, "data/store", errno.EIO, id="store-directory"),
+        pytest.param(WRITE, DATA, errno.ENOSPC, id="store"),
+        pytest.param(OPEN, AUDIT, errno.ENOSPC, id="audit-file"),
     ],
 )
 def test_a_first_start_on_a_failing_disk_can_be_repeated(
-    tmp_path: Path, shim: Shim, calls: int, error: int
+    tmp_path: Path, shim: Shim, calls: int, path: str, error: int
 ) -> None:
-    """Whoever starts the daemon reads one line with the reason, and the exit code is 1. On disk: at most a draft
-    of the format file, over which the next start goes.
+    """Whoever starts the daemon reads one line with the file and the reason, and the exit code is 1. On disk:
+    nothing that keeps the next start from going on.
     """
-    rule = shim.fail(calls, "data/format.", error)
+    rule = shim.fail(calls, path, error)
     with pytest.raises(DaemonFailed, match="exit code 1\n") as failed:
         daemon_under(shim, tmp_path)
     [line] = str(failed.value).splitlines()[1:]
-    assert line.startswith("error: ") and "format" in line
+    assert line.startswith(f"error: {tmp_path / 'data'}")
+    assert line.endswith(os.strerror(error))
     assert rule.acted >= 1
-    assert not (tmp_path / "data" / "format.json").exists()
     shim.heal()
     with daemon_under(shim, tmp_path) as daemon, Caller(daemon.address) as caller:
         assert caller.store("kept").status == 200

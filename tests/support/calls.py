@@ -100,10 +100,11 @@ class Caller:
         return self.ask("GET", "/readiness")
 
     def until(self, seen: Callable[[Self], bool]) -> None:
-        """Ask until `seen` says so."""
+        """Look until `seen` says so, each time after an answer of the daemon."""
         deadline = time.monotonic() + WAIT_S
         while not seen(self):
             assert time.monotonic() < deadline, "the daemon never got there"
+            self.ask("GET", "/health")
 
     def until_ready(self) -> None:
         self.until(lambda caller: caller.readiness().status == 200)

@@ -18,7 +18,13 @@ from typing import Any
 from tests.support.calls import Answer, Caller
 
 SAME_EVERY_RUN = frozenset(
-    ["code", "status", "store", "modality", "format", "capture_status", "association_type", "edge_type", "visibility", "secrecy_level", "source", "speaker", "initial_fidelity", "associations_created", "associations_inferred", "records_deleted", "records_imported", "schema_version", "count", "total_nodes", "relation", "weight", "groups_processed", "raw_records_processed", "episodic_summaries_created", "semantic_nodes_created"]
+    {
+        *("code", "status", "store", "modality", "format", "capture_status", "schema_version", "relation"),
+        *("association_type", "edge_type", "weight", "associations_created", "associations_inferred"),
+        *("visibility", "secrecy_level", "source", "speaker", "initial_fidelity", "count", "total_nodes"),
+        *("records_deleted", "records_imported", "groups_processed", "raw_records_processed"),
+        *("episodic_summaries_created", "semantic_nodes_created"),
+    }
 )
 CALLERS_OWN = frozenset({"details", "metadata"})
 MAY_BE_EMPTY = frozenset({"estimated_threshold_date"})

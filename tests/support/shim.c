@@ -16,13 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #define RULES 8
 
-enum { WRITE = 1, SYNC = 2, RENAME = 4, TRUNCATE = 8, OPEN = 16 };
+enum { WRITE = 1, SYNC = 2, RENAME = 4, TRUNCATE = 8, OPEN = 16, STATFS = 32 };
 enum { FAIL = 0, KILL = 1, TEAR = 2 };
 
 struct rule {
@@ -142,6 +143,14 @@ int renameat(int from_dir, const char *from, int to_dir, const char *to) {
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned int flags) {
     return rename_fails(to) ? -1 : REAL(renameat2)(from_dir, from, to_dir, to, flags);
 }
+
+#define ON_FILE_SYSTEM(name)                                                          \
+    int name(const char *path, struct name *found) {                                  \
+        int fail = any_armed(STATFS) && fails(due(STATFS, path, -1));                 \
+        return fail ? -1 : REAL(name)(path, found);                                   \
+    }
+ON_FILE_SYSTEM(statvfs)
+ON_FILE_SYSTEM(statvfs64)
 
 static int open_fails(const char *path) {
     return any_armed(OPEN) && fails(due(OPEN, path, -1));

@@ -29,7 +29,7 @@ VARIABLE = "CEREMEMORY_TEST_SHIM"
 RULES_MAX = 8
 ALWAYS = 2**62
 
-WRITE, SYNC, RENAME, TRUNCATE, OPEN = 1, 2, 4, 8, 16
+WRITE, SYNC, RENAME, TRUNCATE, OPEN, STATFS = 1, 2, 4, 8, 16, 32
 META_PAGES = 8_192  # the two pages at the start of an LMDB file: a write there makes a transaction count
 
 _FAIL, _KILL, _TEAR = range(3)

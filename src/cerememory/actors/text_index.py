@@ -188,8 +188,15 @@ class TextIndexer(Actor):
                         await self._handle_one(message, reply)
                     await self._make_room()
                 following.cancel_scope.cancel()
+            await self._commit_last()
+
+    async def _commit_last(self) -> None:
+        """What can't be committed any more comes from the feed, at the daemon's next start."""
+        try:
             if self._level and self._changes.steps:
                 await self._commit_changes()
+        except TextIndexError as error:
+            log.error("text index is behind", reason=str(error))
 
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         match message:

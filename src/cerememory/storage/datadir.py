@@ -20,6 +20,7 @@ import os
 import secrets
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -94,8 +95,11 @@ class DataDir:
     def announce(self, address: str) -> None:
         """Write who owns the data dir into the lock file."""
         text = json.dumps({"pid": os.getpid(), "address": address}).encode()
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, text, 0)
+        try:
+            os.ftruncate(self._lock_fd, 0)
+            os.pwrite(self._lock_fd, text, 0)
+        except OSError as error:
+            raise DataDirUnusable(f"{self.path / 'lock'}: cannot be written: {error.strerror}") from error
 
     def make_token(self) -> str:
         """A random key for commands of this user on this machine, kept in `run/token` until `release`."""
@@ -108,8 +112,9 @@ class DataDir:
         return token
 
     def release(self) -> None:
-        (self.path / "run" / "token").unlink(missing_ok=True)
-        os.ftruncate(self._lock_fd, 0)
+        with suppress(OSError):  # a disk that fails: the next owner writes both anew
+            (self.path / "run" / "token").unlink(missing_ok=True)
+            os.ftruncate(self._lock_fd, 0)
         os.close(self._lock_fd)
 
     def __enter__(self) -> DataDir:

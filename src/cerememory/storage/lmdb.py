@@ -130,7 +130,7 @@ class LmdbStorage:
         except StorageUnavailable as error:
             raise DataDirUnusable(str(error)) from error
         if not is_readonly:
-            sync_directory(path)  # LMDB syncs its file, not the name that it just gave it
+            self._sync_names()
 
     @classmethod
     def open_readonly(cls, path: Path) -> LmdbStorage:
@@ -162,6 +162,14 @@ class LmdbStorage:
             else:
                 self.map_size_bytes = int(self._environment.info()["map_size"])
                 return
+
+    def _sync_names(self) -> None:
+        """LMDB syncs its files, not the names that it may just have given them."""
+        try:
+            sync_directory(self._path)
+        except OSError as error:
+            self.close()
+            raise DataDirUnusable(f"{self._path}: cannot be synced: {error.strerror}") from error
 
     def _opened(self) -> Any:
         if self._environment is None:
@@ -242,7 +250,10 @@ class LmdbStorage:
         now = time.monotonic()
         if now - self._free_checked_at < FREE_CHECK_INTERVAL_S:
             return
-        usage = os.statvfs(self._path)
+        try:
+            usage = os.statvfs(self._path)
+        except OSError as error:
+            raise StorageUnavailable(f"{self._path}: {error.strerror}", retry_after_s=30) from error
         free = usage.f_bavail * usage.f_frsize
         if free < self._min_free_bytes:
             raise StorageUnavailable(

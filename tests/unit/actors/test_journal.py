@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -143,10 +144,7 @@ async def test_a_suppressed_entry_is_never_shown(tmp_path: Path) -> None:
     async with running_engine(tmp_path, storage=storage) as running:
         await say(running, "word")
         [(row_key, value)] = [row for row in storage.rows().items() if row[0].startswith(key(Table.RAW))]
-        row = parse_raw_row(value)
-        hidden = type(row)(
-            *[getattr(row, name) if name != "suppressed" else True for name in row.__struct_fields__]
-        )
+        hidden = msgspec.structs.replace(parse_raw_row(value), suppressed=True)
         storage.commit({row_key: dump_row(hidden)})
         assert (await ask(running))[0] == []
         assert (await ask(running, query="word"))[0] == []

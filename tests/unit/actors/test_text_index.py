@@ -1,0 +1,466 @@
+"""The text index: nobody misses a write that was acknowledged before, for as long as a search may wait."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from cerememory import failpoints
+from cerememory.actors import text_index
+from cerememory.actors.actor import Actor
+from cerememory.actors.seams import Offload, inline
+from cerememory.actors.text_index import FRESH_WITHIN_S, REFRESH_S, Search, Searched, SearchRaw, TextIndexer
+from cerememory.actors.writer import CommitsUntold, EffectsCommitted, Writer
+from cerememory.config.settings import SecuritySettings, Settings
+from cerememory.protocol import codec
+from cerememory.protocol.requests import EncodeBatch, EncodeUpdate
+from cerememory.storage import reindex
+from cerememory.storage.keys import Table, pack_sequence, system_key
+from cerememory.storage.mutations import UpdateRecord
+from cerememory.storage.prepare import edit
+from cerememory.storage.text_index import IndexWriteFailed, TextIndex
+from cerememory.telemetry.metrics import Metrics
+from tests.support.committing import a_record, an_id, commit, storing
+from tests.support.engine import (
+    Running,
+    WallClock,
+    running_engine,
+    store_body,
+    text_block,
+    to_recall,
+    to_store,
+    to_store_raw,
+)
+from tests.support.held import HeldOffload
+from tests.support.logged import Logged
+from tests.support.memory_storage import MemoryStorage
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running_engine(tmp_path) as opened:
+        yield opened
+
+
+async def store(running: Running, text: str, **given: Any) -> None:
+    await running.engine.encode_store(to_store(text, **given))
+
+
+async def texts(running: Running, words: str) -> list[str]:
+    """The texts of the memories that `words` find, sorted."""
+    answer = await running.engine.recall_query(to_recall(words, limit=100, reconsolidate=False))
+    contents = [codec.parse(bytes(memory.record), dict[str, Any])["content"] for memory in answer.memories]
+    return sorted(bytes(content["blocks"][0]["data"]).decode() for content in contents)
+
+
+async def search(running: Running, words: str) -> Searched:
+    return await running.actor("text_index").ask(Search(words, None, 100))
+
+
+async def test_a_recall_after_an_acknowledged_write_finds_it(running: Running) -> None:
+    for i in range(30):
+        await store(running, f"kettle {i}")
+        assert f"kettle {i}" in await texts(running, f"{i}")
+
+
+async def test_so_does_one_after_an_update_a_batch_and_a_raw_entry(running: Running) -> None:
+    stored = await running.engine.encode_store(to_store("kettle"))
+    body = {"content": {"blocks": [text_block("teapot")]}}
+    await running.engine.encode_update(stored.reply.record_id, codec.parse(codec.dump(body), EncodeUpdate))
+    assert await texts(running, "teapot") == ["teapot"]
+    assert await texts(running, "kettle") == []
+    records = {"records": [store_body(f"cup {i}") for i in range(20)]}
+    await running.engine.encode_batch(codec.parse(codec.dump(records), EncodeBatch))
+    assert len(await texts(running, "cup")) == 20
+    await running.engine.encode_store_raw(to_store_raw("saucer"))
+    raw = SearchRaw("saucer", None, None, None, frozenset({0}), frozenset({0}), 10)
+    assert (await running.actor("text_index").ask(raw)).total == 1
+
+
+async def test_many_writers_and_readers_at_once_never_miss_their_own_write(running: Running) -> None:
+    async def write_and_read(number: int) -> None:
+        await store(running, f"kettle {number}")
+        assert f"kettle {number}" in await texts(running, f"{number}")
+
+    async with trio.open_nursery() as nursery:
+        for number in range(40):
+            nursery.start_soon(write_and_read, number)
+
+
+async def test_a_search_waits_fifty_milliseconds_at_most_and_then_says_that_something_is_missing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    held = HeldOffload()
+    async with running_engine(tmp_path, offload=held) as running:
+        await store(running, "kettle one")
+        assert await texts(running, "kettle") == ["kettle one"]
+        held.hold("_apply")
+        await store(running, "kettle two")
+        started = trio.current_time()
+        searched = await search(running, "kettle")
+        assert trio.current_time() - started == pytest.approx(FRESH_WITHIN_S) == pytest.approx(0.05)
+        assert (searched.found.total, searched.complete) == (1, False)
+        held.release("_apply")
+        searched = await search(running, "kettle")
+        assert (searched.found.total, searched.complete) == (2, True)
+
+
+async def test_a_recall_that_waited_in_vain_answers_and_says_so(tmp_path: Path, autojump_clock: MockClock) -> None:
+    held = HeldOffload()
+    async with running_engine(tmp_path, offload=held) as running:
+        held.hold("_apply")
+        await store(running, "kettle")
+        answer = await running.engine.recall_query(to_recall("kettle"))
+        assert answer.memories == ()
+        assert not answer.query_metadata.index_complete
+        held.release("_apply")
+
+
+async def test_a_search_that_comes_during_an_index_commit_waits_for_that_one_or_the_next(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    held = HeldOffload()
+    async with running_engine(tmp_path, offload=held) as running:
+        held.hold("_apply")
+        await store(running, "kettle one")
+        found: list[Searched] = []
+
+        async def ask() -> None:
+            found.append(await search(running, "kettle"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await held.until_held("_apply")
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            await store(running, "kettle two")
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            held.release("_apply")
+        assert [(each.found.total, each.complete) for each in found] == [(1, True), (1, True), (2, True)]
+
+
+async def test_without_searches_changes_gather_and_are_committed_soon(
+    running: Running, autojump_clock: MockClock
+) -> None:
+    indexer = running.actor("text_index")
+    assert isinstance(indexer, TextIndexer)
+    started = trio.current_time()
+    await store(running, "kettle")
+    await trio.sleep(REFRESH_S / 2)
+    assert indexer.lag_s() == pytest.approx(REFRESH_S / 2, abs=0.01)
+    await trio.sleep(REFRESH_S)
+    assert indexer.lag_s() == 0.0
+    searched = await search(running, "kettle")
+    assert searched.found.total == 1
+    assert trio.current_time() - started == pytest.approx(1.5 * REFRESH_S)
+
+
+async def test_changes_beyond_a_bound_are_committed_at_once(
+    running: Running, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_index, "GATHER_MAX", 5)
+    indexer = running.actor("text_index")
+    assert isinstance(indexer, TextIndexer)
+    started = trio.current_time()
+    records = {"records": [store_body(f"cup {i}") for i in range(5)]}
+    await running.engine.encode_batch(codec.parse(codec.dump(records), EncodeBatch))
+    await wait_all_tasks_blocked()
+    assert trio.current_time() == started
+    assert indexer.lag_s() == 0.0
+
+
+async def test_an_index_that_cannot_keep_up_holds_the_writers_back(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_index, "WAITING_MAX", 3)
+    held = HeldOffload()
+    async with running_engine(tmp_path, offload=held) as running:
+        held.hold("_apply")
+        indexer = running.actor("text_index")
+        async with trio.open_nursery() as nursery:
+            for i in range(300):
+                nursery.start_soon(store, running, f"kettle {i}")
+            await held.until_held("_apply")
+            await wait_all_tasks_blocked()
+            assert indexer.mailbox_depth > 0, "it takes no more than it may hold"
+            held.release("_apply")
+        assert len(await texts(running, "kettle")) == 100
+        assert (await search(running, "kettle")).found.total == 300
+
+
+def solitary(storage: MemoryStorage, path: Path | None = None, offload: Offload = inline) -> TextIndexer:
+    """A text index on its own: whatever it tells goes into mailboxes that nobody reads."""
+    world = WallClock().world(offload)
+    writer = Writer(storage, world, Metrics(()), group_commit_s=0.0, audited=True, mailbox_size=10_000)
+    return TextIndexer(storage, world, writer, Actor("working"), path)
+
+
+@asynccontextmanager
+async def running_alone(indexer: TextIndexer) -> AsyncIterator[TextIndexer]:
+    await indexer.load()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(indexer.run)
+        yield indexer
+        indexer.close_mailbox()
+
+
+async def level(indexer: TextIndexer) -> None:
+    """Return when a search finds the index complete."""
+    with trio.fail_after(60):
+        while not (await indexer.ask(Search("any", None, 1))).complete:
+            await trio.sleep(0.1)
+
+
+async def found(indexer: TextIndexer, words: str) -> set[int]:
+    searched = await indexer.ask(Search(words, None, 100))
+    assert searched.complete
+    return {int.from_bytes(hit.record_id, "big") for hit in searched.found.hits}
+
+
+def stored(storage: MemoryStorage, number: int, text: str) -> EffectsCommitted:
+    """A record is committed; the event that tells of it."""
+    _, finished = commit(storage, storing(a_record(number, text)))
+    assert finished is not None
+    return EffectsCommitted(finished.head.commit_sequence, finished.effects)
+
+
+async def test_until_it_is_level_it_answers_from_what_there_is_and_says_so(autojump_clock: MockClock) -> None:
+    storage, held = MemoryStorage(), HeldOffload()
+    stored(storage, 1, "kettle")
+    held.hold("needs_rebuild")
+    async with running_alone(solitary(storage, offload=held)) as indexer:
+        await held.until_held("needs_rebuild")
+        started = trio.current_time()
+        searched = await indexer.ask(Search("kettle", None, 9))
+        assert (searched.found.hits, searched.complete) == ([], False)
+        assert trio.current_time() == started
+        held.release("needs_rebuild")
+        await level(indexer)
+        assert await found(indexer, "kettle") == {1}
+
+
+async def test_what_is_committed_while_it_catches_up_is_not_missed(autojump_clock: MockClock) -> None:
+    """The feed has been read, and before its reader goes on somebody commits and is acknowledged."""
+    storage, held = MemoryStorage(), HeldOffload()
+    stored(storage, 1, "kettle one")
+    held.hold("apply_feed", after=True)
+    async with running_alone(solitary(storage, offload=held)) as indexer:
+        await held.until_held("apply_feed")
+        indexer.post_nowait(stored(storage, 2, "kettle two"))
+        await wait_all_tasks_blocked()
+        held.release("apply_feed")
+        await level(indexer)
+        assert await found(indexer, "kettle") == {1, 2}
+
+
+async def test_it_becomes_level_even_if_somebody_commits_all_the_time(autojump_clock: MockClock) -> None:
+    storage = MemoryStorage()
+    numbers = iter(range(1, 1_000))
+
+    async def busy(call: Any, limiter: Any = None) -> Any:
+        """Every time that something was done, there is one more commit."""
+        done = await inline(call, limiter)
+        indexer.post_nowait(stored(storage, next(numbers), "kettle"))
+        return done
+
+    indexer = solitary(storage, offload=busy)
+    stored(storage, 1_000, "kettle")
+    async with running_alone(indexer):
+        await level(indexer)
+        assert 1_000 in await found(indexer, "kettle")
+
+
+async def test_a_commit_that_nobody_told_of_comes_from_the_feed(autojump_clock: MockClock) -> None:
+    """Also when those after it are told of before the index looks: whatever the order in which tasks run."""
+    storage = MemoryStorage()
+    async with running_alone(solitary(storage)) as indexer:
+        await level(indexer)
+        for number in range(1, 40, 2):
+            stored(storage, number, "kettle")
+            indexer.post_nowait(CommitsUntold())
+            indexer.post_nowait(stored(storage, number + 1, "kettle"))
+            await level(indexer)
+            assert await found(indexer, "kettle") == set(range(1, number + 2))
+
+
+async def test_a_told_commit_that_the_feed_has_brought_already_is_not_undone(autojump_clock: MockClock) -> None:
+    storage = MemoryStorage()
+    async with running_alone(solitary(storage)) as indexer:
+        await level(indexer)
+        old = stored(storage, 1, "kettle of old")
+        indexer.post_nowait(CommitsUntold())
+        request = codec.parse(codec.dump({"content": {"blocks": [text_block("teapot")]}}), EncodeUpdate)
+        commit(storage, UpdateRecord(an_id(1), edit(request, 0), None, 0))
+        await level(indexer)
+        indexer.post_nowait(old)
+        assert await found(indexer, "teapot") == {1}
+        assert await found(indexer, "kettle") == set()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+async def test_what_waits_is_committed_at_a_stop_and_read_again_at_the_next_start(
+    path: Path, autojump_clock: MockClock
+) -> None:
+    storage = MemoryStorage()
+    async with running_alone(solitary(storage, path)) as indexer:
+        await level(indexer)
+        indexer.post_nowait(stored(storage, 1, "kettle"))
+    index = TextIndex.open(path)
+    assert index.applied_sequence() == 1
+    index.close()
+    async with running_alone(solitary(storage, path)) as indexer:
+        await level(indexer)
+        assert await found(indexer, "kettle") == {1}
+
+
+def damaged(path: Path) -> None:
+    (path / "curated" / "meta.json").write_text("{")
+
+
+def gone(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("harm", [damaged, gone])
+async def test_an_index_that_is_damaged_or_gone_is_rebuilt_from_the_rows(
+    path: Path, autojump_clock: MockClock, harm: Callable[[Path], None], logged: Logged
+) -> None:
+    storage = MemoryStorage()
+    for number in range(1, 6):
+        stored(storage, number, "kettle")
+    async with running_alone(solitary(storage, path)) as indexer:
+        await level(indexer)
+    harm(path)
+    feed = [row for row in storage.rows() if row.startswith(system_key(Table.FEED))]
+    storage.commit({**dict.fromkeys(feed), system_key(Table.FEED_FLOOR): pack_sequence(5)})
+    async with running_alone(solitary(storage, path)) as indexer:
+        await level(indexer)
+        assert await found(indexer, "kettle") == {1, 2, 3, 4, 5}
+    assert ("text index is started anew" in logged.events("warning")) == (harm is damaged)
+
+
+async def test_an_index_that_is_older_than_the_feed_is_rebuilt(path: Path, autojump_clock: MockClock) -> None:
+    storage = MemoryStorage()
+    stored(storage, 1, "kettle")
+    async with running_alone(solitary(storage, path)) as indexer:
+        await level(indexer)
+    for number in (2, 3):
+        stored(storage, number, "kettle")
+    dropped = [system_key(Table.FEED, pack_sequence(sequence)) for sequence in (1, 2)]
+    storage.commit({**dict.fromkeys(dropped), system_key(Table.FEED_FLOOR): pack_sequence(2)})
+    async with running_alone(solitary(storage, path)) as indexer:
+        await level(indexer)
+        assert await found(indexer, "kettle") == {1, 2, 3}
+
+
+async def test_an_index_that_cannot_be_written_is_opened_again_and_catches_up(
+    path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    storage = MemoryStorage()
+    really_commit = TextIndex.commit
+    failures = iter([True, True])
+
+    def failing(self: TextIndex, sequence: int | None = None) -> None:
+        if self.applied_sequence() == 1 and next(failures, False):
+            raise IndexWriteFailed("no room")
+        really_commit(self, sequence)
+
+    async with running_alone(solitary(storage, path)) as indexer:
+        await level(indexer)
+        indexer.post_nowait(stored(storage, 1, "kettle one"))
+        assert await found(indexer, "kettle") == {1}
+        monkeypatch.setattr(TextIndex, "commit", failing)
+        indexer.post_nowait(stored(storage, 2, "kettle two"))
+        searched = await indexer.ask(Search("kettle", None, 9))
+        assert (searched.found.total, searched.complete) == (1, False)
+        await trio.sleep(0.5)
+        assert indexer.lag_s() > 0.4
+        await level(indexer)
+        assert await found(indexer, "kettle") == {1, 2}
+        assert indexer.lag_s() == 0.0
+    assert logged.events().count("text index is behind") == 2
+
+
+async def test_tries_to_open_it_come_less_and_less_often(
+    path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def failing(_path: Path | None) -> tuple[TextIndex, str]:
+        tried.append(trio.current_time())
+        raise IndexWriteFailed("no room")
+
+    monkeypatch.setattr(reindex, "open_index", failing)
+    async with running_alone(solitary(MemoryStorage(), path)) as indexer:
+        searched = await indexer.ask(Search("kettle", None, 9))
+        assert (searched.found.hits, searched.complete) == ([], False)
+        await trio.sleep(200)
+    pauses = [later - before for before, later in pairwise(tried[1:])]
+    assert pauses[:6] == pytest.approx([1, 2, 4, 8, 16, 30])
+    assert max(pauses) == pytest.approx(30)
+
+
+async def test_a_crash_answers_the_searches_that_wait(autojump_clock: MockClock) -> None:
+    storage, held = MemoryStorage(), HeldOffload()
+    indexer = solitary(storage, offload=held)
+    await indexer.load()
+    outcomes: list[Searched] = []
+
+    async def ask() -> None:
+        outcomes.append(await indexer.ask(Search("kettle", None, 9)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expect_crash, indexer)
+        await level(indexer)
+        held.hold("_apply")
+        indexer.post_nowait(stored(storage, 1, "kettle"))
+        started = trio.current_time()
+        nursery.start_soon(ask)
+        await held.until_held("_apply")
+        indexer.post_nowait(object())
+        await wait_all_tasks_blocked()
+        held.release("_apply")
+    assert trio.current_time() == started
+    assert [each.complete for each in outcomes] == [False]
+
+
+async def expect_crash(indexer: TextIndexer) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        await indexer.run()
+    assert raised.group_contains(TypeError)
+
+
+async def test_after_a_crash_the_index_in_memory_is_built_again(
+    running: Running, autojump_clock: MockClock
+) -> None:
+    await store(running, "kettle one")
+    failpoints.arm("actor.text_index.received")
+    assert await running.engine.not_ready() == "engine check failed"
+    await store(running, "kettle two")
+    await trio.sleep(1)
+    await running.until_indexed()
+    assert await texts(running, "kettle") == ["kettle one", "kettle two"]
+
+
+async def test_an_index_on_disk_that_may_not_be_there_is_removed(tmp_path: Path) -> None:
+    on_disk = Settings(data_dir=tmp_path / "data")
+    async with running_engine(tmp_path, settings=on_disk) as running:
+        await store(running, "a private thought")
+        assert list((tmp_path / "data" / "index").rglob("meta.json"))
+    in_memory = Settings(data_dir=tmp_path / "data", security=SecuritySettings(persist_search_indexes=False))
+    (tmp_path / "data" / "audit.jsonl").unlink()
+    async with running_engine(tmp_path, settings=in_memory) as running:
+        assert not (tmp_path / "data" / "index").exists()

@@ -9,12 +9,15 @@ import trio
 
 from cerememory.actors.seams import inline
 
+HELD_S = 60.0
+
 
 class HeldOffload:
     """Runs calls inline, but those of the functions named by `hold` only once `release` was called.
 
     A call is named by its function: `_apply` for `partial(_apply, …)`. One that was `hold`ed with `after` has
-    run already while it is held: what it saw is old by the time its caller goes on.
+    run already while it is held: what it saw is old by the time its caller goes on. A gate that nobody opens
+    opens by itself after a minute on the loop's clock, so that a test that fails ends.
     """
 
     def __init__(self) -> None:
@@ -37,10 +40,13 @@ class HeldOffload:
         name = getattr(getattr(call, "func", call), "__name__", "")
         gate, after = self._gates.get(name, (None, False))
         if gate is not None and not after:
-            self._held[name].set()
-            await gate.wait()
+            await self._wait(name, gate)
         outcome = await inline(call, limiter)
         if gate is not None and after:
-            self._held[name].set()
-            await gate.wait()
+            await self._wait(name, gate)
         return outcome
+
+    async def _wait(self, name: str, gate: trio.Event) -> None:
+        self._held[name].set()
+        with trio.move_on_after(HELD_S):
+            await gate.wait()

@@ -117,9 +117,10 @@ def _table_pieces(storage: Storage, table: Table) -> Iterator[list[RecordId]]:
     while True:
         with storage.read() as reader:
             record_ids = _ids_from(reader, position, after(prefix))
-        if not record_ids:
+        if record_ids:
+            yield record_ids
+        if len(record_ids) < IDS_MAX:  # the end; what is stored meanwhile is in the feed, and might never end
             return
-        yield record_ids
         position = prefix + record_ids[-1] + b"\0"
 
 

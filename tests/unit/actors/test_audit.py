@@ -1,0 +1,204 @@
+"""The audit log's actor: the file becomes what was committed, once, in order, and says how far it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from cerememory import failpoints
+from cerememory.config.settings import SecuritySettings
+from cerememory.domain.audit_chain import GENESIS, parse_line, verify_lines
+from cerememory.errors import AuditBroken, DataDirUnusable
+from cerememory.storage.audit_file import AuditFile
+from cerememory.storage.keys import Table, system_key
+from cerememory.storage.rows import Head, parse_head
+from tests.support.engine import Running, running_engine, settings_for, to_recall, to_store
+from tests.support.logged import Logged
+from tests.support.memory_storage import MemoryStorage
+
+
+async def store(running: Running, text: str = "kettle") -> None:
+    await running.engine.encode_store(to_store(text))
+
+
+def head(storage: MemoryStorage) -> Head:
+    return parse_head(storage.rows().get(system_key(Table.HEAD)), GENESIS)
+
+
+def check_whole(path: Path, storage: MemoryStorage) -> list[str]:
+    """The operations of a log that is exactly what was committed."""
+    lines = (path / "data" / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    verified = verify_lines(lines)
+    assert (verified.last_sequence, verified.head_hash) == (head(storage).audit_sequence, head(storage).audit_hash)
+    return [parse_line(line).operation for line in lines]
+
+
+async def test_every_operation_is_in_the_file_when_the_engine_has_ended(tmp_path: Path) -> None:
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        for _ in range(3):
+            await store(running)
+        await running.engine.recall_query(to_recall("kettle"))
+    operations = check_whole(tmp_path, storage)
+    assert operations == ["encode.store"] * 3 + ["recall.query.reconsolidate"]
+    assert head(storage).audit_synced == 4
+
+
+async def test_lines_are_written_and_synced_soon_without_waiting_for_the_end(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        await store(running)
+        await trio.sleep(3)
+        assert check_whole(tmp_path, storage) == ["encode.store"]
+        assert head(storage).audit_synced == 1
+
+
+async def test_the_lines_of_many_commits_share_a_sync(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[int] = []
+    really_sync = AuditFile.sync
+
+    def sync(self: AuditFile) -> None:
+        syncs.append(self.size_bytes)
+        really_sync(self)
+
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        monkeypatch.setattr(AuditFile, "sync", sync)
+        for _ in range(50):
+            await store(running)
+        await trio.sleep(3)
+        assert len(syncs) == 1
+    assert len(check_whole(tmp_path, storage)) == 50
+
+
+async def test_the_log_goes_on_after_a_restart(tmp_path: Path) -> None:
+    storage = MemoryStorage()
+    for _ in range(3):
+        async with running_engine(tmp_path, storage=storage) as running:
+            await store(running)
+    assert check_whole(tmp_path, storage) == ["encode.store"] * 3
+
+
+@pytest.mark.parametrize("passage", [1, 2, 3])
+async def test_a_crash_of_the_actor_writes_no_line_twice_and_none_never(
+    tmp_path: Path, autojump_clock: MockClock, passage: int
+) -> None:
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        failpoints.arm("actor.audit.received", passage=passage)
+        for _ in range(10):
+            await store(running)
+        await trio.sleep(3)
+        for _ in range(10):
+            await store(running)
+        await trio.sleep(3)
+        assert running.counted("cerememory_actor_restarts_total", actor="audit") == 1
+        assert await running.engine.not_ready() is None
+    assert len(check_whole(tmp_path, storage)) == 20
+
+
+async def test_a_crash_of_the_writer_leaves_no_line_out(tmp_path: Path, autojump_clock: MockClock) -> None:
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        await store(running)
+        failpoints.arm("writer.before_reply")
+        with pytest.raises(Exception, match="crashed"):
+            await store(running)
+        await trio.sleep(3)
+        await store(running)
+    assert check_whole(tmp_path, storage) == ["encode.store"] * 3
+
+
+class FullDisk:
+    """Writes to the audit file fail until `is_full` is taken back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        for name in ("write", "append", "sync"):
+            monkeypatch.setattr(AuditFile, name, self._failing(getattr(AuditFile, name)))
+
+    def _failing(self, call: Any) -> Any:
+        def tried(file: AuditFile, *given: Any) -> Any:
+            if self.is_full:
+                raise OSError(28, "No space left on device")
+            return call(file, *given)
+
+        return tried
+
+
+async def test_while_the_file_cannot_be_written_nothing_is_lost_and_the_daemon_is_not_ready(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        await store(running)
+        await trio.sleep(3)
+        disk = FullDisk(monkeypatch)
+        for _ in range(5):
+            await store(running)
+        await trio.sleep(5)
+        assert await running.engine.not_ready() == "storage unavailable"
+        assert (await running.engine.introspect_stats()).total_records == 6, "writes and reads go on"
+        disk.is_full = False
+        await trio.sleep(3)
+        assert await running.engine.not_ready() is None
+        assert len(check_whole(tmp_path, storage)) == 6
+    assert "audit log can't be written" in logged.events()
+    assert running.counted("cerememory_actor_restarts_total", actor="audit") == 0
+
+
+async def test_a_file_that_was_cut_is_completed_and_that_is_recorded(tmp_path: Path, logged: Logged) -> None:
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        for _ in range(3):
+            await store(running)
+    file = tmp_path / "data" / "audit.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:1]))
+    async with running_engine(tmp_path, storage=storage) as running:
+        assert running.counted("cerememory_audit_repairs_total") == 1
+    operations = check_whole(tmp_path, storage)
+    assert operations == ["encode.store"] * 3 + ["audit.repaired"]
+    last = parse_line(file.read_bytes().splitlines(keepends=True)[-1])
+    assert last.summary == {"from_sequence": 2, "to_sequence": 3}
+    assert any("had been cut" in event for event in logged.events("warning"))
+
+
+async def test_a_file_that_was_changed_stops_the_start(tmp_path: Path) -> None:
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        await store(running)
+    file = tmp_path / "data" / "audit.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"episodic", b"semantic"))
+    with pytest.raises(ExceptionGroup) as raised:
+        async with running_engine(tmp_path, storage=storage):
+            pass
+    assert raised.group_contains(AuditBroken, match="line 1")
+
+
+async def test_a_place_where_no_file_can_be_stops_the_start(tmp_path: Path) -> None:
+    security = SecuritySettings(persist_search_indexes=False, audit_log_path=tmp_path / "nowhere" / "audit.jsonl")
+    with pytest.raises(ExceptionGroup) as raised:
+        async with running_engine(tmp_path, settings=settings_for(tmp_path, security=security)):
+            pass
+    assert raised.group_contains(DataDirUnusable, match="can't be opened")
+
+
+async def test_without_an_audit_log_there_is_no_file_and_everything_else_works(tmp_path: Path) -> None:
+    security = SecuritySettings(persist_search_indexes=False, audit_log_enabled=False)
+    storage = MemoryStorage()
+    async with running_engine(
+        tmp_path, storage=storage, settings=settings_for(tmp_path, security=security)
+    ) as running:
+        await store(running)
+        assert await running.engine.not_ready() is None
+        assert len((await running.engine.recall_query(to_recall("kettle"))).memories) == 1
+    assert not (tmp_path / "data" / "audit.jsonl").exists()
+    assert head(storage).audit_sequence == 0

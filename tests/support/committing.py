@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cerememory.domain.audit_chain import GENESIS
+from cerememory.domain.fidelity import State
 from cerememory.errors import CerememoryError
 from cerememory.protocol.values import RecordId
 from cerememory.storage import prepare
@@ -34,6 +35,14 @@ def _attempted(ledger: Ledger, mutation: Mutation[Any]) -> Any:
         return ledger.attempt(mutation)
     except CerememoryError as error:
         return error
+
+
+STATE_FIELDS = tuple(State.__annotations__)
+
+
+def changed(state: State, **given: Any) -> State:
+    """`state` with other values in some of its fields."""
+    return State(**{**{name: getattr(state, name) for name in STATE_FIELDS}, **given})
 
 
 def an_id(number: int) -> RecordId:

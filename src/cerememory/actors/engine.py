@@ -162,8 +162,9 @@ class Engine:
             return await self._commit_records(mutation, BatchEncoded, idempotency)
 
     def _new_records(self, request: EncodeBatch, now: int) -> tuple[tuple[NewRecord, ...], int]:
+        """A nanosecond apart, so that they keep their order wherever times are compared."""
         records = tuple(
-            prepare.new_record(record, self._world.new_id(), now, f"records[{i}].")
+            prepare.new_record(record, self._world.new_id(), now + i, f"records[{i}].")
             for i, record in enumerate(request.records)
         )
         pairs = max(0, len(records) - 1) if request.infer_associations else 0
@@ -209,7 +210,7 @@ class Engine:
 
     def _new_raws(self, request: EncodeBatchRaw, now: int) -> tuple[NewRaw, ...]:
         return tuple(
-            prepare.new_raw(record, self._world.new_id(), now, f"records[{i}].")
+            prepare.new_raw(record, self._world.new_id(), now + i, f"records[{i}].")
             for i, record in enumerate(request.records)
         )
 

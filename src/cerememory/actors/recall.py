@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import msgspec
 import structlog
@@ -210,18 +209,19 @@ def _joined(found: Candidates, record_id: RecordId, store_code: int, created_at:
 def _scan_by_time(
     storage: Storage, start: int, end: int, codes: frozenset[int] | None, count: int
 ) -> list[Candidate]:
+    """The newest `count`, and those made at the same moment as the last of them, which rank by their id."""
     prefix = key(Table.BY_TIME)
     first, last = prefix + pack_time(start), prefix + pack_time(end) + b"\xff" * 17
+    found: list[Candidate] = []
     with storage.read() as reader:
-        pairs = (
-            (row_key, value[0])
-            for row_key, value in reader.scan(first, last, reverse=True)
-            if codes is None or value[0] in codes
-        )
-        return [
-            Candidate(trailing_id(row_key), code, unpack_time(row_key[len(prefix) : len(prefix) + 8]))
-            for row_key, code in islice(pairs, count)
-        ]
+        for row_key, value in reader.scan(first, last, reverse=True):
+            if codes is not None and value[0] not in codes:
+                continue
+            created_at = unpack_time(row_key[len(prefix) : len(prefix) + 8])
+            if len(found) >= count and created_at != found[-1].created_at:
+                break
+            found.append(Candidate(trailing_id(row_key), value[0], created_at))
+    return found
 
 
 def _by_store(candidates: Iterable[Candidate]) -> dict[int, tuple[RecordId, ...]]:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from cerememory.actors.actor import Actor, Reply, Request
 from cerememory.actors.writer import StatesCommitted
 from cerememory.domain.fidelity import State, retrieved
@@ -33,8 +35,7 @@ TOUCHED_MAX = 4_096
 WORKING_CAPACITY = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True):
     """A memory as read: its rows, not yet joined."""
 
     record_id: RecordId

@@ -42,7 +42,7 @@ from cerememory.storage.text_index import (
 
 FRESH_WITHIN_S = 0.05
 GATHER_S = 0.01
-REFRESH_S = 0.2
+REFRESH_S = 1.0
 GATHER_MAX = 2_000  # documents after which the index commits without waiting
 WAITING_MAX = 20_000  # documents at which the actor takes no more until it has committed
 PROGRESS_EVERY = 20_000  # rows of a rebuild between two lines in the log

@@ -130,7 +130,6 @@ class Writer(Actor):
         self._metrics = metrics
         self._group_commit_s = group_commit_s
         self._audited = audited
-        self._limiter = trio.CapacityLimiter(1)
         self._audit_log: Actor | None = None
         self._indexes: tuple[Actor, ...] = ()
         self._stores: tuple[Actor, ...] = ()
@@ -170,11 +169,14 @@ class Writer(Actor):
             await self._commit(self._take_lazy())
 
     async def _next_group(self) -> list[_Pending]:
-        """The requests that go into the next transaction; none when an event came, or only time has passed."""
+        """The requests that go into the next transaction; none when only what is lazy is due."""
         group: list[_Pending] = []
-        with trio.move_on_at(min(self._lazy_due, self._retry_due())):
-            self._admit(await self._mailbox.receive(), group)
-        self._drain(group)
+        retry_due = self._retry_due()
+        with trio.CancelScope() as scope:
+            while not group and len(self._lazy) < LAZY_MAX:
+                scope.deadline = min(self._lazy_due, retry_due)
+                self._admit(await self._mailbox.receive(), group)
+                self._drain(group)
         if group and len(group) < self._companions and self._group_commit_s:
             await self._wait_for_companions(group)
         if group:
@@ -247,7 +249,7 @@ class Writer(Actor):
     async def _commit_group(self, group: _Group) -> None:
         started = time.perf_counter()
         try:
-            finished = await self._world.offload(partial(self._transact, group), self._limiter)
+            finished = await self._world.offload(partial(self._transact, group))
         except StorageUnavailable as error:
             log.error("commit failed", reason=str(error), cause=str(error.__cause__), requests=len(group.pending))
             self._failure = error
@@ -292,7 +294,7 @@ class Writer(Actor):
     async def _recover(self) -> bool:
         """Whether writing works again."""
         try:
-            await self._world.offload(self._storage.recover, self._limiter)
+            await self._world.offload(self._storage.recover)
         except StorageUnavailable as error:
             self._failure = error
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ from cerememory.storage.datadir import DataDir
 from cerememory.telemetry import logs
 from cerememory.telemetry.metrics import Metrics
 
+GARBAGE_YOUNG, GARBAGE_OLDER = 10_000, 20  # Python: 700 and 10
 SWITCH_INTERVAL_S = 0.0005  # the writer's thread shouldn't wait 5 ms for the loop to give the interpreter away
 
 
@@ -88,9 +90,19 @@ async def _until_signalled(
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listening, stop)
             announce(engine)
+            _spare_the_collector()
             await anext(aiter(signals))
             engine.drain()
             stop.set()
+
+
+def _spare_the_collector() -> None:
+    """What the start has made stays for the process's life: it needn't be looked at again and again. And requests
+    leave few cycles, so that the collector may come less often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_YOUNG, GARBAGE_OLDER, GARBAGE_OLDER)
 
 
 def _banner(loaded: Loaded, address: str, engine: Engine) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from cerememory.protocol.records import FidelityState, Store
 from cerememory.protocol.values import Timestamp
 
@@ -33,8 +35,7 @@ DYNAMICS: dict[Store, Dynamics] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True, gc=False):
     """`score` and `noise_level` are those at `base_at`; all `_at` are nanoseconds since the epoch."""
 
     score: float

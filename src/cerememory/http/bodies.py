@@ -97,6 +97,7 @@ class Body:
                     raise ContentTooLarge(f"body: more than {BODY_BYTES_MAX} bytes")
                 room.extend(size)
                 parts.append(part)
+                self.whole = self.whole or size == self.announced_bytes  # what ends it needn't be waited for
         if scope.cancelled_caught:
             raise BodyTooSlow("body: the next part took too long")
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -125,23 +126,24 @@ class Body:
 
 
 async def send_response(response: Response, send: Send, body: Body) -> None:
-    """Send `response`. A body that wasn't read is dropped first, so that the client gets to read the answer.
+    """Send `response`. A body that wasn't read is dropped before the end of the answer: the client can read it.
 
     Dropping goes on until the last part of the answer is out, then the connection closes.
     """
     if body.whole:
-        await _send_head(response, send)
+        await _send_start(response, send)
         await send({"type": "http.response.body", "body": response.body, "more_body": False})
         return
     response.close = True
-    await _send_head(response, send)
+    await _send_start(response, send)
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
     with trio.move_on_after(DRAIN_S):
         await body.drop()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(body.drop_for_ever)
-        await send({"type": "http.response.body", "body": response.body, "more_body": False})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
         nursery.cancel_scope.deadline = -math.inf
 
 
-async def _send_head(response: Response, send: Send) -> None:
+async def _send_start(response: Response, send: Send) -> None:
     await send({"type": "http.response.start", "status": response.status, "headers": response.head()})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from cerememory.domain.fidelity import State
 from cerememory.protocol.records import Association, EmotionVector
 from cerememory.protocol.values import RecordId
@@ -25,8 +27,7 @@ class NewRecord:
     durable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class SavedState:
+class SavedState(msgspec.Struct, frozen=True):
     record_id: RecordId
     store_code: int
     state: State

@@ -8,7 +8,7 @@ byte arrays are never encoded twice. Edges are a row of their own.
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -156,7 +156,7 @@ def parse_counters(value: bytes | None) -> Counters:
 
 
 def dump_head(head: Head) -> bytes:
-    return _msgpack.encode(astuple(head))
+    return _msgpack.encode((head.commit_sequence, head.audit_sequence, head.audit_hash, head.audit_synced))
 
 
 def parse_head(value: bytes | None, genesis_hash: str) -> Head:

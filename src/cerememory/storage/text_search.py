@@ -10,7 +10,7 @@ hits are read while they tie with the last of them, and ties are broken here: ne
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from tantivy import DocAddress, FieldType, Occur, Order, Query, Searcher
@@ -24,10 +24,12 @@ from cerememory.storage.rows import RAW_CODE
 SCORE_DECIMALS = 5  # sums of float32 differ beyond that with the order of their parts
 TIES_MAX = 4_096  # hits that are read beyond those wanted; among more the place in the index decides
 TIES_FIRST = 16  # of them, those that are read at once: a second search costs as much as the first
+KNOWN_MAX = 20_000  # documents whose columns are kept, beyond those of one search
 CURATED_CODES = range(RAW_CODE)
 ID_HALVES = struct.Struct(">QQ")
 
 _Scored: TypeAlias = tuple[float, DocAddress]
+_Columns: TypeAlias = tuple[RecordId, int, int]  # of a document: record id, store code, created_at
 
 
 class Hit(NamedTuple):
@@ -56,8 +58,8 @@ class Snapshot:
 
     def __init__(self, curated: InvertedIndex, raw: InvertedIndex) -> None:
         self._schema = curated.schema
-        self._curated = curated.searcher
-        self._raw = raw.searcher
+        self._curated = _Documents(curated.searcher)
+        self._raw = _Documents(raw.searcher)
         self._analyzer = build_analyzer()
 
     def search(self, text: str, stores: Collection[int] | None, limit: int) -> Found:
@@ -73,7 +75,7 @@ class Snapshot:
         if stores is not None:
             others = [code for code in CURATED_CODES if code not in stores]
             clauses += [(Occur.MustNot, self._term("store", code)) for code in others]
-        hits, total = _leading(self._curated, Query.boolean_query(clauses), limit)
+        hits, total = self._curated.leading(Query.boolean_query(clauses), limit)
         return Found(sorted(hits, key=_rank)[:limit], total)
 
     def search_raw(
@@ -101,7 +103,7 @@ class Snapshot:
         if start_ns is not None or end_ns is not None:
             filters.append(self._created_within(start_ns, end_ns))
         query = Query.boolean_query([(Occur.Must, part) for part in filters])
-        hits, total = _leading(self._raw, query, limit, order_by_field="created_at", order=Order.Asc)
+        hits, total = self._raw.leading(query, limit, order_by_field="created_at", order=Order.Asc)
         return RawFound([hit.record_id for hit in sorted(hits, key=_age)[:limit]], total)
 
     def _stems(self, words: list[str]) -> list[str]:
@@ -119,40 +121,57 @@ class Snapshot:
         return Query.range_query(self._schema, "created_at", FieldType.Integer, start, end)
 
 
-def _leading(searcher: Searcher, query: Query, limit: int, **order: Any) -> tuple[list[Hit], int]:
-    """The first `limit` hits with those that tie with the last of them, and how many match in all."""
-    limit = max(limit, 1)  # none wanted: the total still is, and tantivy panics at 0
-    width = limit + TIES_FIRST
-    with reading():
-        while True:
-            found: Any = searcher.search(query, width, count=True, **order)  # its type lacks `count`
-            hits = found.hits
-            if len(hits) < width or width == limit + TIES_MAX or _key(hits[limit - 1]) != _key(hits[-1]):
-                return _read_hits(searcher, hits[: _end_of_ties(hits, limit)]), found.count
-            width = min(4 * width, limit + TIES_MAX)
+class _Documents:
+    """The documents of one searcher. What stands in their columns is kept once it was read."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+        self._known: dict[int, _Columns] = {}
+
+    def leading(self, query: Query, limit: int, **order: Any) -> tuple[list[Hit], int]:
+        """The first `limit` hits with those that tie with the last of them, and how many match in all."""
+        limit = max(limit, 1)  # none wanted: the total still is, and tantivy panics at 0
+        width = limit + TIES_FIRST
+        with reading():
+            while True:
+                found: Any = self._searcher.search(query, width, count=True, **order)  # its type lacks `count`
+                scored: list[_Scored] = found.hits
+                end = _end_of_ties(scored, limit)
+                if end < width or width == limit + TIES_MAX:
+                    return self._hits(scored[:end]), found.count
+                width = min(4 * width, limit + TIES_MAX)
+
+    def _hits(self, scored: list[_Scored]) -> list[Hit]:
+        places = [address.segment_ord << 32 | address.doc for _score, address in scored]
+        known = self._known if len(self._known) <= KNOWN_MAX else {}
+        unknown = [i for i, place in enumerate(places) if place not in known]
+        if unknown:
+            rows = self._columns([scored[i][1] for i in unknown])
+            known.update(zip((places[i] for i in unknown), rows, strict=True))
+        self._known = known
+        return [Hit(*known[place], _key(pair)) for place, pair in zip(places, scored, strict=True)]
+
+    def _columns(self, addresses: list[DocAddress]) -> Iterator[_Columns]:
+        columns: list[list[Any]] = [
+            self._searcher.fast_field_values(field, addresses)
+            for field in ("id_high", "id_low", "store", "created_at")
+        ]
+        for high, low, store, created_at in zip(*columns, strict=True):
+            yield RecordId(ID_HALVES.pack(high, low)), store, created_at
 
 
-def _end_of_ties(hits: list[_Scored], limit: int) -> int:
-    """How many of `hits` are among the first `limit` or tie with the last of those."""
-    end = limit
-    while end < len(hits) and _key(hits[end]) == _key(hits[limit - 1]):
+def _end_of_ties(scored: list[_Scored], limit: int) -> int:
+    """How many to read: `limit`, and those behind them that tie with the last."""
+    if len(scored) <= limit:
+        return len(scored)
+    last, end = _key(scored[limit - 1]), limit
+    while end < len(scored) and _key(scored[end]) == last:
         end += 1
     return end
 
 
 def _key(scored: _Scored) -> float:
     return round(scored[0], SCORE_DECIMALS)  # a score, or the nanoseconds of an order by time
-
-
-def _read_hits(searcher: Searcher, found: list[_Scored]) -> list[Hit]:
-    addresses = [address for _, address in found]
-    columns: list[list[Any]] = [
-        searcher.fast_field_values(field, addresses) for field in ("id_high", "id_low", "store", "created_at")
-    ]
-    return [
-        Hit(RecordId(ID_HALVES.pack(high, low)), store, created_at, _key(hit))
-        for hit, high, low, store, created_at in zip(found, *columns, strict=True)
-    ]
 
 
 def _rank(hit: Hit) -> tuple[float, int, bytes]:

@@ -193,6 +193,7 @@ async def test_an_index_that_cannot_keep_up_takes_no_more_than_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest waits in its mailbox, and when that is full, so does the writer."""
+    monkeypatch.setattr(text_index, "GATHER_MAX", 2)
     monkeypatch.setattr(text_index, "WAITING_MAX", 3)
     held = HeldOffload()
     async with running_engine(tmp_path, offload=held) as running:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cerememory.domain.fidelity import DYNAMICS, UINT32_MAX, fresh, retrieved
 from cerememory.protocol.records import STORES, Store
+from tests.support.committing import changed
 
 NOW = 1_800_000_000_000_000_000
 LATER = NOW + 5
@@ -65,13 +64,13 @@ def test_any_number_of_retrievals_only_hardens_a_memory(times: int, store: Store
 
 @given(score=st.floats(0, 1), noise=st.floats(0, 1))
 def test_a_retrieval_leaves_what_it_does_not_concern(score: float, noise: float) -> None:
-    before = replace(fresh(Store.SEMANTIC, NOW), score=score, noise_level=noise, decay_rate=0.4)
+    before = changed(fresh(Store.SEMANTIC, NOW), score=score, noise_level=noise, decay_rate=0.4)
     after = retrieved(before, Store.SEMANTIC, LATER)
     assert (after.score, after.noise_level, after.decay_rate) == (score, noise, 0.4)
     assert (after.emotional_anchor, after.last_decay_tick_at) == (1.0, NOW)
 
 
 def test_counts_stop_where_the_wire_type_does() -> None:
-    full = replace(fresh(Store.EPISODIC, NOW), access_count=UINT32_MAX, reinforcement_count=UINT32_MAX)
+    full = changed(fresh(Store.EPISODIC, NOW), access_count=UINT32_MAX, reinforcement_count=UINT32_MAX)
     after = retrieved(full, Store.EPISODIC, LATER)
     assert (after.access_count, after.reinforcement_count) == (2**32 - 1, 2**32 - 1)

@@ -137,7 +137,9 @@ async def test_what_the_head_decides_is_answered_before_a_byte_of_the_body_is_re
     watched = Watched(bare_gate(settings))
     reply = await upload(AsgiClient(watched, headers=headers), pieces(3 * MIB))
     assert (reply.status, reply.received) == (status, 4)
-    assert watched.order == ["http.response.start", *["received"] * 4, "http.response.body"]
+    assert watched.order[0] == "http.response.start"
+    assert watched.order[-1] == "http.response.body"
+    assert watched.order.count("received") == 4
     assert reply.headers["connection"] == "close"
 
 

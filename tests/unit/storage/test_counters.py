@@ -45,7 +45,7 @@ from cerememory.storage.rows import (
     parse_state,
 )
 from cerememory.storage.vectors import Space
-from tests.support.committing import an_id, commit
+from tests.support.committing import an_id, changed, commit
 from tests.support.engine import NOW, text_block, to_store, to_store_raw
 
 VECTORS = st.none() | st.lists(st.sampled_from([-1.0, 0.0, 0.5]), min_size=1, max_size=3)
@@ -146,8 +146,7 @@ class Operations(RuleBasedStateMachine):
         before = parse_state(value)
         store = self.stored[record_id]
         score = max(0.0, before.score + faded)
-        after_recall = retrieved(before, store, NOW)
-        state = type(before)(score, *[getattr(after_recall, name) for name in after_recall.__slots__[1:]])
+        state = changed(retrieved(before, store, NOW), score=score)
         saved = SavedState(record_id, STORE_CODE[store], state, score - before.score)
         self.recalls += 1
         self.commit(SaveRecall((saved,), prepare.raw_batch_audits((), NOW)[0]))
@@ -211,6 +210,6 @@ class Operations(RuleBasedStateMachine):
 
 
 Operations.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestOperations = Operations.TestCase

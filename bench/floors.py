@@ -1,8 +1,8 @@
 """What nothing above can be faster than, on this machine at this moment.
 
 - *The client*: a server that answers fixed bytes and looks at nothing. What it gets is the client's ceiling.
-- *The empty answer*: an ASGI application without a thought, on the product's own server and settings. Beside it,
-  for whoever asks what that server adds or saves, the same application on hypercorn as it comes.
+- *The empty answer*: an ASGI application without a thought on hypercorn as it comes. Beside it, for whoever asks
+  what the product's own server around hypercorn's connections adds or saves, the same application on that.
 - *The put*: one small value put into LMDB and synced, each in a transaction of its own.
 
 The servers are processes of their own, as the daemon is: `python -m bench.floors client|empty|hypercorn` prints

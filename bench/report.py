@@ -42,7 +42,7 @@ def machine() -> str:
 def medians(samples: Samples) -> dict[Case, float]:
     """The median of each case, and what follows from two floors."""
     found = {case: median(figures) for case, figures in samples.items()}
-    return found | {Case.SERIES: in_series(found[Case.EMPTY_1], found[Case.FSYNC])}
+    return found | {Case.SERIES: in_series(found[Case.HYPERCORN_1], found[Case.FSYNC])}
 
 
 def table(run: Run, figures: Medians) -> str:

@@ -65,7 +65,6 @@ def check_completed(data_dir: Path) -> None:
     [
         ("storage.commit.before_fsync", False),
         ("storage.commit.after_fsync", True),
-        ("writer.before_reply", True),
     ],
 )
 def test_a_daemon_killed_around_its_commit_leaves_entry_and_change_or_neither(

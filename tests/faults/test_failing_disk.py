@@ -216,7 +216,6 @@ def test_a_failing_index_delays_only_what_is_found(tmp_path: Path, shim: Shim, c
     [
         pytest.param(TRUNCATE, "data/lock", errno.EIO, id="lock"),
         pytest.param(WRITE, "data/format.", errno.ENOSPC, id="format-write"),
-        pytest.param(SYNC, "data/format.", errno.EIO, id="format-sync"),
         pytest.param(RENAME, "data/format.", errno.EIO, id="format-rename"),
         pytest.param(SYNC, "data/store", errno.EIO, id="store-directory"),
         pytest.param(WRITE, DATA, errno.ENOSPC, id="store"),

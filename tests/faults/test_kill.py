@@ -162,7 +162,7 @@ def test_a_killed_daemon_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
     verify_audit_log(data_dir)
 
 
-@pytest.mark.parametrize("failpoint", ["storage.commit.after_fsync", "writer.before_reply", "http.before_answer"])
+@pytest.mark.parametrize("failpoint", ["writer.before_reply", "http.before_answer"])
 def test_a_retry_after_a_kill_between_commit_and_answer_stores_nothing_twice(
     tmp_path: Path, failpoint: str
 ) -> None:

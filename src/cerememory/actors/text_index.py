@@ -2,7 +2,8 @@
 
 A search is answered from the last index commit. When changes wait that this commit doesn't have, a search
 makes the index commit at once and waits for it, 50 ms at most: nobody misses a write that was acknowledged
-before. Without searches, the index commits soon after a change, but leaves `REFRESH_S` between two commits.
+before. Without searches, the index commits soon after a change, but rests between two commits for a multiple of
+what the last one took.
 
 The index is derived. At start, and after any failure, it catches up from storage: from the feed of changed
 ids, or, when it is new, damaged, outdated or older than the feed, from all rows. Until it is level, searches
@@ -42,7 +43,7 @@ from cerememory.storage.text_index import (
 
 FRESH_WITHIN_S = 0.05
 GATHER_S = 0.01
-REFRESH_S = 1.0
+REST_FACTOR, REST_MAX_S = 10, 1.0  # so that commits nobody asked for take a tenth of a core at the most
 GATHER_MAX = 2_000  # documents after which the index commits without waiting
 WAITING_MAX = 20_000  # documents at which the actor takes no more until it has committed
 PROGRESS_EVERY = 20_000  # rows of a rebuild between two lines in the log
@@ -145,7 +146,7 @@ class TextIndexer(Actor):
         self._level = False  # whether index and noted changes are all that is committed
         self._untold = False  # whether the feed has changes that nobody told of
         self._behind_since = math.inf
-        self._committed_at = -math.inf
+        self._rested_at = -math.inf
         self._reset()
 
     def _reset(self) -> None:
@@ -336,12 +337,13 @@ class TextIndexer(Actor):
         return bool(self._waiters) or in_time or changes.documents >= GATHER_MAX
 
     def _due(self) -> float:
-        return max(self._changes.since + GATHER_S, self._committed_at + REFRESH_S)
+        return max(self._changes.since + GATHER_S, self._rested_at)
 
     async def _commit_changes(self) -> None:
         index = self._index
         if index is None:
             return
+        started = trio.current_time()
         changes, self._changes = self._changes, _Changes()
         self._waiters_now, self._waiters = self._waiters, []
         with trio.CancelScope(shield=True):  # once taken, changes are committed
@@ -352,7 +354,7 @@ class TextIndexer(Actor):
             self._answer(waiter, is_fresh=self._level)
         self._committed.set()
         self._committed = trio.Event()
-        self._committed_at = trio.current_time()
+        self._rested_at = _rested_at(started)
         self._tell_applied(index)
 
     def _tell_applied(self, index: TextIndex) -> None:
@@ -407,6 +409,12 @@ def _apply(index: TextIndex, changes: _Changes) -> None:
         left = step.beyond(applied)
         index.apply(left.documents, left.deletions, left.sequence)
     index.commit()
+
+
+def _rested_at(started: float) -> float:
+    """When the next commit may follow one that began at `started` and ends now."""
+    now = trio.current_time()
+    return now + min(REST_MAX_S, REST_FACTOR * (now - started))
 
 
 def _next_piece(pieces: Iterator[int]) -> int | None:

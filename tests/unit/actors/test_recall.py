@@ -19,7 +19,7 @@ from cerememory.protocol.requests import EncodeBatch, RecallQuery
 from cerememory.protocol.values import NANOS, RecordId, format_timestamp
 from cerememory.storage.keys import Table, key
 from cerememory.storage.rows import dump_state, parse_state
-from tests.support.committing import changed
+from tests.support.committing import a_record, an_id, changed, commit, storing
 from tests.support.engine import (
     NOW,
     Running,
@@ -221,6 +221,17 @@ async def test_ties_are_broken_by_the_newest_and_a_batch_keeps_its_order(running
         for limit in (1, 4, 11):
             answer = await recall(running, cue=cue, limit=limit, reconsolidate=False)
             assert [record.id for record in records(answer)] == [newest, *ids][:limit], cue
+
+
+async def test_ties_of_one_moment_are_broken_by_the_id_however_few_are_wanted(
+    tmp_path: Path, storage: MemoryStorage
+) -> None:
+    commit(storage, storing(*(a_record(i, created_at=NOW, embedding=[1.0, 2.0]) for i in range(1, 11))))
+    async with running_engine(tmp_path, storage=storage) as running:
+        for cue in ({"text": "kettle"}, {"embedding": [2.0, 4.0]}, between(NOW, NOW), {}):
+            for limit in (1, 4, 10):
+                answer = await recall(running, cue=cue, limit=limit, reconsolidate=False)
+                assert [record.id for record in records(answer)] == [an_id(i) for i in range(1, limit + 1)], cue
 
 
 async def test_the_same_request_on_the_same_state_gives_the_same_answer_after_a_restart(

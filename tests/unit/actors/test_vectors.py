@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory.actors import vectors
-from cerememory.actors.actor import Actor
+from cerememory.actors.actor import Actor, Ping
 from cerememory.actors.seams import Offload, inline
 from cerememory.actors.vectors import Nearest, VectorIndexer
 from cerememory.actors.working import Evicted, ToldAnew
@@ -182,6 +182,8 @@ async def test_a_length_that_grows_past_the_cache_is_scanned_from_then_on() -> N
         await nearest(indexer, *[1.0] * 64)
         for number in range(1, 60):
             await indexer.post(stored(storage, number, [1.0] * 64))
+        await indexer.ask(Ping())
+        assert indexer._size_bytes() <= 20 * 64 * 4
         assert numbers(await nearest(indexer, *[1.0] * 64, limit=60)) == list(range(59, -1, -1))
         assert indexer._size_bytes() <= 20 * 64 * 4
 

@@ -11,6 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from cerememory import failpoints
+from cerememory.actors.text_index import Search
+from cerememory.actors.vectors import Nearest
 from cerememory.actors.working import WORKING_CAPACITY, Held
 from cerememory.errors import (
     InternalError,
@@ -23,6 +25,7 @@ from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryRecord
 from cerememory.protocol.requests import EncodeBatch, EncodeUpdate
 from cerememory.protocol.values import RecordId
+from cerememory.storage.vectors import Space
 from tests.support.engine import Running, running_engine, store_body, text_block, to_recall, to_store
 from tests.support.memory_storage import MemoryStorage
 
@@ -51,14 +54,14 @@ async def held(running: Running, ids: Ids) -> list[int]:
 
 
 async def found_by_word(running: Running, text: str) -> set[RecordId]:
-    found = await running.engine.recall_query(to_recall(text, reconsolidate=False))
-    return {codec.parse(bytes(memory.record), MemoryRecord).id for memory in found.memories}
+    """What the index itself finds, also if there is no such record any more."""
+    searched = await running.actor("text_index").ask(Search(text, None, 100))
+    return {hit.record_id for hit in searched.found.hits}
 
 
 async def found_by_vector(running: Running, vector: list[float]) -> set[RecordId]:
-    query = to_recall(cue={"embedding": vector}, limit=100, reconsolidate=False)
-    found = await running.engine.recall_query(query)
-    return {codec.parse(bytes(memory.record), MemoryRecord).id for memory in found.memories}
+    found = await running.actor("vector_index").ask(Nearest(Space.CONTENT, tuple(vector), 100, None))
+    return {near.record_id for near in found}
 
 
 async def test_it_holds_seven_and_the_eighth_takes_the_place_of_the_oldest(running: Running) -> None:

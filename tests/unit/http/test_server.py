@@ -102,6 +102,28 @@ async def test_refused_uploads_leave_no_connection_behind_and_every_client_reads
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_a_refused_upload_that_is_longer_than_what_is_dropped_leaves_no_connection_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cerememory.http.bodies.DRAIN_BYTES_MAX", MIB)
+    async with gate_served(with_auth(BARE)) as served, await served.connect() as connection:
+        await connection.send("POST", "/v1/encode", content_length=str(60 * MIB))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_until_closed, connection, 60)
+            assert (await connection.answer()).status == 401
+            await until(lambda: served.connections_open == 0)
+            nursery.cancel_scope.cancel()
+
+
+async def send_until_closed(connection: Connection, mebibytes: int) -> None:
+    try:
+        for _ in range(mebibytes):
+            await connection.stream.send_all(b" " * MIB)
+    except trio.BrokenResourceError:
+        return
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_413_can_be_read_by_a_client_that_goes_on_sending() -> None:
     async with gate_served() as served, await served.connect() as connection:
         await connection.send("POST", "/v1/encode", content_length=str(65 * MIB))

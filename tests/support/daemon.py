@@ -69,7 +69,7 @@ class Daemon:
     """`cerememory serve` on `data_dir`; a context manager that stops it.
 
     `env` adds variables, `args` arguments; `launcher` is a command that becomes the daemon, whose command line
-    is appended to it. The port stays the same when it is started again.
+    is appended to it. The port stays the same when it is started again; `port` asks for one that a daemon had.
     """
 
     process: subprocess.Popen[str]
@@ -81,6 +81,7 @@ class Daemon:
         env: Mapping[str, str] = NO_ENV,
         args: Sequence[str] = (),
         launcher: Sequence[str] = (),
+        port: int | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.banner: list[str] = []
@@ -88,7 +89,7 @@ class Daemon:
         self._args = args
         self._launcher = launcher
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
-        self._port = free_port()
+        self._port = port or free_port()
         try:
             self._start_somewhere()
         except BaseException:
@@ -108,6 +109,10 @@ class Daemon:
     def address(self) -> str:
         """`host:port`, as the data dir's lock file has it."""
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def port(self) -> int:
+        return self._port
 
     @property
     def url(self) -> str:

@@ -13,7 +13,13 @@ import lmdb
 import pytest
 
 from cerememory.errors import DataDirUnusable, StorageUnavailable
+from cerememory.protocol import codec
+from cerememory.protocol.requests import EncodeUpdate
+from cerememory.storage import prepare
 from cerememory.storage.lmdb import MAP_BYTES_MIN, LmdbStorage
+from cerememory.storage.mutations import UpdateRecord
+from tests.support.committing import a_record, an_id, commit, storing
+from tests.support.engine import NOW
 
 MIB = 1 << 20
 WAIT_S = 30.0  # how long a test waits for an event that must come
@@ -192,3 +198,18 @@ def test_what_was_deleted_and_what_was_replaced_is_not_in_a_compacted_copy(path:
         storage._opened().copy(str(copy), compact=True)
     assert CANARY[:26] in (path / "data.mdb").read_bytes()
     assert CANARY[:26] not in (copy / "data.mdb").read_bytes()
+
+
+def test_of_two_edits_in_one_transaction_the_first_never_gets_to_the_disk(path: Path) -> None:
+    """A long value that a short one replaces in the same transaction would stay behind in a freed page."""
+    with opened(path, map_size_bytes=64 * MIB) as storage:
+        commit(storage, storing(a_record(1)))
+        commit(storage, an_edit(CANARY.decode()), an_edit("short"))
+        data = (path / "data.mdb").read_bytes()
+    assert b"short" in data
+    assert CANARY[:26] not in data
+
+
+def an_edit(text: str) -> UpdateRecord:
+    request = codec.parse(codec.dump({"metadata": {"note": text}}), EncodeUpdate)
+    return UpdateRecord(an_id(1), prepare.edit(request, NOW), None, NOW)

@@ -80,9 +80,9 @@ def test_among_many_long_vectors_the_nearest_are_those_of_brute_force() -> None:
 @pytest.mark.parametrize("limit", [1, 3, 7])
 def test_equal_vectors_come_newest_first_then_by_id_wherever_they_stand(limit: int) -> None:
     """A matrix product differs in its last bits between the rows of equal vectors."""
-    vector, query = (tuple(map(float, row)) for row in np.random.default_rng(1).normal(size=(2, 384)))
+    vector, query = (tuple(map(float, row)) for row in np.random.default_rng(1).normal(size=(2, 101)))
     query = tuple(one + 0.1 * other for one, other in zip(query, vector, strict=True))
-    made = VectorTable(384)
+    made = VectorTable(101)
     for number in range(67):
         made.put(change(number, vector, created_at=number // 2))
     expected = [66, 64, 65, 62, 63, 60, 61]

@@ -153,8 +153,8 @@ class EmotionVector(Wire, frozen=True, kw_only=True):
     valence: float = 0.0
 
     def axes(self) -> tuple[float, ...]:
-        """float[8], in the order of the wire."""
-        return (
+        """float[8], in the order of the wire, clamped to their range."""
+        axes = (
             self.joy,
             self.trust,
             self.fear,
@@ -164,6 +164,7 @@ class EmotionVector(Wire, frozen=True, kw_only=True):
             self.anger,
             self.anticipation,
         )
+        return tuple(min(max(axis, 0.0), 1.0) for axis in axes)
 
 
 NEUTRAL = EmotionVector()

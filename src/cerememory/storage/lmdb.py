@@ -33,6 +33,7 @@ GIB = 1 << 30
 MAP_BYTES_MIN = 16 << 20
 READERS_MAX = 256
 FREE_CHECK_INTERVAL_S = 1.0
+READER_CHECK_INTERVAL_S = 60.0  # the slot of a killed reader keeps its pages from being used again
 
 
 class _Snapshot:
@@ -124,6 +125,7 @@ class LmdbStorage:
         self._min_free_bytes = min_free_bytes
         self._leases = _Leases()
         self._free_checked_at = -FREE_CHECK_INTERVAL_S
+        self._readers_checked_at = -READER_CHECK_INTERVAL_S
         self._environment: Any | None = None  # None: could not be opened again
         try:
             self._open(min(map_size_bytes, map_size_bytes_max or map_size_bytes))
@@ -203,6 +205,7 @@ class LmdbStorage:
         self._check_free_space()
         while True:
             try:
+                self._free_dead_readers()
                 self._commit_once(changes)
                 return
             except lmdb.MapFullError:
@@ -223,9 +226,8 @@ class LmdbStorage:
             failpoint("storage.commit.before_fsync")
             transaction.commit()
         except BaseException:
-            with (
-                self._leases.exclusive()
-            ):  # py-lmdb's abort waits for a moment without reads, which may never come
+            # py-lmdb's abort waits for a moment without reads, which may never come by itself.
+            with self._leases.exclusive():
                 transaction.abort()
             raise
         failpoint("storage.commit.after_fsync")
@@ -245,6 +247,12 @@ class LmdbStorage:
                 self._open_anew()
                 raise StorageUnavailable(f"the memory map can't grow to {target} bytes: {error}") from error
             self.map_size_bytes = target
+
+    def _free_dead_readers(self) -> None:
+        now = time.monotonic()
+        if now - self._readers_checked_at >= READER_CHECK_INTERVAL_S:
+            self._readers_checked_at = now
+            self.reader_check()
 
     def _check_free_space(self) -> None:
         now = time.monotonic()

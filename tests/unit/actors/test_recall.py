@@ -127,6 +127,17 @@ async def test_an_emotion_beside_words_decides_between_equals(running: Running) 
     assert [record.emotion.fear for record in records(answer)] == [0.0, 0.9]
 
 
+async def test_an_emotion_beyond_its_range_counts_as_at_its_end_and_hides_nobody(running: Running) -> None:
+    await store(running, "wedding", emotion=JOY)
+    for joy in (1e39, 7.0, -1.0):
+        await store(running, f"joy of {joy}", emotion={"joy": joy})
+    answer = await recall(running, cue={"emotion": {"joy": 1e39}}, limit=1)
+    assert (texts(answer), scores(answer)) == (["joy of 7.0"], [1.0])
+    assert len((await recall(running, cue={"emotion": JOY})).memories) == 3
+    [record] = records(await recall(running, "7.0"))
+    assert record.emotion.joy == 7.0, "what is stored is what was sent"
+
+
 async def times(running: Running, *ids: RecordId) -> list[int]:
     found = [codec.parse(bytes(await running.engine.introspect_record(i)), MemoryRecord) for i in ids]
     return [record.created_at or 0 for record in found]

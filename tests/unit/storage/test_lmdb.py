@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from cerememory.errors import DataDirUnusable, StorageUnavailable
 from cerememory.protocol import codec
 from cerememory.protocol.requests import EncodeUpdate
 from cerememory.storage import prepare
-from cerememory.storage.lmdb import MAP_BYTES_MIN, LmdbStorage
+from cerememory.storage.lmdb import MAP_BYTES_MIN, READER_CHECK_INTERVAL_S, LmdbStorage
 from cerememory.storage.mutations import UpdateRecord
 from tests.support.committing import a_record, an_id, commit, storing
 from tests.support.engine import NOW
@@ -175,6 +177,27 @@ def test_no_reader_of_this_process_is_taken_for_a_dead_one(path: Path) -> None:
     with opened(path) as storage, storage.read() as reader:
         assert storage.reader_check() == 0
         assert reader.get(b"a") is None
+
+
+READS_FOR_EVER = """
+import lmdb, sys
+transaction = lmdb.open(sys.argv[1], readonly=True).begin()
+transaction.get(b"a")
+print("reading", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_slot_of_a_killed_reader_is_freed_by_a_commit(path: Path) -> None:
+    with opened(path) as storage:
+        storage.commit({b"a": b"1"})
+        command = [sys.executable, "-c", READS_FOR_EVER, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+            assert reader.stdout is not None and reader.stdout.readline() == b"reading\n"
+            reader.kill()
+        storage._readers_checked_at -= READER_CHECK_INTERVAL_S
+        storage.commit({b"a": b"2"})
+        assert storage.reader_check() == 0
 
 
 def test_reads_leave_no_reader_behind(path: Path) -> None:

@@ -23,7 +23,7 @@ from cerememory.config.settings import SecuritySettings, Settings
 from cerememory.protocol import codec
 from cerememory.protocol.records import STORES
 from cerememory.protocol.requests import EncodeStore, EncodeStoreRaw, RecallQuery
-from cerememory.protocol.values import NANOS, format_id
+from cerememory.protocol.values import NANOS
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir
 from cerememory.telemetry.metrics import Metrics
@@ -134,20 +134,3 @@ def to_recall(text: str | None = None, **given: Any) -> RecallQuery:
 def settings_with(settings: Settings, section: str, **values: Any) -> Settings:
     """`settings` with other values in one section."""
     return replace(settings, **{section: replace(getattr(settings, section), **values)})
-
-
-__all__ = [
-    "NOW",
-    "Running",
-    "WallClock",
-    "format_id",
-    "raw_body",
-    "running_engine",
-    "settings_for",
-    "settings_with",
-    "store_body",
-    "text_block",
-    "to_recall",
-    "to_store",
-    "to_store_raw",
-]

@@ -90,8 +90,7 @@ async def test_refused_uploads_leave_no_connection_behind_and_every_client_reads
         answers: list[tuple[int, bytes]] = []
 
         async def upload() -> None:
-            call = lambda: uploaded(served.port, "/v1/encode", headers)  # noqa: E731
-            answers.append(await trio.to_thread.run_sync(call))
+            answers.append(await trio.to_thread.run_sync(uploaded, served.port, "/v1/encode", headers))
 
         async with trio.open_nursery() as nursery:
             for _ in range(UPLOADS):

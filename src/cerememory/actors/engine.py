@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from cerememory.actors.actor import Actor, Ping
 from cerememory.actors.journal import FetchRaw, ListRaw
@@ -267,6 +268,8 @@ class Engine:
     async def recall_query(self, request: RecallQuery) -> Recalled:
         _check_header(request)
         limits.check_cue(request.cue)
+        if request.cue.text is not None and not request.cue.text.strip():  # as if there was none
+            request = replace(request, cue=replace(request.cue, text=None))
         if request.explain:
             raise ValidationFailed("explain: isn't available in this version")
         with _deadline("recall"), self._metrics.recall_duration.time():

@@ -32,6 +32,7 @@ FORMAT_VERSION = 1
 PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
 TOKEN_BYTES = 32
+BEFORE_FORMAT = frozenset({"lock", "format.new"})  # what a start that was cut short may leave
 LOCK_ATTEMPTS, LOCK_PAUSE_S = 10, 0.02
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs"}
@@ -241,6 +242,7 @@ def _check_format(path: Path) -> None:
     try:
         found = json.loads(file.read_text())["format"]
     except FileNotFoundError:
+        _refuse_without_format(path)
         _write_format(file)
         return
     except (ValueError, KeyError, TypeError):
@@ -252,9 +254,18 @@ def _check_format(path: Path) -> None:
         )
 
 
+def _refuse_without_format(path: Path) -> None:
+    """Only an empty folder becomes a data dir: anything else is somebody's, or has lost its format."""
+    found = {each.name for each in path.iterdir()} - BEFORE_FORMAT
+    if "store" in found:
+        raise DataDirUnusable(
+            f"{path / 'format.json'}: is missing though there is a store; restore it from a backup"
+        )
+    if found:
+        raise DataDirUnusable(f"{path}: is no data dir and not empty ({min(found)}); use an empty folder")
+
+
 def _write_format(file: Path) -> None:
-    if (file.parent / "store").exists():
-        raise DataDirUnusable(f"{file}: is missing though there is a store; restore it from a backup")
     content = json.dumps({"format": FORMAT_VERSION, "created_by": __version__}) + "\n"
     try:
         _write_durably(file, content.encode())

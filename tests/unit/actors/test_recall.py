@@ -222,6 +222,12 @@ async def test_the_limit_cuts_after_the_candidates_were_counted(running: Running
     assert answer.query_metadata.total_records_scanned == 8
 
 
+async def test_a_blank_text_is_no_cue_and_lists_the_newest(running: Running) -> None:
+    older, newer = await store(running, "kettle"), await store(running, "teapot")
+    answer = await recall(running, cue={"text": " \n"}, reconsolidate=False)
+    assert [record.id for record in records(answer)] == [newer, older]
+
+
 async def test_ties_are_broken_by_the_newest_and_a_batch_keeps_its_order(running: Running) -> None:
     body = {"records": [store_body("kettle", embedding=[1.0, 2.0]) for _ in range(10)]}
     batch = await running.engine.encode_batch(codec.parse(codec.dump(body), EncodeBatch))

@@ -143,6 +143,14 @@ def test_a_format_that_cannot_be_read_is_refused(path: Path, content: str) -> No
         DataDir.acquire(path)
 
 
+def test_a_folder_with_other_files_is_left_alone(path: Path) -> None:
+    path.mkdir(mode=0o700)
+    (path / "letters.txt").write_text("dear")
+    with pytest.raises(DataDirUnusable, match=r"not empty \(letters.txt\)"):
+        DataDir.acquire(path)
+    assert not (path / "format.json").exists()
+
+
 def test_a_store_without_a_format_is_refused(path: Path) -> None:
     with DataDir.acquire(path) as directory:
         assert directory.store_path.is_dir()

@@ -46,10 +46,11 @@ LATER = Later()
 class Reply(Generic[R]):
     """Where one answer goes. Closing it unanswered tells the asker that its handler crashed."""
 
-    __slots__ = ("_channel", "_context")
+    __slots__ = ("_context", "_outcome", "_settled")
 
-    def __init__(self, channel: trio.MemorySendChannel[R | CerememoryError]) -> None:
-        self._channel = channel
+    def __init__(self) -> None:
+        self._outcome: R | CerememoryError | Later = LATER
+        self._settled = trio.Event()
         self._context = copy_context()
 
     def asked_by(self) -> dict[str, Any]:
@@ -57,21 +58,23 @@ class Reply(Generic[R]):
         return self._context.run(get_contextvars)
 
     def resolve(self, value: R) -> None:
-        self._send(value)
+        self._settle(value)
 
     def fail(self, error: CerememoryError) -> None:
-        self._send(error)
+        self._settle(error)
 
-    def _send(self, outcome: R | CerememoryError) -> None:
-        try:
-            self._channel.send_nowait(outcome)
-        except trio.BrokenResourceError:
-            return  # the asker gave up
-        finally:
-            self._channel.close()
+    def _settle(self, outcome: R | CerememoryError) -> None:
+        if not self._settled.is_set():
+            self._outcome = outcome
+            self._settled.set()
 
     def close(self) -> None:
-        self._channel.close()
+        self._settled.set()
+
+    async def outcome(self) -> R | CerememoryError | Later:
+        """The answer, once there is one; `LATER` when there will be none."""
+        await self._settled.wait()
+        return self._outcome
 
 
 class Actor:
@@ -83,16 +86,13 @@ class Actor:
 
     async def ask(self, request: Request[R]) -> R:
         """The answer, under the caller's deadline. A full mailbox is `ActorBusy` at once."""
-        channel, answer = trio.open_memory_channel[R | CerememoryError](1)
-        self._send_nowait(request, Reply(channel))
-        try:
-            outcome = await answer.receive()
-        except trio.EndOfChannel:
-            raise InternalError(f"{self.name} crashed while it handled {type(request).__name__}") from None
-        finally:
-            answer.close()
+        reply: Reply[R] = Reply()
+        self._send_nowait(request, reply)
+        outcome = await reply.outcome()
         if isinstance(outcome, CerememoryError):
             raise outcome
+        if isinstance(outcome, Later):
+            raise InternalError(f"{self.name} crashed while it handled {type(request).__name__}")
         return outcome
 
     def forward_nowait(self, request: Request[R], reply: Reply[R]) -> None:
@@ -111,9 +111,15 @@ class Actor:
             raise ActorStopped(self.name) from None
 
     async def inform(self, event: object) -> None:
-        """`post` to a follower; one that was given up learns of it from storage, at the daemon's next start."""
+        """`post` to a follower; one that was given up learns of it from storage, at the daemon's next start.
+
+        While there is room this takes no turn of the event loop: the writer's askers wait for it.
+        """
         with suppress(ActorStopped):
-            await self.post(event)
+            try:
+                self.post_nowait(event)
+            except ActorBusy:
+                await self.post(event)
 
     def _send_nowait(self, message: object, reply: Reply[Any] | None) -> None:
         try:
@@ -122,6 +128,11 @@ class Actor:
             raise ActorBusy(self.name) from None
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             raise ActorStopped(self.name) from None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a message: then all that was sent has been handled."""
+        return self._mailbox.statistics().tasks_waiting_receive > 0
 
     @property
     def mailbox_depth(self) -> int:

@@ -371,11 +371,10 @@ class Engine:
 
 @contextmanager
 def _deadline(asked: str) -> Iterator[None]:
-    try:
-        with trio.fail_after(OPERATION_S):
-            yield
-    except trio.TooSlowError:
-        raise ActorBusy(asked) from None
+    with trio.CancelScope(deadline=trio.current_time() + OPERATION_S) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise ActorBusy(asked)
 
 
 def _check_header(request: Request) -> None:

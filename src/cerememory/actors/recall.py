@@ -16,7 +16,7 @@ import structlog
 from cerememory.actors.actor import Actor
 from cerememory.actors.seams import World
 from cerememory.actors.stores import Fetch, Fetched, Memory, Scores
-from cerememory.actors.text_index import Search
+from cerememory.actors.text_index import Search, TextIndexer
 from cerememory.actors.vectors import Nearest
 from cerememory.actors.working import Held
 from cerememory.actors.writer import CommitLater
@@ -52,7 +52,7 @@ class Sources:
     """Whom a recall asks; `stores` in the order of their codes."""
 
     stores: tuple[Actor, ...]
-    text_index: Actor
+    text_index: TextIndexer
     vectors: Actor
     writer: Actor
 
@@ -100,7 +100,10 @@ class Recall:
         return found, complete
 
     async def _by_text(self, found: Candidates, text: str, codes: frozenset[int] | None, wanted: int) -> bool:
-        searched = await self._sources.text_index.ask(Search(text, codes, wanted))
+        index, search = self._sources.text_index, Search(text, codes, wanted)
+        searched = index.search_nowait(search)
+        if searched is None:
+            searched = await index.ask(search)
         hits = searched.found.hits
         for hit in hits:
             candidate = _joined(found, hit.record_id, hit.store_code, hit.created_at)

@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 GROUP_MAX = 512
 LAZY_MAX = 4_096
-LAZY_S = 0.1
+LAZY_S = 0.25
 SYNCED_S = 1.0  # how long the audit log's progress may wait for a transaction to ride in
 RETRY_S = 1.0
 

@@ -114,6 +114,43 @@ async def test_a_full_mailbox_is_busy_at_once_and_has_taken_nothing() -> None:
     assert idle.noted == ["a", "b"]
 
 
+async def test_informing_a_follower_with_room_takes_no_turn_of_the_loop(worker: Worker) -> None:
+    await wait_all_tasks_blocked()
+    await worker.inform(Noted("a"))
+    assert worker.noted == []
+
+
+async def test_informing_a_full_follower_waits_for_room(worker: Worker) -> None:
+    for text in "abcdef":
+        await worker.inform(Noted(text))
+    await wait_all_tasks_blocked()
+    assert worker.noted == list("abcdef")
+
+
+async def test_an_actor_is_idle_when_all_that_was_sent_has_been_handled(worker: Worker) -> None:
+    assert not Worker().is_idle, "it doesn't run"
+    await wait_all_tasks_blocked()
+    assert worker.is_idle
+    worker.post_nowait(Noted("a"))
+    assert not worker.is_idle, "the message is in its hands, and in no mailbox any more"
+    await wait_all_tasks_blocked()
+    assert worker.is_idle
+    assert worker.noted == ["a"]
+
+
+async def test_the_first_answer_counts(worker: Worker) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(settle_twice, worker)
+        assert await worker.ask(Keep()) == "first"
+
+
+async def settle_twice(worker: Worker) -> None:
+    await wait_all_tasks_blocked()
+    [reply] = worker.kept
+    reply.resolve("first")
+    reply.fail(RecordNotFound("second"))
+
+
 async def test_a_question_that_is_refused_takes_no_time(autojump_clock: MockClock) -> None:
     idle = Worker(mailbox_size=1)
     idle.post_nowait(Noted("a"))

@@ -248,7 +248,7 @@ async def test_stats_count_what_is_there(running: Running) -> None:
     working = await store(running, store="working")
     await running.engine.encode_store_raw(to_store_raw("said"))
     await running.engine.recall_query(to_recall("kettle"))
-    await trio.sleep(0.2)
+    await trio.sleep(2 * LAZY_S)
     stats = await running.engine.introspect_stats()
     assert (stats.total_records, stats.vector_index_records) == (4, 3)
     assert stats.records_by_store[Store.EPISODIC] == 2

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from cerememory import failpoints
 from cerememory.actors.engine import OPERATION_S, Idempotency
+from cerememory.actors.writer import LAZY_S
 from cerememory.domain.audit_chain import parse_line, verify_lines
 from cerememory.errors import (
     ActorBusy,

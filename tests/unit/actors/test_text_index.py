@@ -477,6 +477,7 @@ async def test_after_a_crash_the_index_in_memory_is_built_again(
     running: Running, autojump_clock: MockClock
 ) -> None:
     await store(running, "kettle one")
+    await wait_all_tasks_blocked()  # the change is in the index's hands: the failpoint is for the ping
     failpoints.arm("actor.text_index.received")
     assert await running.engine.not_ready() == "engine check failed"
     await store(running, "kettle two")

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from cerememory.storage.audit_file import verify_file
+from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.lmdb import LmdbStorage
+from tests.support.calls import UNLIMITED, Caller
 from tests.support.daemon import WAIT_S, Daemon, clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -47,11 +51,30 @@ def same(text: str) -> str:
 def test_the_readme_shows_what_happens(tmp_path: Path) -> None:
     for name in ("examples", ".venv"):
         (tmp_path / name).symlink_to(ROOT / name)
-    with Daemon(tmp_path / "data") as daemon:
+    with Daemon(tmp_path / "data", env=UNLIMITED) as daemon:
+        recalls = 0
         for command, printed in conversation():
             daemon.wait_until_searchable()
+            wait_until_audited(daemon, recalls)
+            recalls += " recall " in command
             ran = run(command.replace(PORT, daemon.address.rpartition(":")[2]), daemon, tmp_path)
             assert same(ran.stdout) == same(printed), f"{command}{ran.stderr}"
+
+
+def wait_until_audited(daemon: Daemon, recalls: int) -> None:
+    """A recall is answered before its audit entry is committed: until those of all are in the file."""
+    with Caller(daemon.address) as caller:
+        caller.until(lambda asked: asked.stats()["total_recall_count"] == recalls)
+        caller.until(lambda _asked: not pending(daemon.data_dir))
+
+
+def pending(data_dir: Path) -> int:
+    """How many entries the file has yet to get."""
+    storage = LmdbStorage.open_readonly(data_dir / "store")
+    try:
+        return verify_file(data_dir / "audit.jsonl", StoredOutbox(storage)).pending
+    finally:
+        storage.close()
 
 
 def run(command: str, daemon: Daemon, folder: Path) -> subprocess.CompletedProcess[str]:

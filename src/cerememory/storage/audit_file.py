@@ -104,7 +104,7 @@ class AuditFile:
 
     @classmethod
     def open(cls, path: Path) -> AuditFile:
-        """The file at `path`, which `reconcile` has seen; created when there is none (mode 0600, durably).
+        """The file at `path`, which was compared with the store; created when there is none (mode 0600, durably).
 
         Raises `OSError`.
         """
@@ -177,21 +177,13 @@ class AuditFile:
         self.close()
 
 
-def reconcile(path: Path, outbox: Outbox) -> Repair:
-    """Make the file at `path` hold, durably, all entries of the store; the answer is what was missing.
-
-    Only the end of a file is ever completed. Raises `AuditBroken` naming the line, with the file untouched,
-    when a line was changed, inserted or removed, when the file is another log or goes on past the store's
-    head, and when the store no longer holds what is missing; `OSError` when the disk refuses.
-    """
-    repair = plan_repair(path, outbox)
-    if repair.missing or repair.to_sequence > outbox.synced:
-        complete(path, repair, outbox)
-    return repair
-
-
 def plan_repair(path: Path, outbox: Outbox) -> Repair:
-    """What `reconcile` will do; raises as it does, and changes nothing."""
+    """What the file at `path` lacks of the store's entries; changes nothing. `complete` writes it.
+
+    Only the end of a file is ever completed. Raises `AuditBroken` naming the line when a line was changed,
+    inserted or removed, when the file is another log or goes on past the store's head, and when the store no
+    longer holds what is missing; `OSError` when the disk refuses.
+    """
     synced = outbox.synced  # read before the file, and the head after it: beside a daemon all three grow
     reader = _LineReader(path)
     with _naming(path):
@@ -205,8 +197,11 @@ def complete(path: Path, repair: Repair, outbox: Outbox) -> int:
     """Take a torn line off the file at `path` and append, durably, all the lines from `repair` on.
 
     Returns the sequence that the file then ends with: beside a running writer it may be behind `to_sequence`.
+    A file that lacks nothing and is known to be synced is left alone.
     """
     reached = repair.last.sequence
+    if not repair.missing and repair.to_sequence <= outbox.synced:
+        return reached
     with AuditFile.open(path) as file:
         file.truncate(repair.size_bytes)
         lines = iter(outbox.lines(repair.from_sequence))

@@ -24,7 +24,7 @@ from cerememory.domain.audit_chain import (
 )
 from cerememory.errors import AuditBroken
 from cerememory.storage import audit_file
-from cerememory.storage.audit_file import AuditFile, complete, plan_repair, reconcile, verify_file
+from cerememory.storage.audit_file import AuditFile, Outbox, Repair, complete, plan_repair, verify_file
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "reference" / "audit.jsonl"
 LOG = FIXTURE.read_bytes()
@@ -99,6 +99,13 @@ def another_log(entries: int = LAST, after: int = 0) -> tuple[bytes, ...]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "audit.jsonl"
+
+
+def reconcile(path: Path, outbox: Outbox) -> Repair:
+    """What the audit log does when it is loaded; the answer is what was missing."""
+    repair = plan_repair(path, outbox)
+    complete(path, repair, outbox)
+    return repair
 
 
 def broken_line(error: pytest.ExceptionInfo[AuditBroken], path: Path) -> int:

@@ -2,7 +2,7 @@
 
 `ask` sends a frozen request and waits for its answer; `post_nowait` and `post` send an event that has none.
 `run` takes messages one after the other and hands them to `handle`, whose result is the answer. A handler
-that wants to answer later, or to have another actor answer, keeps the `Reply` and returns `LATER`.
+that wants to answer later keeps the `Reply` and returns `LATER`.
 
 A known error is an answer. Anything else ends `run`: the asker is woken with `InternalError`, the supervisor
 reloads the actor, and the messages that wait in the mailbox are handled then.
@@ -94,10 +94,6 @@ class Actor:
         if isinstance(outcome, Later):
             raise InternalError(f"{self.name} crashed while it handled {type(request).__name__}")
         return outcome
-
-    def forward_nowait(self, request: Request[R], reply: Reply[R]) -> None:
-        """Let this actor answer in the place of the one that holds `reply`."""
-        self._send_nowait(request, reply)
 
     def post_nowait(self, event: object) -> None:
         """Send an event that may be refused: `ActorBusy` when the mailbox is full."""

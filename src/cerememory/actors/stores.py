@@ -32,7 +32,6 @@ from cerememory.storage.rows import (
 )
 
 TOUCHED_MAX = 4_096
-WORKING_CAPACITY = 7
 
 
 class Memory(msgspec.Struct, frozen=True):

@@ -8,7 +8,6 @@ and waits for each to drain.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from cerememory.actors.actor import Actor
 RESTARTS_MAX = 3
 RESTARTS_WINDOW_S = 60.0
 PAUSE_S = 0.05
-PAUSE_MAX_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +75,7 @@ class Supervisor:
             self.given_up.append(actor.name)
             watched.ended.set()
             return
-        await trio.sleep(min(PAUSE_MAX_S, PAUSE_S * math.pow(2, len(watched.restarts) - 1)))
+        await trio.sleep(PAUSE_S * 2 ** (len(watched.restarts) - 1))
 
     @staticmethod
     def _too_often(restarts: deque[float]) -> bool:

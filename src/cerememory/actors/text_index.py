@@ -281,6 +281,10 @@ class TextIndexer(Actor):
             self._wake.set()
             await self._committed.wait()
 
+    def _wake_who_waits_for_room(self) -> None:
+        self._committed.set()
+        self._committed = trio.Event()
+
     async def _follow(self) -> None:
         pause = RETRY_S
         while True:
@@ -291,7 +295,7 @@ class TextIndexer(Actor):
             except (TextIndexError, StorageUnavailable) as error:
                 log.error("text index is behind", reason=str(error), retry_in_s=pause)
                 self._fall_behind()
-                self._committed.set()
+                self._wake_who_waits_for_room()
                 self._waiters_now = None
                 await self._close()
                 await trio.sleep(pause)
@@ -367,8 +371,7 @@ class TextIndexer(Actor):
         waiters, self._waiters_now = self._waiters_now, None
         for waiter in waiters:
             self._answer(waiter, is_fresh=self._level)
-        self._committed.set()
-        self._committed = trio.Event()
+        self._wake_who_waits_for_room()
         self._rested_at = _rested_at(started)
         self._tell_applied(index)
 

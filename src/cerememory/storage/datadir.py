@@ -82,10 +82,6 @@ class DataDir:
     def index_path(self) -> Path:
         return self._subdirectory("index")
 
-    @property
-    def audit_path(self) -> Path:
-        return self.path / "audit.jsonl"
-
     def _subdirectory(self, name: str) -> Path:
         path = self.path / name
         if not path.exists():

@@ -247,23 +247,6 @@ async def test_an_answer_may_come_later_and_from_elsewhere(worker: Worker, nurse
     assert answers == ["later"]
 
 
-async def test_a_question_may_be_answered_by_another_actor(worker: Worker, nursery: trio.Nursery) -> None:
-    other = Worker()
-    nursery.start_soon(other.run)
-    answers: list[str] = []
-
-    async def ask() -> None:
-        answers.append(await worker.ask(Keep()))
-
-    nursery.start_soon(ask)
-    await wait_all_tasks_blocked()
-    other.forward_nowait(Keep(), worker.kept[0])
-    await wait_all_tasks_blocked()
-    other.kept[0].resolve("from the other")
-    await wait_all_tasks_blocked()
-    assert answers == ["from the other"]
-
-
 async def test_a_deadline_ends_the_asking_and_not_the_work(worker: Worker, autojump_clock: MockClock) -> None:
     until = trio.Event()
     with pytest.raises(trio.TooSlowError), trio.fail_after(1):

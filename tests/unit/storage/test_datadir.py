@@ -85,7 +85,6 @@ def test_what_lies_where(path: Path) -> None:
     with DataDir.acquire(path) as directory:
         assert directory.store_path == path / "store"
         assert directory.index_path == path / "index"
-        assert directory.audit_path == path / "audit.jsonl"
 
 
 def test_an_empty_folder_that_others_may_read_is_closed(path: Path) -> None:

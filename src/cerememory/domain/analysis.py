@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 VERSION = 1  # raise it when any text gets other tokens than before: indexes are then rebuilt
 IDENTITY = f"auto/{VERSION}/unicode-{unicodedata.unidata_version}"
@@ -81,14 +81,28 @@ def document_terms(text: str) -> list[str]:
     return _split(text[:TEXT_CHARS_MAX], _pairs_and_characters)
 
 
+def query_tokens(text: str) -> list[str]:
+    """`tokens` of the first `QUERY_CHARS_MAX` characters."""
+    return _split(text[:QUERY_CHARS_MAX], _pairs)
+
+
 def query_terms(text: str) -> list[str]:
     """What to look for: the distinct tokens without stop words, or all of them when every one is a stop word.
 
     At most `QUERY_TOKENS_MAX`, from the first `QUERY_CHARS_MAX` characters.
     """
-    distinct = dict.fromkeys(_split(text[:QUERY_CHARS_MAX], _pairs))
-    telling = [token for token in distinct if token not in STOP_WORDS]
-    return (telling or list(distinct))[:QUERY_TOKENS_MAX]
+    return telling(query_tokens(text))
+
+
+def telling(words: Iterable[str], besides: Collection[str] = ()) -> list[str]:
+    """The first `QUERY_TOKENS_MAX` distinct `words` that are neither stop words nor in `besides`.
+
+    When there are none, those in `besides` stay, and when there are none of these either, stop words, too.
+    """
+    distinct = dict.fromkeys(words)
+    content = [word for word in distinct if word not in STOP_WORDS]
+    told = [word for word in content if word not in besides] if besides else content
+    return (told or content or list(distinct))[:QUERY_TOKENS_MAX]
 
 
 def _split(text: str, tokens_of_run: Callable[[str], Iterable[str]]) -> list[str]:

@@ -1,6 +1,8 @@
-"""The state of a memory that changes while its content stays: fidelity, access and reinforcement.
+"""The state of a memory that changes while its content stays, and the parameters that it changes by.
 
-Source of the constants and of the retrieval formula: the engine specification, "Stores" and "Decay".
+How a state fades with time, and what a recall does to it, is told by a curve (`domain.curve`).
+
+Source of the constants: the engine specification, sections 1 and 4 ("Stores", "Decay").
 """
 
 from __future__ import annotations
@@ -13,6 +15,10 @@ from cerememory.protocol.records import FidelityState, Store
 from cerememory.protocol.values import Timestamp
 
 STABILITY_EXPONENT = -0.2
+STABILITY_MIN = 0.001  # an imported stability may be anything; what is used is within these
+STABILITY_MAX = 1e15
+RATE_MAX = 1e300  # a product with it is still finite
+EMOTION_WEIGHT = 0.5
 UINT32_MAX = 2**32 - 1
 
 
@@ -36,18 +42,29 @@ DYNAMICS: dict[Store, Dynamics] = {
 
 
 class State(msgspec.Struct, frozen=True, gc=False):
-    """`score` and `noise_level` are those at `base_at`; all `_at` are nanoseconds since the epoch."""
+    """What is kept of a memory beside its content.
 
+    It had `base_score` and `base_noise` at `base_at`, and fades from there; `base_at` is on the clock of its
+    namespace, which may run ahead (`domain.curve`). `score` and `noise_level` are those that were last written,
+    which statistics sum up. `decay_rate` is the exponent that holds in `epoch`, a position in the store's list.
+    `intensity` is that of its emotion; `emotional_anchor` is only shown. Other `_at` are nanoseconds since the
+    Unix epoch. Imported numbers are kept as they came, and brought into their range where they are used.
+    """
+
+    base_score: float
+    base_noise: float
+    base_at: int
     score: float
     noise_level: float
-    base_at: int
     decay_rate: float
+    intensity: float
     emotional_anchor: float
     stability: float
     access_count: int
     reinforcement_count: int
     last_accessed_at: int
     last_decay_tick_at: int
+    epoch: int
 
     def fidelity(self) -> FidelityState:
         return FidelityState(
@@ -61,23 +78,37 @@ class State(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def fresh(store: Store, now: int) -> State:
-    """The state of a memory made at `now`."""
-    return State(1.0, 0.0, now, DYNAMICS[store].decay_rate, 1.0, 1.0, 0, 0, now, now)
+def within(value: float, low: float, high: float) -> float:
+    """`value` brought into its range; what is no number becomes `low`."""
+    if value > high:
+        return high
+    return value if value > low else low
 
 
-def retrieved(state: State, store: Store, now: int) -> State:
-    """`state` after one more retrieval: counted, and harder to forget (S' = S · (1 + boost · S^-0.2))."""
-    boost = DYNAMICS[store].retrieval_boost
-    return State(
-        score=state.score,
-        noise_level=state.noise_level,
-        base_at=now,
-        decay_rate=state.decay_rate,
-        emotional_anchor=state.emotional_anchor,
-        stability=state.stability * (1.0 + boost * state.stability**STABILITY_EXPONENT),
+def usable_stability(stability: float) -> float:
+    return within(stability, STABILITY_MIN, STABILITY_MAX)
+
+
+def usable_decay_rate(decay_rate: float) -> float:
+    return within(decay_rate, 0.0, RATE_MAX)
+
+
+def emotional_factor(intensity: float) -> float:
+    """E = 1 + 0.5 · intensity: 1 to 1.5."""
+    return 1.0 + EMOTION_WEIGHT * within(intensity, 0.0, 1.0)
+
+
+def reinforced(state: State, boost: float, now: int) -> State:
+    """`state` counted as recalled at `now`, and harder to forget: S' = S · (1 + boost · S^-0.2).
+
+    The base stays where it is: alone, this is for memories that time doesn't touch.
+    """
+    stability = usable_stability(state.stability)
+    grown = stability * (1.0 + boost * stability**STABILITY_EXPONENT)
+    return msgspec.structs.replace(
+        state,
+        stability=min(grown, STABILITY_MAX),
         access_count=min(state.access_count + 1, UINT32_MAX),
         reinforcement_count=min(state.reinforcement_count + 1, UINT32_MAX),
         last_accessed_at=now,
-        last_decay_tick_at=state.last_decay_tick_at,
     )

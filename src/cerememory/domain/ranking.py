@@ -1,53 +1,135 @@
-"""How well a memory answers a cue: one score from the signals that found it.
+"""How well a memory answers a cue: one score from the signals that found it, and what each gave to it.
 
-Each signal is scaled so that its best counts 1, so that none drowns the others. Weights are those of the
-engine specification, "Recall": 0.6 text and 0.4 vector when both are there, else the one that is.
+Words, vector and emotion are each scaled so that the best counts 1, and weighed by what the cue asks for: words
+.6 and vector .4, emotion .2 beside them, a single one whole. So a signal that finds a memory, too, never lowers
+its score. Activation joins it (engine specification, "Recall"), and how well it is still remembered is a mild
+factor: a memory that has all but faded gets a tenth less than a clear one, which lets decay decide between like
+answers and hides none. (Measured on conversations whose questions ask for old and new alike: with .05 as many
+are answered as without, with .1 .002 fewer, with .2 .009.) In a time range fidelity counts besides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from cerememory.domain.activation import Activation
 from cerememory.protocol.values import RecordId
 
-TEXT_WEIGHT = 0.6
+WORDS_WEIGHT = 0.6
 VECTOR_WEIGHT = 0.4
-EMOTION_WEIGHT = 0.2  # beside text or vector; alone it counts whole
+EMOTION_WEIGHT = 0.2  # of the whole, beside words or vector
+JOINED_WEIGHT = 0.5  # of the activation by which alone a memory was found
+ACTIVATION_WEIGHT = 0.3  # what activation adds to any memory
+FIDELITY_WEIGHT = 0.1  # of all that was found
 TIME_WEIGHT = 0.1  # what a memory's fidelity adds in a time range, beside any other signal
+
+
+class WordParts(NamedTuple):
+    """What each field gave to the score of the words."""
+
+    text: float
+    context: float
+    who: float
+    when: float
+    asked: float
+
+    def scaled_to(self, whole: float) -> WordParts:
+        """The same shares of another sum."""
+        scale = whole / sum(self) if whole else 0.0
+        return WordParts(*(part * scale for part in self))
+
+
+NO_WORDS = WordParts(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(slots=True)
 class Candidate:
-    """`text`, `vector`, `emotion` are scaled to 0..1, None where that signal didn't find the memory."""
+    """`words`, `vector`, `emotion` are scaled to 0..1, 0 where that signal didn't find the memory.
+
+    `activation` is what came over associations from the best of those that any signal has found. `fidelity`
+    is None until it is read, and counts as 1 till then.
+    """
 
     record_id: RecordId
     store_code: int
     created_at: int
-    text: float | None = None
-    vector: float | None = None
-    emotion: float | None = None
+    words: float = 0.0
+    vector: float = 0.0
+    emotion: float = 0.0
     fidelity: float | None = None
-
-    def relevance(self) -> float:
-        found = _content_score(self.text, self.vector)
-        if self.emotion is not None:
-            weight = EMOTION_WEIGHT if found is not None else 1.0
-            found = (1.0 - weight) * (found or 0.0) + weight * self.emotion
-        return found or 0.0
+    activation: Activation | None = None
+    word_parts: WordParts = NO_WORDS
 
 
-def _content_score(text: float | None, vector: float | None) -> float | None:
-    if text is not None and vector is not None:
-        return TEXT_WEIGHT * text + VECTOR_WEIGHT * vector
-    return text if vector is None else vector
+class Weights(NamedTuple):
+    """What each signal counts; the first three sum to 1, or are all 0 when the cue has none of them."""
+
+    words: float
+    vector: float
+    emotion: float
+    time: float
 
 
-def score(candidate: Candidate, *, by_time_alone: bool) -> float:
-    """The relevance, to which a time range adds the memory's fidelity (which alone it counts whole)."""
-    if candidate.fidelity is None:
-        return candidate.relevance()
-    weight = 1.0 if by_time_alone else TIME_WEIGHT
-    return candidate.relevance() + weight * candidate.fidelity
+def weights(*, words: bool, vector: bool, emotion: bool, time: bool) -> Weights:
+    """For a cue that has these signals; a cue of none asks for the newest, and shows how clear each is."""
+    content = WORDS_WEIGHT * words + VECTOR_WEIGHT * vector
+    feeling = (EMOTION_WEIGHT if content else 1.0) * emotion
+    scale = (1.0 - feeling) / content if content else 0.0
+    in_time = TIME_WEIGHT * time if content or emotion else 1.0
+    return Weights(WORDS_WEIGHT * words * scale, VECTOR_WEIGHT * vector * scale, feeling, in_time)
+
+
+class Parts(NamedTuple):
+    """What each signal gives to a score, which is their sum."""
+
+    words: float
+    vector: float
+    emotion: float
+    activation: float
+    fidelity: float
+
+
+def parts(candidate: Candidate, weighed: Weights) -> Parts:
+    words = weighed.words * candidate.words
+    vector = weighed.vector * candidate.vector
+    emotion = weighed.emotion * candidate.emotion
+    activation = _activation(candidate.activation, words + vector + emotion)
+    found = words + vector + emotion + activation
+    fidelity = 1.0 if candidate.fidelity is None else candidate.fidelity
+    kept = 1.0 - FIDELITY_WEIGHT
+    return Parts(
+        kept * words,
+        kept * vector,
+        kept * emotion,
+        kept * activation,
+        (FIDELITY_WEIGHT * found + weighed.time) * fidelity,
+    )
+
+
+def _activation(activation: Activation | None, found: float) -> float:
+    """What it adds to a memory of which other signals found `found`."""
+    if activation is None:
+        return 0.0
+    return max(JOINED_WEIGHT * activation.level - found, 0.0) + ACTIVATION_WEIGHT * activation.level
+
+
+def score(candidate: Candidate, weighed: Weights) -> float:
+    return sum(parts(candidate, weighed))
+
+
+class Ranked(NamedTuple):
+    score: float
+    candidate: Candidate
+
+
+def contenders(ranked: Sequence[Ranked], limit: int) -> list[Ranked]:
+    """Those, of candidates ranked without their fidelity, that may be among the first `limit` with it."""
+    if len(ranked) <= limit:
+        return list(ranked)
+    least = ranked[limit - 1].score * (1.0 - FIDELITY_WEIGHT)
+    return [each for each in ranked if each.score >= least]
 
 
 def order(score_: float, candidate: Candidate) -> tuple[float, int, bytes]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from cerememory.config.base_url import is_header_text, parse_base_url
 from cerememory.config.keys import BY_NAME, KEYS, Key
 from cerememory.config.settings import Settings
 from cerememory.errors import ConfigInvalid
@@ -26,23 +27,11 @@ NOT_BUILT: tuple[str, ...] = (
     "grpc.tls_key_path",
     "security.store_encryption_passphrase",
     "security.audit_key_path",
-    "llm.provider",
-    "llm.api_key",
-    "llm.model",
-    "llm.base_url",
-    "decay.background_interval_secs",
-    "decay.time_unit_secs",
-    "decay.prune",
-    "decay.archive_days",
-    "decay.profile",
-    "decay.epsilon",
-    "decay.faint_threshold",
-    "dream.background_interval_secs",
-    "evolution.enabled",
     "storage.backend",
     "storage.dsn",
     "index.analyzer",
 )
+NOT_YET = "this version can't do that yet; leave it out"
 PROVIDERS_WITH_KEY = ("openai", "claude", "gemini")
 NO_ORIGINS: Mapping[str, str] = MappingProxyType({})
 
@@ -131,6 +120,31 @@ def _provider_without_key(settings: Settings) -> Iterator[Problem]:
         yield Problem("llm.api_key", f'llm.provider "{settings.llm.provider}" needs a key')
 
 
+def _local_provider(settings: Settings) -> Iterator[Problem]:
+    if settings.llm.provider == "local":
+        yield Problem("llm.provider", NOT_YET)
+
+
+def _provider_key_unsendable(settings: Settings) -> Iterator[Problem]:
+    api_key = settings.llm.api_key
+    if api_key is not None and api_key.strip() and not is_header_text(api_key):
+        yield Problem("llm.api_key", "must be visible ASCII characters, without spaces")
+
+
+def _provider_address(settings: Settings) -> Iterator[Problem]:
+    """Keys and memories go unencrypted to this machine or its own network only."""
+    base_url = settings.llm.base_url
+    if base_url is None or not base_url.strip():
+        return
+    try:
+        base = parse_base_url(base_url)
+    except ValueError as error:
+        yield Problem("llm.base_url", str(error))
+        return
+    if base.scheme == "http" and not base.is_local:
+        yield Problem("llm.base_url", f"http:// would send key and memories to {base.host[:64]} in plain text")
+
+
 def _postgres_without_dsn(settings: Settings) -> Iterator[Problem]:
     if settings.storage.backend == "postgres" and settings.storage.dsn is None:
         yield Problem("storage.dsn", 'storage.backend "postgres" needs a connection string')
@@ -171,6 +185,9 @@ RULES: tuple[Rule, ...] = (
     _auth_without_keys,
     _same_ports,
     _provider_without_key,
+    _local_provider,
+    _provider_key_unsendable,
+    _provider_address,
     _postgres_without_dsn,
 )
 SERVE_RULES: tuple[Rule, ...] = (
@@ -186,7 +203,7 @@ def _not_built(settings: Settings, origins: Mapping[str, str]) -> Iterator[Probl
     for name in NOT_BUILT:
         key = BY_NAME[name]
         if key.value_of(settings) != key.value_of(untouched) or _switches(key, origins):
-            yield Problem(name, "this version can't do that yet; leave it out")
+            yield Problem(name, NOT_YET)
 
 
 def _switches(key: Key, origins: Mapping[str, str]) -> bool:

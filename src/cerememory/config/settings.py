@@ -106,12 +106,14 @@ class SecuritySettings:
 class LlmSettings:
     provider: Literal["none", "openai", "claude", "gemini", "local"] = setting(
         "none",
-        "Who embeds and summarises; anthropic and google are read as claude and gemini.",
+        "Who embeds, hears, summarises and finds relations; anthropic and google mean claude and gemini.",
         aliases={"anthropic": "claude", "google": "gemini"},
     )
-    api_key: Secret | None = setting(None, "The provider's API key; local needs none.")
+    api_key: Secret | None = setting(None, "The provider's API key; it goes to the provider's address alone.")
     model: str | None = setting(None, "Chat model, in place of the provider's default.")
-    base_url: str | None = setting(None, "The provider's address, in place of its own.")
+    base_url: str | None = setting(
+        None, "Address of another server that speaks the provider's API; http only within the own network."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,7 @@ class StorageSettings:
         0, "GiB that the memory map may grow to; 0 is the disk.", maximum=MAP_SIZE_GIB_MAX
     )
     group_commit_ms: int = count(2, "Milliseconds that a commit waits for company.", maximum=1000)
+    history_versions: int = count(100, "Earlier versions that are kept of each memory; 0 keeps none.")
     min_free_disk_mib: int = count(256, "MiB of free disk below which writes are refused.")
 
 

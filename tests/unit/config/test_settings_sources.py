@@ -55,6 +55,7 @@ DEFAULTS: dict[str, object] = {
     "storage.map_size_gib": 64,
     "storage.map_size_max_gib": 0,
     "storage.group_commit_ms": 2,
+    "storage.history_versions": 100,
     "storage.min_free_disk_mib": 256,
     "storage.backend": "lmdb",
     "storage.dsn": None,

@@ -30,6 +30,17 @@ class Case(StrEnum):
     BATCH = "batch"
     RECALL_1 = "recall_1"
     RECALL_32 = "recall_32"
+    RECALL_LINKED = "recall_linked"
+    EXPORT = "export"
+    IMPORT = "import"
+    TICK_COMPUTE = "tick_compute"
+    TICK_SMALL = "tick_small"
+    TICK_MIDDLE = "tick_middle"
+    TICK_LARGE = "tick_large"
+    TICK_COMMIT = "tick_commit"
+    ENCODE_ALONE = "encode_alone"
+    ENCODE_IN_TICK = "encode_in_tick"
+    MEMORY_FILLED = "memory_filled"
     MEMORY = "memory"
     READY = "ready"
 
@@ -56,6 +67,17 @@ FIGURES: dict[Case, Figure] = {
     Case.BATCH: Figure("encode, batches of 500", "records/s"),
     Case.RECALL_1: Figure("recall, 1 connection", "/s"),
     Case.RECALL_32: Figure("recall, 32 connections", "/s"),
+    Case.RECALL_LINKED: Figure("recall whose best memory has edges, 1 connection", "/s"),
+    Case.EXPORT: Figure("export, streamed", "records/s"),
+    Case.IMPORT: Figure("import of the same archive, streamed", "records/s"),
+    Case.TICK_COMPUTE: Figure("decay tick over 1,000,000 memories, its arithmetic", "s", digits=2),
+    Case.TICK_SMALL: Figure("decay tick over 1,000 memories, all of which moved", "s", digits=2),
+    Case.TICK_MIDDLE: Figure("the same over 100,000", "s", digits=2),
+    Case.TICK_LARGE: Figure("the same over 1,000,000", "s", digits=2),
+    Case.TICK_COMMIT: Figure("longest commit of the tick over 100,000", "ms"),
+    Case.ENCODE_ALONE: Figure("one encode, writer alone", "ms", digits=1),
+    Case.ENCODE_IN_TICK: Figure("one encode during the tick over 100,000", "ms", digits=1),
+    Case.MEMORY_FILLED: Figure("memory (RSS) of the daemon that is asked, filled and used", "MiB"),
     Case.MEMORY: Figure("idle memory (RSS), empty data dir", "MiB"),
     Case.READY: Figure("ready after start, empty data dir", "s", digits=2),
 }
@@ -82,6 +104,8 @@ AIMS: dict[Case, Aim] = {
     Case.ENCODE_32: Aim(0.55, Case.HYPERCORN_32),
     Case.BATCH: Aim(5_000.0),
     Case.RECALL_1: Aim(0.45, Case.HYPERCORN_1),
+    Case.TICK_COMPUTE: Aim(1.0, at_most=True),
+    Case.TICK_COMMIT: Aim(50.0, at_most=True),
     Case.MEMORY: Aim(120.0, at_most=True),
     Case.READY: Aim(1.0, at_most=True),
 }

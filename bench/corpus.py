@@ -48,6 +48,12 @@ class Corpus:
         while True:
             yield msgspec.json.encode({"records": [_record(self.text()) for _ in range(size)]})
 
+    def linked_batches(self, size: int) -> Iterator[bytes]:
+        """As `batches`, each record linked to its neighbours."""
+        while True:
+            records = [_record(self.text()) for _ in range(size)]
+            yield msgspec.json.encode({"records": records, "infer_associations": True})
+
     def recalls(self) -> Iterator[bytes]:
         """Bodies of recall.query."""
         while True:

@@ -36,6 +36,9 @@ def measured(plan: Plan, seed: int, folder: Path) -> dict[Case, list[float]]:
             print(f"round {number} of {plan.rounds}", file=sys.stderr)
             for case, figure in rounds.round():
                 samples.setdefault(case, []).append(figure)
+        print("what is measured once", file=sys.stderr)
+        for case, figure in rounds.once():
+            samples.setdefault(case, []).append(figure)
     return samples
 
 

@@ -31,6 +31,7 @@
     │       ├── DaemonBusy         to a client: the daemon said "not now", for one of these reasons
     │       ├── TooManyBytes       the bytes in flight are at their cap
     │       ├── NotCaughtUp        the asked commit isn't visible yet
+    │       ├── ProviderUnavailable the LLM provider that the request needs gives no answer
     │       └── StorageUnavailable a full disk or map, or a disk that fails
     ├── Failed                     our fault; what happened goes to the log only
     │   ├── ExportFailed
@@ -193,6 +194,10 @@ class NotCaughtUp(Busy):
     pass
 
 
+class ProviderUnavailable(Busy):
+    pass
+
+
 class StorageUnavailable(Busy):
     """The message is for the log; the caller is told only that storage is unavailable."""
 
@@ -268,6 +273,7 @@ ANSWERS: dict[type[CerememoryError], Answer] = {
     ActorStopped: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     TooManyBytes: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     NotCaughtUp: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
+    ProviderUnavailable: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     StorageUnavailable: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     ExportFailed: Answer("EXPORT_FAILED", 500, "INTERNAL"),
     InternalError: Answer("INTERNAL_ERROR", 500, "INTERNAL"),

@@ -146,6 +146,43 @@ def test_store_says_where_it_went(run: Run) -> None:
     assert printed(run("store", "A heron at the pond")) == "Stored: ID (store: episodic, fidelity: 1)\n"
 
 
+def test_namespaces_are_apart(run: Run) -> None:
+    said = {"crew": "The anchor is made of iron", "office": "The anchor is the first slide"}
+    for name, words in said.items():
+        run("--namespace", name, "store", words)
+    for name, words in said.items():
+        found = answer(run("recall", "anchor", "--namespace", name, "--json"))
+        [record] = [memory["record"] for memory in found["memories"]]
+        assert bytes(record["content"]["blocks"][0]["data"]).decode() == words
+        assert answer(run("stats", "--namespace", name))["total_records"] == 1
+        assert answer(run("inspect", record["id"], "--namespace", name))["id"] == record["id"]
+        for other in (["--namespace", "nowhere"], []):
+            assert run("inspect", record["id"], *other).returncode == 1
+            assert answer(run("recall", "anchor", *other, "--json"))["memories"] == []
+
+
+def test_a_night_makes_memories_of_the_day(run: Run) -> None:
+    night = ["--namespace", "night"]
+    for text in ("the tide is high", "the tide falls"):
+        run(*night, "store-raw", text, "--session-id", "s-1", "--topic-id", "tides")
+    expected = {
+        "groups_processed": 1,
+        "raw_records_processed": 2,
+        "episodic_summaries_created": 1,
+        "semantic_nodes_created": 1,
+    }
+    assert answer(run(*night, "dream-tick")) == expected
+    assert answer(run(*night, "dream-tick")) == dict.fromkeys(expected, 0)
+    run(*night, "store", "bread")
+    counted = "processed=2, migrated=1, compressed=0, pruned=0"
+    for dry_run, made in ((["--dry-run"], 0), ([], 1)):
+        consolidated = printed(run(*night, "consolidate", "--strategy", "full", *dry_run))
+        assert consolidated == f"Consolidated: {counted}, semantic_nodes_created={made}\n"
+    assert run(*night, "consolidate", "--strategy", "selective").stderr == (
+        "error: strategy: selective needs min_age_hours or min_access_count\n"
+    )
+
+
 def test_recall_ranks_what_it_found(run: Run) -> None:
     run("store", "The lighthouse keeper plays chess\nwith the postman", "--store", "procedural")
     assert printed(run("recall", "lighthouse")) == (
@@ -162,6 +199,24 @@ def test_recall_without_a_query_lists_the_newest(run: Run) -> None:
     run("store", "second of two")
     listed = printed(run("recall", "--limit", "2", "--mode", "perfect"))
     assert re.findall(r"^   (\w+ of two)$", listed, re.M) == ["second of two", "first of two"]
+
+
+def test_timeline_shows_what_was_stored_this_week(run: Run) -> None:
+    for text in ("first", "second"):
+        run("--namespace", "timeline", "store", text)
+    assert printed(run("--namespace", "timeline", "timeline", "--granularity", "month")) == (
+        "Found 2 memories in 1 buckets\n"
+        "TIME 2\n"
+        "   TIME [episodic] ID\n      first\n"
+        "   TIME [episodic] ID\n      second\n"
+    )
+    [bucket] = answer(run("--namespace", "timeline", "timeline", "--json", "--granularity", "month"))["buckets"]
+    assert bucket["count"] == 2
+
+
+def test_a_memory_that_stands_alone_is_associated_with_none(run: Run) -> None:
+    record_id = stored_id(run("store", "alone"))
+    assert printed(run("associate", record_id)) == "Found 0 memories (total candidates: 0)\n"
 
 
 def test_json_is_the_answer_of_the_operation(run: Run) -> None:
@@ -277,6 +332,7 @@ def test_working_memory_is_warned_of(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["associate", UNKNOWN_ID], f"Record not found: {UNKNOWN_ID}"),
         (["inspect", UNKNOWN_ID], f"Record not found: {UNKNOWN_ID}"),
         (["update", UNKNOWN_ID, "x"], f"Record not found: {UNKNOWN_ID}"),
         (["store-raw", "x", "--session-id", " "], "session_id: must not be blank"),

@@ -17,20 +17,16 @@ from tests.unit.mcp.session import INITIALIZE, Peer
 
 FAILPOINTS = "CEREMEMORY_TEST_FAILPOINTS"
 NOT_YET = {
-    "timeline": {},
-    "associate": {"record_id": "0191aaaa-0000-7000-8000-00000000ffff"},
     "forget": {"record_ids": "0191aaaa-0000-7000-8000-00000000ffff", "confirm": True},
-    "dream_tick": {},
-    "consolidate": {},
     "export": {"output_path": "memories.cma"},
 }
 
 
 @contextmanager
-def proxy(url: str, folder: Path) -> Iterator[Peer]:
+def proxy(url: str, folder: Path, *options: str) -> Iterator[Peer]:
     """A session that is initialized; its process ends with its input."""
     process = subprocess.Popen(
-        [COMMAND, "mcp", "--server-url", url],
+        [COMMAND, "mcp", "--server-url", url, *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -90,6 +86,59 @@ def test_batches_and_the_raw_journal_go_through(daemon: Daemon, tmp_path: Path) 
         ids = [raw["record_id"], more["results"][0]["record_id"]]
         assert [record["record_id"] for record in found] == ids
         assert called(peer, "stats")["raw_journal_records"] >= 2
+
+
+def test_associations_and_timeline_go_through(daemon: Daemon, tmp_path: Path) -> None:
+    with proxy(daemon.url, tmp_path, "--namespace", "steps") as peer:
+        steps = [{"content": "fill"}, {"content": "boil"}, {"content": "pour"}]
+        batch = called(peer, "batch_store", records_json=steps)
+        ids = [result["record_id"] for result in batch["results"]]
+        near = called(peer, "associate", record_id=ids[0])["memories"]
+        assert [memory["record"]["content"]["blocks"][0]["text"] for memory in near] == ["boil"]
+        far = called(peer, "associate", record_id=ids[0], depth=2)["memories"]
+        assert [memory["activation_path"] for memory in far] == [ids[:2], ids]
+        [bucket] = called(peer, "timeline", granularity="month")["buckets"]
+        assert [memory["record"]["id"] for memory in bucket["memories"]] == ids
+        assert bucket["count"] == 3
+
+
+def test_a_night_goes_through(daemon: Daemon, tmp_path: Path) -> None:
+    with proxy(daemon.url, tmp_path, "--namespace", "night") as peer:
+        for text in ("the tide is high", "the tide falls"):
+            called(peer, "store_raw", content=text, session_id="s-1", topic_id="tides")
+        expected = {
+            "groups_processed": 1,
+            "raw_records_processed": 2,
+            "episodic_summaries_created": 1,
+            "semantic_nodes_created": 0,
+        }
+        assert called(peer, "dream_tick", dry_run=True) == expected
+        assert called(peer, "dream_tick") == {**expected, "semantic_nodes_created": 1}
+        called(peer, "store", content="bread")
+        consolidated = called(peer, "consolidate", strategy="full")
+        assert (consolidated["records_processed"], consolidated["records_migrated"]) == (2, 1)
+
+
+def test_two_proxies_in_two_namespaces_see_nothing_of_each_other(daemon: Daemon, tmp_path: Path) -> None:
+    asked = {"query": "who feeds the parrot", "limit": 100}
+    with (
+        proxy(daemon.url, tmp_path, "--namespace", "ship") as ship,
+        proxy(daemon.url, tmp_path, "--namespace", "shore") as shore,
+        proxy(daemon.url, tmp_path) as default,
+    ):
+        stored = called(ship, "store", content="The cook feeds the parrot")
+        called(shore, "store", content="The gardener feeds the parrot")
+        daemon.wait_until_searchable()
+        texts = {
+            name: [memory["text"] for memory in called(peer, "recall", **asked)["memories"]]
+            for name, peer in (("ship", ship), ("shore", shore), ("default", default))
+        }
+        assert texts["ship"] == ["The cook feeds the parrot"]
+        assert texts["shore"] == ["The gardener feeds the parrot"]
+        assert not [text for text in texts["default"] if "parrot" in text]
+        assert (called(ship, "stats")["total_records"], called(shore, "stats")["total_records"]) == (1, 1)
+        shore.call_tool("theirs", "inspect", record_id=stored["record_id"])
+        assert "not found" in shore.receive()["error"]["message"]
 
 
 def test_fifteen_tools_are_listed_with_schemas(daemon: Daemon, tmp_path: Path) -> None:

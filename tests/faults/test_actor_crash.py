@@ -32,7 +32,7 @@ from cerememory.storage.datadir import DataDir
 from cerememory.telemetry.metrics import Metrics
 from tests.support.calls import UNLIMITED, WAIT_S, Caller
 from tests.support.daemon import Daemon
-from tests.support.engine import to_recall, to_store, to_store_raw
+from tests.support.engine import to_introspect, to_recall, to_store, to_store_raw
 from tests.support.stored import stored_in
 
 R = TypeVar("R")
@@ -75,7 +75,7 @@ class Load:
             request = to_store(word, store=store, embedding=embedding)
             if (stored := await self.tried(self.engine.encode_store(request))) is not None:
                 self.stored[stored.reply.record_id] = word
-                await self.tried(self.engine.introspect_record(stored.reply.record_id))
+                await self.tried(self.engine.introspect_record(to_introspect(stored.reply.record_id)))
             await self._ask(word, embedding)
 
     async def _ask(self, word: str, embedding: tuple[float, float]) -> None:
@@ -85,7 +85,7 @@ class Load:
         await self.tried(self.engine.recall_query(to_recall(cue={"embedding": embedding})))
         held = await self.tried(self.engine.encode_store(to_store(f"held {word}x", store="working")))
         if held is not None:
-            await self.tried(self.engine.introspect_record(held.reply.record_id))
+            await self.tried(self.engine.introspect_record(to_introspect(held.reply.record_id)))
 
     async def tried(self, asked: Awaitable[R]) -> R | None:
         try:
@@ -121,7 +121,7 @@ class Real:
     async def check(self, load: Load) -> None:
         """Everything acknowledged is read, and found by word and by vector."""
         for record_id, word in load.stored.items():
-            await self.engine.introspect_record(record_id)
+            await self.engine.introspect_record(to_introspect(record_id))
             assert format_id(record_id) in await self.recall(word)
             assert format_id(record_id) == await self.nearest(load.sent[word])
 
@@ -281,7 +281,7 @@ async def test_three_crashes_of_the_writer_end_writing_and_leave_reading(tmp_pat
         with pytest.raises(ActorStopped):
             await real.engine.encode_store(to_store("lost"))
         assert await real.engine.not_ready() == "engine check failed"
-        await real.engine.introspect_record(kept)
+        await real.engine.introspect_record(to_introspect(kept))
         assert await real.recall("kept") == [format_id(kept)]
     assert stored_in(real.data_dir).record_ids == {format_id(kept)}
 

@@ -16,7 +16,7 @@ from cerememory.errors import StorageUnavailable
 from cerememory.protocol.values import format_id
 from cerememory.storage.keys import after
 from cerememory.storage.lmdb import LmdbStorage
-from tests.support.engine import running_engine, to_store
+from tests.support.engine import running_engine, to_introspect, to_store
 
 MIB = 1 << 20
 READERS = 3
@@ -108,7 +108,7 @@ async def test_a_map_at_its_limit_refuses_writes_and_serves_reads(tmp_path: Path
                     await running.engine.encode_store(to_store("much " * 10_000))
             assert refused.value.retry_after_s == 30
             assert await running.engine.not_ready() == "storage unavailable"
-            assert format_id(kept) in bytes(await running.engine.introspect_record(kept)).decode()
+            assert format_id(kept) in bytes(await running.engine.introspect_record(to_introspect(kept))).decode()
 
 
 def test_a_system_that_grants_no_larger_map_refuses_that_commit_alone(tmp_path: Path) -> None:

@@ -88,13 +88,83 @@ async def test_a_day_of_an_agent(daemon: Gated, autojump_clock: MockClock) -> No
     check_against(FOLDER / "day.txt", talk.text())
 
 
+async def test_a_walk_along_associations(daemon: Gated, autojump_clock: MockClock) -> None:
+    talk = Conversation(daemon.client)
+    talk.heading("Three steps, each linked to the next, and why the last one was taken")
+    steps = [store_body(f"Step {i}: {what}") for i, what in enumerate(("fill it", "boil it", "pour it"), 1)]
+    batch = {"records": steps, "infer_associations": True}
+    ids = [stored["record_id"] for stored in (await talk.ask("POST", "/v1/encode/batch", batch)).json["results"]]
+    edge = {"target_id": ids[2], "association_type": "causal", "weight": 0.9}
+    meta = {"intent": "tea", "context_edges": [{"target_id": ids[2], "relation": "motivated_by"}]}
+    guests = store_body("Guests are coming", summary="guests", associations=[edge], meta=meta, emotion={"joy": 1})
+    await talk.ask("POST", "/v1/encode", guests)
+
+    talk.heading("What hangs together with the first step, and with the guests")
+    await talk.ask("POST", f"/v1/recall/associate/{ids[0]}", {"limit": 1})
+    await talk.ask("POST", f"/v1/recall/associate/{ids[0]}", {"association_types": ["causal"]})
+    await talk.ask("POST", f"/v1/recall/associate/{UNKNOWN}", {})
+    await talk.ask("POST", f"/v1/recall/associate/{ids[0]}", {"depth": 9})
+
+    talk.heading("Guests bring to mind what was done for them")
+    await a_moment()
+    cue = {"cue": {"text": "guests"}, "limit": 2, "reconsolidate": False}
+    await talk.ask("POST", "/v1/recall/query", cue)
+
+    talk.heading("The whole picture, without a center and around one")
+    await talk.ask("POST", "/v1/recall/graph", {"include_meta": True})
+    await talk.ask("POST", "/v1/recall/graph", {"center_id": ids[0], "depth": 1, "edge_types": ["SEQUENTIAL"]})
+    await talk.ask("POST", "/v1/recall/graph", {"center_id": UNKNOWN})
+
+    talk.heading("What was joyful, by the month")
+    span = {"start": "2027-01-01T00:00:00Z", "end": "2028-01-01T00:00:00Z"}
+    joyful = {"range": span, "granularity": "month", "emotion_filter": {"joy": 0.2}}
+    await talk.ask("POST", "/v1/recall/timeline", joyful)
+    await talk.ask("POST", "/v1/recall/timeline", {"range": {"start": span["end"], "end": span["start"]}})
+    check_against(FOLDER / "associations.txt", talk.text())
+
+
+async def test_a_night(daemon: Gated, autojump_clock: MockClock) -> None:
+    talk = Conversation(daemon.client)
+    talk.heading("What was said over the day, some of it in secret")
+    said = [
+        raw_body("the tide is high at five", topic_id="tides"),
+        raw_body("we sail with the tide", topic_id="tides", speaker="assistant"),
+        raw_body("the safe opens with 1234", topic_id="tides", secrecy_level="secret"),
+        raw_body("buy bread, then more bread", "s-2"),
+    ]
+    await talk.ask("POST", "/v1/encode/raw/batch", {"records": said})
+
+    talk.heading("A dream is tried, dreamt, and not dreamt again")
+    secrets = {"secrecy_levels": ["public", "sensitive", "secret"]}
+    await talk.ask("POST", "/v1/lifecycle/dream-tick", {"dry_run": True, **secrets})
+    for _ in range(2):
+        await talk.ask("POST", "/v1/lifecycle/dream-tick", secrets, {"idempotency-key": "night-1"})
+    await talk.ask("POST", "/v1/lifecycle/dream-tick", {})
+
+    talk.heading("What it made, and what the journal says of it")
+    cue = {"cue": {"text": "tide"}, "stores": ["episodic"], "reconsolidate": False}
+    await talk.ask("POST", "/v1/recall/query", cue)
+    await talk.ask("POST", "/v1/recall/raw", {"session_id": "s-1", "limit": 1})
+
+    talk.heading("Two memories say the same; what was lived becomes knowledge, once")
+    for text in ("The ferry leaves at nine", "the ferry  leaves at NINE"):
+        await talk.ask("POST", "/v1/encode", store_body(text, embedding=[0.5, 1.0]))
+    await talk.ask("POST", "/v1/lifecycle/consolidate", {"strategy": "full", "dry_run": True})
+    for strategy in ("full", "full", "incremental"):
+        await talk.ask("POST", "/v1/lifecycle/consolidate", {"strategy": strategy})
+    await talk.ask("POST", "/v1/lifecycle/consolidate", {"strategy": "selective"})
+
+    talk.heading("In the morning it counts")
+    await talk.ask("GET", "/v1/introspect/stats")
+    check_against(FOLDER / "night.txt", talk.text())
+
+
 async def test_a_gallery_of_errors(daemon: Gated, autojump_clock: MockClock) -> None:
     talk = Conversation(daemon.client)
     talk.heading("No such place, no such way")
     await talk.ask("GET", "/v1/nowhere")
     await talk.ask("GET", "/v1/encode")
     await talk.ask("DELETE", f"/v1/encode/{UNKNOWN}")
-    await talk.ask("POST", "/v1/lifecycle/consolidate", {})
 
     talk.heading("A body that can't be read")
     await talk.ask("POST", "/v1/encode", b"{nope")
@@ -123,7 +193,7 @@ async def test_a_gallery_of_errors(daemon: Gated, autojump_clock: MockClock) -> 
     await talk.ask("GET", "/v1/introspect/stats", b"", {"x-cerememory-sequence": "99"})
 
     talk.heading("A header that isn't understood")
-    await talk.ask("GET", "/v1/introspect/stats", b"", {"x-cerememory-namespace": "other"})
+    await talk.ask("GET", "/v1/introspect/stats", b"", {"x-cerememory-namespace": "no name"})
     await talk.ask("GET", "/v1/introspect/stats", b"", {"x-cerememory-sequence": "soon"})
     await talk.ask("POST", "/v1/encode", store_body("x"), {"origin": "https://evil.example"})
     await talk.ask("GET", "/v1/introspect/stats", b"", {"host": "evil.example"})

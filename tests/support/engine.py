@@ -19,13 +19,14 @@ from cerememory.actors.assembly import running
 from cerememory.actors.engine import Engine
 from cerememory.actors.seams import Offload, World, inline
 from cerememory.actors.text_index import Search
-from cerememory.config.settings import SecuritySettings, Settings
+from cerememory.config.settings import DreamSettings, SecuritySettings, Settings
 from cerememory.protocol import codec
 from cerememory.protocol.records import STORES
-from cerememory.protocol.requests import EncodeStore, EncodeStoreRaw, RecallQuery
-from cerememory.protocol.values import NANOS
+from cerememory.protocol.requests import EncodeStore, EncodeStoreRaw, IntrospectRecord, RecallQuery
+from cerememory.protocol.values import NANOS, RecordId
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir
+from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.telemetry.metrics import Metrics
 from tests.support.memory_storage import MemoryStorage
 
@@ -65,7 +66,7 @@ class Running:
         """Return when the text index has caught up with the store."""
         index = self.actor("text_index")
         with trio.fail_after(WAIT_S):
-            while not (await index.ask(Search("any", None, 1))).complete:
+            while not (await index.ask(Search(DEFAULT_NAMESPACE, "any", None, 1))).complete:
                 await trio.lowlevel.checkpoint()
 
     def counted(self, series: str, **labels: str) -> float:
@@ -78,9 +79,10 @@ class Running:
 
 
 def settings_for(path: Path, **sections: Any) -> Settings:
-    """Settings of a data dir in `path`, with the index in memory."""
+    """Settings of a data dir in `path`, with the index in memory, and without dreams by night."""
     security = sections.pop("security", SecuritySettings(persist_search_indexes=False))
-    return Settings(data_dir=path / "data", security=security, **sections)
+    dream = sections.pop("dream", DreamSettings(background_interval_secs=0))
+    return Settings(data_dir=path / "data", security=security, dream=dream, **sections)
 
 
 @asynccontextmanager
@@ -123,6 +125,10 @@ def to_store(text: str, **given: Any) -> EncodeStore:
 
 def to_store_raw(text: str, session_id: str = "s-1", **given: Any) -> EncodeStoreRaw:
     return codec.parse(codec.dump(raw_body(text, session_id, **given)), EncodeStoreRaw)
+
+
+def to_introspect(record_id: RecordId, **given: Any) -> IntrospectRecord:
+    return IntrospectRecord(record_id=record_id, **given)
 
 
 def to_recall(text: str | None = None, **given: Any) -> RecallQuery:

@@ -79,11 +79,13 @@ def hang_up() -> Reply:
     return reply
 
 
-def cut_short() -> Reply:
+def cut_short(**headers: str) -> Reply:
     """The head of an answer and half of its body."""
 
     def reply(handler: Handler) -> None:
         handler.send_response(200)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
         handler.send_header("Content-Length", "100")
         handler.end_headers()
         handler.wfile.write(b"{" * 50)

@@ -6,7 +6,8 @@ import struct
 from typing import Any
 
 from cerememory.protocol.values import RecordId
-from cerememory.storage.text_index import Found, IndexDocument, RawFound, TextIndex
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Address
+from cerememory.storage.text_index import Hit, IndexDocument, RawFound, TextIndex
 
 EPISODIC, SEMANTIC, WORKING, RAW = 0, 1, 4, 5
 SESSION, OTHER_SESSION = b"s" * 16, b"t" * 16
@@ -16,8 +17,12 @@ def an_id(number: int) -> RecordId:
     return RecordId(struct.pack(">QQ", number, ~number & (2**64 - 1)))
 
 
+def address(number: int) -> Address:
+    return DEFAULT_NAMESPACE, an_id(number)
+
+
 def memory(number: int, text: str, **given: Any) -> IndexDocument:
-    fields: dict[str, Any] = {"store_code": EPISODIC, "created_at": number} | given
+    fields: dict[str, Any] = {"namespace": DEFAULT_NAMESPACE, "store_code": EPISODIC, "created_at": number} | given
     return IndexDocument(record_id=an_id(number), text=text, **fields)
 
 
@@ -27,6 +32,8 @@ def raw(number: int, text: str, **given: Any) -> IndexDocument:
 
 def search_raw(index: TextIndex, text: str | None = None, **given: Any) -> RawFound:
     filters: dict[str, Any] = {
+        "namespace": DEFAULT_NAMESPACE,
+        "text": text,
         "session": None,
         "start_ns": None,
         "end_ns": None,
@@ -34,12 +41,12 @@ def search_raw(index: TextIndex, text: str | None = None, **given: Any) -> RawFo
         "secrecies": {0, 1},
         "limit": 100,
     }
-    return index.snapshot().search_raw(text, **filters | given)
+    return index.snapshot().search_raw(**filters | given)
 
 
-def numbers(found: Found | RawFound) -> list[int]:
+def numbers(found: list[Hit] | RawFound) -> list[int]:
     """The numbers from which the ids were made, in the order of what was found."""
-    ids = found.record_ids if isinstance(found, RawFound) else [hit.record_id for hit in found.hits]
+    ids = found.record_ids if isinstance(found, RawFound) else [hit.record_id for hit in found]
     return [struct.unpack(">QQ", record_id)[0] for record_id in ids]
 
 
@@ -48,5 +55,10 @@ def put(index: TextIndex, *documents: IndexDocument) -> None:
     index.commit()
 
 
-def found(index: TextIndex, text: str, stores: frozenset[int] | None = None) -> list[int]:
-    return numbers(index.snapshot().search(text, stores, 100))
+def hits(index: TextIndex, text: str, limit: int = 100, **given: Any) -> list[Hit]:
+    search: dict[str, Any] = {"namespace": DEFAULT_NAMESPACE, "stores": None} | given
+    return index.snapshot().search(text=text, limit=limit, **search)
+
+
+def found(index: TextIndex, text: str, limit: int = 100, **given: Any) -> list[int]:
+    return numbers(hits(index, text, limit, **given))

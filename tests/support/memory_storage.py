@@ -15,10 +15,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import TypeVar
 
 from cerememory.errors import StorageUnavailable
-from cerememory.storage.contract import Changes
+from cerememory.storage.contract import Changes, Compaction, Transaction
 
+R = TypeVar("R")
 UNLIMITED = 2**63
 
 
@@ -55,6 +57,28 @@ class _Snapshot:
             yield keys[i], self._state.rows[keys[i]]
 
 
+class _Transaction(_Snapshot):
+    """Each `write` makes another state, which nobody else sees yet."""
+
+    def __init__(self, state: _State) -> None:
+        super().__init__(state)
+        self.changes: dict[bytes, bytes | None] = {}
+
+    @property
+    def state(self) -> _State:
+        return self._state
+
+    def write(self, changes: Changes) -> None:
+        rows = dict(self._state.rows)
+        for key, value in changes.items():
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+        self._state = _State(MappingProxyType(rows))
+        self.changes.update(changes)
+
+
 class MemoryStorage:
     """`commits` are the changes of every commit that succeeded, in order."""
 
@@ -72,20 +96,22 @@ class MemoryStorage:
         yield _Snapshot(self._state)
 
     def commit(self, changes: Changes) -> None:
+        self.transact(lambda transaction: transaction.write(changes))
+
+    def transact(self, work: Callable[[Transaction], R]) -> R:
         self._gate()
         with self._writing:
             self._check_disk()
-            rows = dict(self._state.rows)
-            for key, value in changes.items():
-                if value is None:
-                    rows.pop(key, None)
-                else:
-                    rows[key] = value
-            state = _State(MappingProxyType(rows))
-            if state.size_bytes() > self._capacity_bytes:
+            transaction = _Transaction(self._state)
+            answer = work(transaction)
+            if transaction.state.size_bytes() > self._capacity_bytes:
                 raise StorageUnavailable(f"full at {self._capacity_bytes} bytes", retry_after_s=30)
-            self._state = state
-            self.commits.append(dict(changes))
+            self._state = transaction.state
+            self.commits.append(transaction.changes)
+        return answer
+
+    def readers_should_end(self) -> bool:
+        return False
 
     def recover(self) -> None:
         self.recoveries_tried += 1
@@ -108,6 +134,12 @@ class MemoryStorage:
     def rows(self) -> dict[bytes, bytes]:
         """All that is committed."""
         return dict(self._state.rows)
+
+    def compact(self) -> Compaction:
+        """There is nothing but what is committed."""
+        self._gate()
+        self._check_disk()
+        return Compaction(self.used_bytes(), self.used_bytes())
 
     def used_bytes(self) -> int:
         return self._state.size_bytes()

@@ -43,7 +43,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "recorder": ("errors", "protocol", "client"),
     "cli": (*ABOVE_ACTORS, "actors.engine", "actors.assembly", "http", "grpc", "client", "mcp", "recorder"),
 }
-FIRST_ASYNC = "actors"
+FIRST_ASYNC = "providers"
 EVENT_LOOPS = {"trio", "anyio", "asyncio", "sniffio"}
 ROOT_MODULES = {"__init__", "__main__"}
 
@@ -106,7 +106,7 @@ def test_the_package_itself_imports_none_of_its_modules() -> None:
 
 
 @pytest.mark.parametrize("module", PLAIN, ids=label)
-def test_above_the_actors_nothing_is_async(module: Path) -> None:
+def test_above_the_providers_nothing_is_async(module: Path) -> None:
     tree = ast.parse(module.read_text(encoding="utf-8"))
     nodes = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
     assert [node.lineno for node in ast.walk(tree) if isinstance(node, nodes)] == []

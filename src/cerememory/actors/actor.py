@@ -88,6 +88,15 @@ class Actor:
         """The answer, under the caller's deadline. A full mailbox is `ActorBusy` at once."""
         reply: Reply[R] = Reply()
         self._send_nowait(request, reply)
+        return await self._answer(request, reply)
+
+    async def ask_patiently(self, request: Request[R]) -> R:
+        """`ask` that waits for room in the mailbox: what nobody waits for needn't be refused."""
+        reply: Reply[R] = Reply()
+        await self._send(request, reply)
+        return await self._answer(request, reply)
+
+    async def _answer(self, request: Request[R], reply: Reply[R]) -> R:
         outcome = await reply.outcome()
         if isinstance(outcome, CerememoryError):
             raise outcome
@@ -101,10 +110,7 @@ class Actor:
 
     async def post(self, event: object) -> None:
         """Send an event and wait for room: back-pressure on whoever produces faster than this consumes."""
-        try:
-            await self._outside.send((event, None))
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            raise ActorStopped(self.name) from None
+        await self._send(event, None)
 
     async def inform(self, event: object) -> None:
         """`post` to a follower; one that was given up learns of it from storage, at the daemon's next start.
@@ -116,6 +122,12 @@ class Actor:
                 self.post_nowait(event)
             except ActorBusy:
                 await self.post(event)
+
+    async def _send(self, message: object, reply: Reply[Any] | None) -> None:
+        try:
+            await self._outside.send((message, reply))
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise ActorStopped(self.name) from None
 
     def _send_nowait(self, message: object, reply: Reply[Any] | None) -> None:
         try:

@@ -4,25 +4,44 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
+from cerememory.actors.archives import Archives
+from cerememory.actors.associations import Associations
 from cerememory.actors.audit import AuditLog
+from cerememory.actors.consolidate import Consolidator
+from cerememory.actors.counted import CountedProvider
+from cerememory.actors.cues import Cues
+from cerememory.actors.decay import Decayer
+from cerememory.actors.dream import Dreamer
 from cerememory.actors.engine import Actors, Engine
+from cerememory.actors.enrichment import Enricher
+from cerememory.actors.graph import Graph
+from cerememory.actors.introspection import Introspection
 from cerememory.actors.journal import RawJournal
+from cerememory.actors.lifecycle import Lifecycle
 from cerememory.actors.recall import Recall, Sources
 from cerememory.actors.seams import World
 from cerememory.actors.statistics import Statistics
 from cerememory.actors.stores import DurableStore
+from cerememory.actors.summaries import summariser
 from cerememory.actors.supervisor import Supervisor
 from cerememory.actors.text_index import TextIndexer
+from cerememory.actors.timelines import Timelines
 from cerememory.actors.vectors import VectorIndexer
 from cerememory.actors.working import WorkingMemory
 from cerememory.actors.writer import Writer
-from cerememory.config.settings import Settings
+from cerememory.config.settings import DecaySettings, Settings
+from cerememory.domain.curve import Rules
 from cerememory.protocol.records import DURABLE_STORES
+from cerememory.providers import choice
+from cerememory.providers.chat import CONSOLIDATE_TOKENS, DREAM_TOKENS
+from cerememory.providers.contract import Provider
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir
+from cerememory.storage.dynamics import Curves
 from cerememory.storage.lmdb import GIB, LmdbStorage
 from cerememory.storage.text_index import wipe
 from cerememory.telemetry.metrics import Metrics
@@ -59,10 +78,27 @@ async def running(
 
     Raises `AuditBroken` when the audit log isn't what the store says.
     """
+    async with choice.opened(settings.llm) as chosen:
+        provider = None if chosen is None else CountedProvider(chosen, metrics)
+        async with _running(settings, directory, storage, world, metrics, provider) as engine:
+            yield engine
+
+
+@asynccontextmanager
+async def _running(
+    settings: Settings,
+    directory: DataDir,
+    storage: Storage,
+    world: World,
+    metrics: Metrics,
+    provider: Provider | None,
+) -> AsyncIterator[Engine]:
+    new_curves = partial(Curves, rules_of(settings.decay), is_frozen=not settings.evolution.enabled)
     writer = Writer(
         storage,
         world,
         metrics,
+        curves=new_curves(),
         group_commit_s=settings.storage.group_commit_ms / 1_000,
         audited=settings.security.audit_log_enabled,
     )
@@ -72,27 +108,51 @@ async def running(
         else None
     )
     working = WorkingMemory(writer)
-    durable = tuple(DurableStore(store, storage) for store in DURABLE_STORES)
+    durable = tuple(DurableStore(store, storage, world, new_curves()) for store in DURABLE_STORES)
     stores = (*durable, working)
     journal = RawJournal(storage, world)
+    graph = Graph(storage, world)
+    associations = Associations(stores, graph, world)
     index_path = directory.index_path if settings.security.persist_search_indexes else None
     if index_path is None:
         wipe(directory.path / "index")  # what an earlier run left there is plain text
     text_index = TextIndexer(storage, world, writer, working, index_path)
     vectors = VectorIndexer(storage, world, working, cache_bytes_max=settings.index.vector_cache_mib * MIB)
-    writer.tell(audit, (text_index, vectors), stores)
+    enrichers = [] if provider is None else [Enricher(storage, world, writer, provider)]
+    writer.tell(audit, (text_index, vectors, *enrichers), stores, graph)
     working.tell((text_index, vectors))
     followers = [text_index, vectors] if audit is None else [audit, text_index, vectors]
+    decayer = Decayer(storage, world, writer, metrics, settings.decay)
+    summarise = partial(summariser, provider)
+    interval_s = settings.dream.background_interval_secs
+    dreamer = Dreamer(storage, world, writer, summarise(DREAM_TOKENS), interval_s=interval_s)
+    consolidator = Consolidator(
+        storage, world, writer, new_curves(), settings.decay, summarise(CONSOLIDATE_TOKENS)
+    )
     supervisor = Supervisor(
-        [[writer], [*stores, journal], followers], lambda name: metrics.actor_restarts.labels(name).inc()
+        [[decayer, dreamer, consolidator, *enrichers], [writer], [*stores, journal, graph], followers],
+        lambda name: metrics.actor_restarts.labels(name).inc(),
     )
     engine = Engine(
-        Actors(stores, journal, text_index, writer, supervisor),
-        Recall(Sources(stores, text_index, vectors, writer), storage, world, metrics),
-        Statistics(storage, working, text_index, metrics),
+        Actors(stores, journal, text_index, writer, dreamer, consolidator, supervisor),
+        Recall(Sources(stores, text_index, vectors, writer, associations), storage, world, metrics),
+        Statistics(storage, working, text_index, dreamer, decayer, metrics),
         storage,
         world,
         metrics,
+        Cues(provider),
+        associations=associations,
+        timelines=Timelines(stores, storage, world, new_curves()),
+        archives=Archives(storage, world, new_curves(), writer, working, directory.path),
+        lifecycle=Lifecycle(writer, working, text_index, decayer, world, settings.decay),
+        introspection=Introspection(
+            stores,
+            storage,
+            world,
+            new_curves(),
+            settings.security.audit_log_path if settings.security.audit_log_enabled else None,
+        ),
+        versions_kept=settings.storage.history_versions,
     )
     async with trio.open_nursery() as nursery:
         await supervisor.start(nursery)
@@ -102,3 +162,13 @@ async def running(
             engine.drain()
             with trio.CancelScope(shield=True):
                 await supervisor.stop()
+
+
+def rules_of(settings: DecaySettings) -> Rules:
+    return Rules(
+        profile=settings.profile,
+        time_unit_secs=settings.time_unit_secs,
+        prune=settings.prune,
+        epsilon=settings.epsilon,
+        faint_threshold=settings.faint_threshold,
+    )

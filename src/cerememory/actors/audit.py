@@ -24,6 +24,7 @@ from cerememory.errors import ActorBusy, ActorStopped, Busy, DataDirUnusable, St
 from cerememory.storage.audit_file import AuditFile, Repair, complete, plan_repair
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.contract import Storage
+from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.ledger import commit_alone, record_audit_synced
 from cerememory.storage.mutations import NoteAudit
 from cerememory.telemetry.metrics import Metrics
@@ -94,7 +95,7 @@ class AuditLog(Actor):
     async def _record_cut(self, repair: Repair) -> None:
         """Commit the evidence before the file is made whole, so that no crash in between loses it."""
         summary = {"from_sequence": repair.from_sequence, "to_sequence": repair.to_sequence}
-        note = NoteAudit(AuditDraft(self._world.now(), "audit.repaired", (), (), summary))
+        note = NoteAudit(DEFAULT_NAMESPACE, AuditDraft(self._world.now(), "audit.repaired", (), (), summary))
         if self._loaded:  # asking the writer could wait for ever: it may be waiting for this mailbox
             self._writer.post_nowait(CommitLater(note))
         else:

@@ -13,24 +13,34 @@ idempotency key makes asking again safe.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from hashlib import blake2b
+from typing import Any, Self, TypeVar
 
 import msgspec
 import trio
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from cerememory.actors.actor import Actor, Ping
+from cerememory.actors.archives import Archives
+from cerememory.actors.archives import ExportedArchive as ExportedArchive  # surfaces have it from here
+from cerememory.actors.associations import Associations
+from cerememory.actors.consolidate import Run
+from cerememory.actors.cues import Cues
+from cerememory.actors.dream import Tick
+from cerememory.actors.introspection import Introspection
 from cerememory.actors.journal import FetchRaw, ListRaw
+from cerememory.actors.lifecycle import Lifecycle
 from cerememory.actors.recall import Recall
 from cerememory.actors.seams import World
 from cerememory.actors.statistics import Statistics
-from cerememory.actors.stores import Fetch, Memory
 from cerememory.actors.supervisor import Supervisor
 from cerememory.actors.text_index import SearchRaw
+from cerememory.actors.timelines import Timelines
 from cerememory.actors.working import Remember, UpdateWorking
 from cerememory.actors.writer import Commit
 from cerememory.domain.audit_chain import GENESIS
@@ -45,34 +55,73 @@ from cerememory.errors import (
     ValidationFailed,
 )
 from cerememory.protocol import limits
+from cerememory.protocol.namespaces import check_name
 from cerememory.protocol.records import SecrecyLevel, Store, TemporalRange, Visibility
 from cerememory.protocol.replies import (
+    Associated,
     BatchEncoded,
     BatchRawEncoded,
+    Compacted,
+    Consolidated,
+    Decayed,
+    Dreamt,
     Encoded,
+    EvolutionMetrics,
+    Exported,
+    Forecasts,
+    Forgotten,
+    Graph,
+    Imported,
     RawEncoded,
     RawRecalled,
     Recalled,
+    Restored,
     Stats,
+    Timeline,
 )
 from cerememory.protocol.requests import (
     DEFAULT_SECRECY,
     LIMIT_MAX,
+    Compact,
+    Consolidate,
+    DecayForecast,
+    DecayTick,
+    DreamTick,
     EncodeBatch,
     EncodeBatchRaw,
     EncodeStore,
     EncodeStoreRaw,
     EncodeUpdate,
+    Export,
+    Forget,
+    Import,
+    ImportTerms,
+    IntrospectRecord,
+    RecallAssociate,
+    RecallGraph,
     RecallQuery,
     RecallRawQuery,
+    RecallTimeline,
     Request,
+    Restore,
+    SetMode,
 )
-from cerememory.protocol.values import RecordId, format_id
+from cerememory.protocol.values import ByteArray, RecordId
 from cerememory.storage import prepare
 from cerememory.storage.contract import Storage
-from cerememory.storage.keys import Table, digest, key, system_key
+from cerememory.storage.keys import DEFAULT_NAMESPACE, NOWHERE, Table, digest, key, system_key
 from cerememory.storage.ledger import Mutation
-from cerememory.storage.mutations import NewRaw, Once, Stored, StoreRaw, StoreRecords, UpdateRecord
+from cerememory.storage.likenesses import BuildLikenesses, is_complete
+from cerememory.storage.mutations import (
+    NewRaw,
+    Once,
+    Stored,
+    StoreIfAbsent,
+    StoreRaw,
+    StoreRecords,
+    UpdateRecord,
+)
+from cerememory.storage.namespaces import OpenNamespace, namespace_of
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import (
     SECRECY_LEVELS,
@@ -86,12 +135,14 @@ from cerememory.telemetry.metrics import Metrics
 R = TypeVar("R")
 
 OPERATION_S = 30.0
+COMPACT_S = 600.0
 READY_S = 1.0
 CAUGHT_UP_S = 1.0
 CAUGHT_UP_STEP_S = 0.02
 IDEMPOTENCY_NS = 24 * 3_600 * 1_000_000_000
 INLINE_RECORDS_MAX = 16  # a batch of more is prepared in a thread: it takes over 2 ms
 INLINE_BYTES_MAX = 262_144
+EXPORT_BYTES_MAX = 32 * 1_048_576  # as JSON it takes ten times as much memory
 WORKING_CODE = STORE_CODE[Store.WORKING]
 
 
@@ -103,6 +154,10 @@ class Idempotency:
     key: str
     body_digest: bytes
 
+    def with_body(self, body: bytes) -> Idempotency:
+        """The one that covers, too, the `body` (its digest) that came as a stream."""
+        return Idempotency(self.scope, self.key, blake2b(self.body_digest + body, digest_size=16).digest())
+
 
 @dataclass(frozen=True, slots=True)
 class Actors:
@@ -112,6 +167,8 @@ class Actors:
     journal: Actor
     text_index: Actor
     writer: Actor
+    dreamer: Actor
+    consolidator: Actor
     supervisor: Supervisor
 
 
@@ -126,6 +183,14 @@ class Engine:
         storage: Storage,
         world: World,
         metrics: Metrics,
+        cues: Cues,
+        *,
+        associations: Associations,
+        timelines: Timelines,
+        lifecycle: Lifecycle,
+        archives: Archives,
+        introspection: Introspection,
+        versions_kept: int,
     ) -> None:
         self._actors = actors
         self._recall = recall
@@ -133,39 +198,90 @@ class Engine:
         self._storage = storage
         self._world = world
         self._metrics = metrics
+        self._cues = cues
+        self._associations = associations
+        self._timelines = timelines
+        self._lifecycle = lifecycle
+        self._archives = archives
+        self._introspection = introspection
+        self._versions_kept = versions_kept
         self._limiter = trio.CapacityLimiter(2)
         self._draining = False
+        self._namespaces: dict[str, int] = {}  # those of `NAMESPACES_MAX` that were asked for
 
-    async def encode_store(self, request: EncodeStore, idempotency: Idempotency | None = None) -> Stored[Encoded]:
+    async def namespace(self, name: str, *, create: bool = False) -> int:
+        """The number of the namespace called `name`: unless it is to be created, one that holds nothing when
+        there is none of that name. Raises `ValidationFailed`.
+        """
+        check_name(name)
+        known = self._namespaces.get(name)
+        if known is None:
+            with self._storage.read() as reader:
+                known = namespace_of(reader, name)
+            if known is None and create:
+                with _deadline("writer"):
+                    known = await self._actors.writer.ask(Commit(OpenNamespace(name)))
+            if known is None:
+                return NOWHERE
+            self._namespaces[name] = known
+        return known
+
+    async def encode_store(
+        self,
+        request: EncodeStore,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[Encoded]:
         now = self._world.now()
         with _deadline("writer"), self._measured([request.route()]):
-            make = partial(prepare.new_record, request, self._world.new_id(), now)
+            make = partial(prepare.new_record, namespace, request, self._world.new_id(), now)
             record = await self._prepared(make, [request])
-            mutation = StoreRecords((record,), prepare.store_audit(record, now), prepare.encoded(record))
+            reply = prepare.encoded(record, created=True if request.if_absent else UNSET)
+            mutation = StoreRecords(namespace, (record,), prepare.store_audit(record, now), reply)
+            if request.if_absent:
+                return await self._store_if_absent(mutation, idempotency)
             return await self._commit_records(mutation, Encoded, idempotency)
 
+    async def _store_if_absent(
+        self, mutation: StoreRecords[Encoded], idempotency: Idempotency | None
+    ) -> Stored[Encoded]:
+        namespace, position = mutation.namespace, None
+        if not mutation.records[0].durable:
+            raise ValidationFailed("if_absent: working memory, which forgets by itself, doesn't know it")
+        with self._storage.read() as reader:
+            is_ready = is_complete(reader, namespace)
+        while not is_ready:
+            position = await self._actors.writer.ask(Commit(BuildLikenesses(namespace, position)))
+            is_ready = position is None
+        return await self._commit(StoreIfAbsent(mutation), Encoded, idempotency)
+
     async def encode_batch(
-        self, request: EncodeBatch, idempotency: Idempotency | None = None
+        self,
+        request: EncodeBatch,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[BatchEncoded]:
         """All records or none; the failing one is named."""
         _check_header(request)
         limits.check_batch_size(request.records)
         now = self._world.now()
         with _deadline("writer"), self._measured([record.route() for record in request.records]):
-            make = partial(self._new_records, request, now)
+            make = partial(self._new_records, namespace, request, now)
             records, inferred = await self._prepared(make, request.records)
             reply = BatchEncoded(
                 results=tuple(prepare.encoded(record) for record in records), associations_inferred=inferred
             )
             if request.infer_associations:
                 records = _linked(records, now)
-            mutation = StoreRecords(records, prepare.batch_audit(records, inferred, now), reply)
+            mutation = StoreRecords(namespace, records, prepare.batch_audit(records, inferred, now), reply)
             return await self._commit_records(mutation, BatchEncoded, idempotency)
 
-    def _new_records(self, request: EncodeBatch, now: int) -> tuple[tuple[NewRecord, ...], int]:
+    def _new_records(self, namespace: int, request: EncodeBatch, now: int) -> tuple[tuple[NewRecord, ...], int]:
         """A nanosecond apart, so that they keep their order wherever times are compared."""
         records = tuple(
-            prepare.new_record(record, self._world.new_id(), now + i, f"records[{i}].")
+            prepare.new_record(namespace, record, self._world.new_id(), now + i, f"records[{i}].")
             for i, record in enumerate(request.records)
         )
         pairs = max(0, len(records) - 1) if request.infer_associations else 0
@@ -177,41 +293,54 @@ class Engine:
         request: EncodeUpdate,
         expected_version: int | None = None,
         idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[None]:
         now = self._world.now()
         edit = prepare.edit(request, now)
+        keep_answer = partial(self._once, reply_type=None, idempotency=idempotency)
         with _deadline("writer"):
-            if self._durable_store(record_id) is not None:
-                mutation = UpdateRecord(record_id, edit, expected_version, now)
-                return await self._commit(mutation, None, idempotency)
-            keep_answer = partial(self._once, reply_type=None, idempotency=idempotency)
-            update = UpdateWorking(record_id, edit, expected_version, now, keep_answer)
-            return await self._actors.stores[WORKING_CODE].ask(update)
+            if self._durable_store(namespace, record_id) is None:
+                update = UpdateWorking(namespace, record_id, edit, expected_version, now, keep_answer)
+                with suppress(RecordNotFound):  # what is gone may have an answer that is kept
+                    return await self._actors.stores[WORKING_CODE].ask(update)
+            mutation = UpdateRecord(namespace, record_id, edit, expected_version, now, self._versions_kept)
+            return await self._commit(mutation, None, idempotency)
 
     async def encode_store_raw(
-        self, request: EncodeStoreRaw, idempotency: Idempotency | None = None
+        self,
+        request: EncodeStoreRaw,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[RawEncoded]:
         now = self._world.now()
         with _deadline("writer"):
-            make = partial(prepare.new_raw, request, self._world.new_id(), now)
+            make = partial(prepare.new_raw, namespace, request, self._world.new_id(), now)
             record = await self._prepared(make, [request])
-            mutation = StoreRaw((record,), (prepare.raw_audit(record, now),), prepare.raw_encoded(record))
+            mutation = StoreRaw(
+                namespace, (record,), (prepare.raw_audit(record, now),), prepare.raw_encoded(record)
+            )
             return await self._commit(mutation, RawEncoded, idempotency)
 
     async def encode_batch_raw(
-        self, request: EncodeBatchRaw, idempotency: Idempotency | None = None
+        self,
+        request: EncodeBatchRaw,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[BatchRawEncoded]:
         _check_header(request)
         now = self._world.now()
         with _deadline("writer"):
-            records = await self._prepared(partial(self._new_raws, request, now), request.records)
+            records = await self._prepared(partial(self._new_raws, namespace, request, now), request.records)
             reply = BatchRawEncoded(results=tuple(prepare.raw_encoded(record) for record in records))
-            mutation = StoreRaw(records, tuple(prepare.raw_batch_audits(records, now)), reply)
+            mutation = StoreRaw(namespace, records, tuple(prepare.raw_batch_audits(records, now)), reply)
             return await self._commit(mutation, BatchRawEncoded, idempotency)
 
-    def _new_raws(self, request: EncodeBatchRaw, now: int) -> tuple[NewRaw, ...]:
+    def _new_raws(self, namespace: int, request: EncodeBatchRaw, now: int) -> tuple[NewRaw, ...]:
         return tuple(
-            prepare.new_raw(record, self._world.new_id(), now + i, f"records[{i}].")
+            prepare.new_raw(namespace, record, self._world.new_id(), now + i, f"records[{i}].")
             for i, record in enumerate(request.records)
         )
 
@@ -241,7 +370,7 @@ class Engine:
         self, mutation: Mutation[Stored[R]], reply_type: type[Any] | None, idempotency: Idempotency | None
     ) -> Mutation[Stored[R]]:
         """`mutation`, answered anew from what was kept when its idempotency key came before."""
-        if idempotency is None:
+        if idempotency is None or mutation.namespace == NOWHERE:
             return mutation
         key_digest = digest(f"{idempotency.scope}\0{idempotency.key}")
         now = self._world.now()
@@ -260,24 +389,45 @@ class Engine:
             for store in stores:
                 self._metrics.encode_duration.labels(store.value).observe(elapsed_s)
 
-    def _durable_store(self, record_id: RecordId) -> Store | None:
+    def _durable_store(self, namespace: int, record_id: RecordId) -> Store | None:
         with self._storage.read() as reader:
-            value = reader.get(key(Table.CONTENT, record_id))
+            value = reader.get(key(namespace, Table.CONTENT, record_id))
         return None if value is None else parse_content_row(value).store
 
-    async def recall_query(self, request: RecallQuery) -> Recalled:
+    async def recall_query(self, request: RecallQuery, *, namespace: int = DEFAULT_NAMESPACE) -> Recalled:
         _check_header(request)
-        limits.check_cue(request.cue)
+        self._cues.check(request.cue)
         if request.cue.text is not None and not request.cue.text.strip():  # as if there was none
             request = replace(request, cue=replace(request.cue, text=None))
-        if request.explain:
-            raise ValidationFailed("explain: isn't available in this version")
         with _deadline("recall"), self._metrics.recall_duration.time():
-            recalled = await self._recall.query(request)
+            request = replace(request, cue=await self._cues.read(request.cue))
+            recalled = await self._recall.query(namespace, request)
         self._metrics.recalls.inc()
         return recalled
 
-    async def recall_raw_query(self, request: RecallRawQuery) -> RawRecalled:
+    async def recall_associate(
+        self, record_id: RecordId, request: RecallAssociate, *, namespace: int = DEFAULT_NAMESPACE
+    ) -> Associated:
+        _check_header(request)
+        limits.check_associate(request)
+        with _deadline("graph"):
+            return await self._associations.associate(namespace, record_id, request)
+
+    async def recall_timeline(self, request: RecallTimeline, *, namespace: int = DEFAULT_NAMESPACE) -> Timeline:
+        _check_header(request)
+        if request.range.start > request.range.end:
+            raise ValidationFailed("range.start: must not be after range.end")
+        with _deadline("stores"):
+            return await self._timelines.timeline(namespace, request)
+
+    async def recall_graph(self, request: RecallGraph, *, namespace: int = DEFAULT_NAMESPACE) -> Graph:
+        _check_header(request)
+        with _deadline("graph"):
+            return await self._associations.graph(namespace, request)
+
+    async def recall_raw_query(
+        self, request: RecallRawQuery, *, namespace: int = DEFAULT_NAMESPACE
+    ) -> RawRecalled:
         """Oldest first; a query means that all its words are there."""
         _check_header(request)
         span = request.temporal
@@ -285,40 +435,178 @@ class Engine:
             raise ValidationFailed("temporal.start: must not be after temporal.end")
         limit = min(request.limit, LIMIT_MAX)
         with _deadline("raw_journal"):
-            record_ids, total = await self._find_raw(request, span, limit)
-            entries = await self._actors.journal.ask(FetchRaw(record_ids))
+            record_ids, total = await self._find_raw(namespace, request, span, limit)
+            entries = await self._actors.journal.ask(FetchRaw(namespace, record_ids))
         records = tuple(msgspec.Raw(entry.json()) for entry in entries)
         return RawRecalled(records=records, total_candidates=total)
 
     async def _find_raw(
-        self, request: RecallRawQuery, span: TemporalRange | None, limit: int
+        self, namespace: int, request: RecallRawQuery, span: TemporalRange | None, limit: int
     ) -> tuple[tuple[RecordId, ...], int]:
         session = None if request.session_id is None else digest(request.session_id)
         start, end = (None, None) if span is None else (span.start, span.end)
         visible, allowed = _visible(request), _allowed(request)
         if request.query is None or not request.query.strip():
-            listed = await self._actors.journal.ask(ListRaw(session, start, end, visible, allowed, limit))
+            listed = await self._actors.journal.ask(
+                ListRaw(namespace, session, start, end, visible, allowed, limit)
+            )
             return listed.record_ids, listed.total
-        search = SearchRaw(request.query, session, start, end, visible, allowed, limit)
+        search = SearchRaw(namespace, request.query, session, start, end, visible, allowed, limit)
         found = await self._actors.text_index.ask(search)
         return tuple(found.record_ids), found.total
 
-    async def introspect_record(self, record_id: RecordId) -> msgspec.Raw:
-        """The JSON of a MemoryRecord."""
-        with _deadline("stores"):
-            memory = await self._memory(record_id)
-        return msgspec.Raw(memory.json())
+    async def lifecycle_dream_tick(
+        self,
+        request: DreamTick,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[Dreamt]:
+        """Of two at once the second waits for the first."""
+        _check_header(request)
+        keep_answer = partial(self._once, reply_type=Dreamt, idempotency=idempotency)
+        with _deadline("dreamer"):
+            return await self._actors.dreamer.ask(Tick(namespace, request, keep_answer))
 
-    async def _memory(self, record_id: RecordId) -> Memory:
-        store = self._durable_store(record_id) or Store.WORKING
-        fetched = await self._actors.stores[STORE_CODE[store]].ask(Fetch((record_id,)))
-        if not fetched.memories:
-            raise RecordNotFound(f"Record not found: {format_id(record_id)}")
-        return fetched.memories[0]
+    async def lifecycle_consolidate(
+        self,
+        request: Consolidate,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[Consolidated]:
+        """Of two at once the second is `ConsolidationInProgress`."""
+        _check_header(request)
+        keep_answer = partial(self._once, reply_type=Consolidated, idempotency=idempotency)
+        with _deadline("consolidator"):
+            return await self._actors.consolidator.ask(Run(namespace, request, keep_answer))
 
-    async def introspect_stats(self) -> Stats:
+    async def lifecycle_decay_tick(
+        self,
+        request: DecayTick,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[Decayed]:
+        """Of two at once the second waits for the first."""
+        _check_header(request)
+        keep_answer = partial(self._once, reply_type=Decayed, idempotency=idempotency)
+        with _deadline("decay"):
+            return await self._lifecycle.decay_tick(namespace, request, keep_answer)
+
+    async def lifecycle_set_mode(
+        self,
+        request: SetMode,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[None]:
+        _check_header(request)
+        keep_answer = partial(self._once, reply_type=None, idempotency=idempotency)
+        with _deadline("writer"):
+            return await self._lifecycle.set_mode(namespace, request, keep_answer)
+
+    async def lifecycle_forget(
+        self,
+        request: Forget,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[Forgotten]:
+        _check_header(request)
+        keep_answer = partial(self._once, reply_type=Forgotten, idempotency=idempotency)
+        with _deadline("writer"):
+            return await self._lifecycle.forget(namespace, request, keep_answer)
+
+    async def lifecycle_restore(
+        self,
+        request: Restore,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[Restored]:
+        _check_header(request)
+        keep_answer = partial(self._once, reply_type=Restored, idempotency=idempotency)
+        with _deadline("writer"):
+            return await self._lifecycle.restore(namespace, request, keep_answer)
+
+    async def lifecycle_compact(self, request: Compact) -> Compacted:
+        """Of all namespaces. What is to be written meanwhile waits, under its own deadline."""
+        _check_header(request)
+        with _deadline("compaction", COMPACT_S):
+            return await self._lifecycle.compact()
+
+    @asynccontextmanager
+    async def export_archive(
+        self, request: Export, *, namespace: int = DEFAULT_NAMESPACE, size_bytes_max: int | None = None
+    ) -> AsyncIterator[ExportedArchive]:
+        """An archive as a stream, for as long as the block lasts: how long that may be is for the surface to say.
+
+        Raises `ContentTooLarge` for one that is over `size_bytes_max`.
+        """
+        _check_header(request)
+        limits.check_export(request)
+        async with self._archives.export(request, namespace, size_bytes_max) as exported:
+            yield exported
+
+    async def lifecycle_export(self, request: Export, *, namespace: int = DEFAULT_NAMESPACE) -> Exported:
+        """An archive in memory; `export_archive` is for those that are too large for it."""
+        exporting = self.export_archive(request, namespace=namespace, size_bytes_max=EXPORT_BYTES_MAX)
+        async with exporting as exported:
+            data = ByteArray(b"".join([chunk async for chunk in exported.chunks]))
+        return Exported(
+            archive_id=exported.archive_id,
+            size_bytes=exported.size_bytes,
+            record_count=exported.record_count,
+            checksum=exported.checksum,
+            archive_data=data,
+        )
+
+    async def import_archive(
+        self,
+        chunks: AsyncIterable[bytes],
+        request: ImportTerms,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[Imported]:
+        """An archive that comes as a stream: all of it is stored, or nothing."""
+        _check_header(request)
+        limits.check_import(request)
+
+        def keep_answer(mutation: Mutation[Stored[Imported]], archive_digest: bytes) -> Mutation[Stored[Imported]]:
+            covering = None if idempotency is None else idempotency.with_body(archive_digest)
+            return self._once(mutation, Imported, covering)
+
+        return await self._archives.import_archive(chunks, request, namespace, keep_answer)
+
+    async def lifecycle_import(
+        self, request: Import, idempotency: Idempotency | None = None, *, namespace: int = DEFAULT_NAMESPACE
+    ) -> Stored[Imported]:
+        chunks = AsStream([request.archive_data])
+        return await self.import_archive(chunks, request, idempotency, namespace=namespace)
+
+    async def introspect_record(
+        self, request: IntrospectRecord, *, namespace: int = DEFAULT_NAMESPACE
+    ) -> msgspec.Raw:
+        """The JSON of an IntrospectedRecord."""
         with _deadline("stores"):
-            return await self._statistics.stats()
+            return await self._introspection.record(namespace, request)
+
+    async def introspect_decay_forecast(
+        self, request: DecayForecast, *, namespace: int = DEFAULT_NAMESPACE
+    ) -> Forecasts:
+        _check_header(request)
+        limits.check_forecast(request)
+        with _deadline("stores"):
+            return await self._introspection.forecast(namespace, request)
+
+    async def introspect_evolution(self, *, namespace: int = DEFAULT_NAMESPACE) -> EvolutionMetrics:
+        return self._introspection.evolution(namespace)
+
+    async def introspect_stats(self, *, namespace: int = DEFAULT_NAMESPACE) -> Stats:
+        with _deadline("stores"):
+            return await self._statistics.stats(namespace)
 
     def record_count(self) -> int:
         """Durable memories and raw entries."""
@@ -352,7 +640,7 @@ class Engine:
             with trio.fail_after(READY_S):
                 for actor in self._actors.supervisor.actors:
                     await actor.ask(Ping())
-                await self._statistics.stats()
+                await self._statistics.stats(DEFAULT_NAMESPACE)
         except StorageUnavailable:
             return "storage unavailable"
         except (Busy, trio.TooSlowError):
@@ -369,9 +657,24 @@ class Engine:
             self._metrics.mailbox_depth.labels(name).set(depth)
 
 
+class AsStream:
+    """What is there already, as a stream. Unlike a generator, it can be left anywhere."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
+
+
 @contextmanager
-def _deadline(asked: str) -> Iterator[None]:
-    with trio.CancelScope(deadline=trio.current_time() + OPERATION_S) as scope:
+def _deadline(asked: str, limit_s: float = OPERATION_S) -> Iterator[None]:
+    with trio.CancelScope(deadline=trio.current_time() + limit_s) as scope:
         yield
     if scope.cancelled_caught:
         raise ActorBusy(asked)

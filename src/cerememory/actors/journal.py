@@ -33,6 +33,7 @@ class Entry:
 class FetchRaw(Request[tuple[Entry, ...]]):
     """The entries that are there, in the order asked; suppressed ones never."""
 
+    namespace: int
     record_ids: tuple[RecordId, ...]
 
 
@@ -48,6 +49,7 @@ class Listed:
 class ListRaw(Request[Listed]):
     """Entries by session and time (nanoseconds, inclusive), of the allowed visibilities and secrecies."""
 
+    namespace: int
     session_digest: bytes | None
     start: int | None
     end: int | None
@@ -68,15 +70,16 @@ class RawJournal(Actor):
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         match message:
             case FetchRaw():
-                return self._fetch(message.record_ids)
+                return self._fetch(message)
             case ListRaw():
                 return await self._world.offload(partial(self._list, message), self._limiter)
         return await super().handle(message, reply)
 
-    def _fetch(self, record_ids: tuple[RecordId, ...]) -> tuple[Entry, ...]:
+    def _fetch(self, request: FetchRaw) -> tuple[Entry, ...]:
+        keys = [key(request.namespace, Table.RAW, record_id) for record_id in request.record_ids]
         with self._storage.read() as reader:
-            values = reader.get_many([key(Table.RAW, record_id) for record_id in record_ids])
-        found = zip(record_ids, values, strict=True)
+            values = reader.get_many(keys)
+        found = zip(request.record_ids, values, strict=True)
         entries = (Entry(record_id, parse_raw_row(value)) for record_id, value in found if value is not None)
         return tuple(entry for entry in entries if not entry.row.suppressed)
 
@@ -100,9 +103,9 @@ def _passing(reader: Reader, request: ListRaw) -> Iterator[RecordId]:
 
 def _key_range(request: ListRaw) -> tuple[bytes, bytes]:
     if request.session_digest is None:
-        prefix = key(Table.RAW_BY_TIME)
+        prefix = key(request.namespace, Table.RAW_BY_TIME)
     else:
-        prefix = key(Table.RAW_BY_SESSION, request.session_digest)
+        prefix = key(request.namespace, Table.RAW_BY_SESSION, request.session_digest)
     start = TIMESTAMP_MIN if request.start is None else clamp_timestamp(request.start)
     end = TIMESTAMP_MAX if request.end is None else clamp_timestamp(request.end)
     return prefix + pack_time(start), prefix + pack_time(end) + b"\xff" * 17

@@ -7,41 +7,54 @@ memories it returns is handed to the writer when the answer is ready; it never d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
 import structlog
 
 from cerememory.actors.actor import Actor
+from cerememory.actors.associations import Associations
+from cerememory.actors.graph import Reached, has_edges
+from cerememory.actors.reading import fetch
 from cerememory.actors.seams import World
-from cerememory.actors.stores import Fetch, Fetched, Memory, Scores
+from cerememory.actors.stores import Fetched, Memory, Scores
 from cerememory.actors.text_index import Search, TextIndexer
 from cerememory.actors.vectors import Nearest
 from cerememory.actors.working import Held
 from cerememory.actors.writer import CommitLater
-from cerememory.domain import ranking
+from cerememory.domain import evolution, ranking
 from cerememory.domain.audit_chain import AuditDraft
-from cerememory.domain.ranking import Candidate
+from cerememory.domain.ranking import Candidate, Ranked, Weights
 from cerememory.domain.render import CLEAR, rendered
 from cerememory.errors import ActorBusy, ActorStopped
 from cerememory.protocol import codec
 from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.records import STORES, MemoryContent, Store, TemporalRange
-from cerememory.protocol.replies import QueryMetadata, Recalled, RecalledMemory
+from cerememory.protocol.replies import (
+    Activation,
+    ActivationTrace,
+    Explanation,
+    QueryMetadata,
+    Recalled,
+    RecalledMemory,
+)
 from cerememory.protocol.requests import LIMIT_MAX, RecallCue, RecallMode, RecallQuery
 from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
 from cerememory.storage.contract import Storage
-from cerememory.storage.keys import Table, key, pack_time, trailing_id, unpack_time
+from cerememory.storage.keys import Table, key, pack_time, trailing_id, trailing_time
+from cerememory.storage.modes import perfect_codes
 from cerememory.storage.mutations import SaveRecall
-from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import STORE_CODE
 from cerememory.storage.vectors import Space
 from cerememory.telemetry.metrics import Metrics
 
 CANDIDATES_PER_RESULT = 3
+WIDENING = 4  # times as many candidates, when too few of them are clear enough
+WANTED_MAX = 5_000  # candidates of each signal, after which that is given up
 BY_TIME_MAX = 5_000  # memories of a time range that join a recall, the newest first
 WORKING_CODE = STORE_CODE[Store.WORKING]
+ALL_CODES = frozenset(STORE_CODE.values())
 
 log = structlog.get_logger(__name__)
 Candidates = dict[RecordId, Candidate]
@@ -55,6 +68,50 @@ class Sources:
     text_index: TextIndexer
     vectors: Actor
     writer: Actor
+    associations: Associations
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """A validated request and where it looks; `codes` None means all stores."""
+
+    namespace: int
+    request: RecallQuery
+    codes: frozenset[int] | None
+    limit: int
+    wanted: int  # how many candidates each signal is asked for
+
+    @property
+    def weights(self) -> Weights:
+        cue = self.request.cue
+        return ranking.weights(
+            words=cue.text is not None,
+            vector=cue.embedding is not None,
+            emotion=_has_emotion(cue),
+            time=cue.temporal is not None,
+        )
+
+    def admits(self, reached: Reached) -> bool:
+        """Whether the cue's filters let in what no signal but activation has found."""
+        span = self.request.cue.temporal
+        is_within = span is None or span.start <= reached.created_at <= span.end
+        return is_within and (self.codes is None or reached.store_code in self.codes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The candidates that are left of those scanned, when those too faded were dropped."""
+
+    candidates: Candidates
+    trace: ActivationTrace | None
+    scanned: int
+    dropped: int
+    complete: bool
+
+    def is_short(self, query: _Query) -> bool:
+        """Whether the signals may know of more, and more are needed."""
+        may_be_more = query.wanted <= min(self.scanned, WANTED_MAX)
+        return self.dropped > 0 and len(self.candidates) < query.limit and may_be_more
 
 
 class Recall:
@@ -64,61 +121,81 @@ class Recall:
         self._world = world
         self._metrics = metrics
 
-    async def query(self, request: RecallQuery) -> Recalled:
+    async def query(self, namespace: int, request: RecallQuery) -> Recalled:
         """The answer to a validated request."""
         limit = min(request.limit, LIMIT_MAX)
         searched = STORES if request.stores is None else tuple(dict.fromkeys(request.stores))
         if limit == 0 or not searched:
-            return _answer((), 0, searched, 0, 0, complete=True)
+            return _answer((), _Found({}, None, 0, 0, complete=True), searched)
         codes = None if request.stores is None else frozenset(STORE_CODE[store] for store in searched)
-        candidates, complete = await self._candidates(request.cue, codes, limit)
-        scanned = len(candidates)
-        dropped = await self._drop_faded(candidates, request)
-        ranked = _ranked(candidates.values(), request.cue)
-        chosen = ranked[:limit]
-        memories = await self._read(chosen, reconsolidate=request.reconsolidate)
-        results = _results(chosen, memories, request.recall_mode)
-        return _answer(results, len(ranked), searched, scanned, dropped, complete=complete)
+        query = _Query(namespace, request, codes, limit, CANDIDATES_PER_RESULT * limit)
+        found = await self._found(query)
+        while found.is_short(query):
+            query = replace(query, wanted=WIDENING * query.wanted)
+            found = await self._found(query)
+        chosen = await self._choose(query, found.candidates)
+        memories = await self._read(query, chosen)
+        results = _results(query, chosen, memories, self._unrendered(query))
+        return _answer(results, found, searched)
 
-    async def _candidates(
-        self, cue: RecallCue, codes: frozenset[int] | None, limit: int
-    ) -> tuple[Candidates, bool]:
+    async def _found(self, query: _Query) -> _Found:
+        """What the signals find of which enough is remembered."""
+        candidates, complete = await self._candidates(query)
+        trace = await self._activate(query, candidates)
+        scanned = len(candidates)
+        dropped = await self._drop_faded(query, candidates)
+        return _Found(candidates, trace, scanned, dropped, complete)
+
+    async def _choose(self, query: _Query, candidates: Candidates) -> list[Ranked]:
+        """The best. Only of those among which fidelity may decide is it read; what is gone is left out."""
+        ranked = _ranked(query, candidates.values())
+        if all(each.candidate.fidelity is not None for each in ranked):
+            return ranked[: query.limit]
+        contending = {each.candidate.record_id: each.candidate for each in ranking.contenders(ranked, query.limit)}
+        await self._add_fidelity(query, contending)
+        return _ranked(query, contending.values())[: query.limit]
+
+    def _unrendered(self, query: _Query) -> frozenset[int]:
+        """The codes of the stores whose memories are shown as they are."""
+        if query.request.recall_mode is RecallMode.PERFECT:
+            return ALL_CODES
+        with self._storage.read() as reader:
+            return perfect_codes(reader, query.namespace)
+
+    async def _candidates(self, query: _Query) -> tuple[Candidates, bool]:
         """What any signal of the cue finds, and whether the text index has all that is committed."""
-        wanted = CANDIDATES_PER_RESULT * limit
+        cue = query.request.cue
         found: Candidates = {}
         complete = True
         if cue.text is not None:
-            complete = await self._by_text(found, cue.text, codes, wanted)
+            complete = await self._by_text(query, found, cue.text)
         if cue.embedding is not None:
-            await self._by_vector(found, Space.CONTENT, cue.embedding, codes, wanted)
-        if cue.emotion is not None and any(cue.emotion.axes()):
-            await self._by_vector(found, Space.EMOTION, cue.emotion.axes(), codes, wanted)
+            await self._by_vector(query, found, Space.CONTENT, cue.embedding)
+        if cue.emotion is not None and _has_emotion(cue):
+            await self._by_vector(query, found, Space.EMOTION, cue.emotion.axes())
         if cue.temporal is not None:
-            found = await self._by_time(found, cue.temporal, codes)
+            found = await self._by_time(query, found, cue.temporal)
         elif cue.text is None and cue.embedding is None and cue.emotion is None:
-            found = await self._newest(codes, limit)
+            found = await self._newest(query)
         return found, complete
 
-    async def _by_text(self, found: Candidates, text: str, codes: frozenset[int] | None, wanted: int) -> bool:
-        index, search = self._sources.text_index, Search(text, codes, wanted)
+    async def _by_text(self, query: _Query, found: Candidates, text: str) -> bool:
+        index = self._sources.text_index
+        search = Search(query.namespace, text, query.codes, query.wanted, query.request.explain)
         searched = index.search_nowait(search)
         if searched is None:
             searched = await index.ask(search)
-        hits = searched.found.hits
+        hits = searched.hits
         for hit in hits:
             candidate = _joined(found, hit.record_id, hit.store_code, hit.created_at)
-            candidate.text = hit.score / hits[0].score
+            candidate.words = hit.score / hits[0].score
+            if hit.parts is not None:
+                candidate.word_parts = hit.parts
         return searched.complete
 
-    async def _by_vector(
-        self,
-        found: Candidates,
-        space: Space,
-        vector: tuple[float, ...],
-        codes: frozenset[int] | None,
-        wanted: int,
-    ) -> None:
-        for near in await self._sources.vectors.ask(Nearest(space, vector, wanted, codes)):
+    async def _by_vector(self, query: _Query, found: Candidates, space: Space, vector: tuple[float, ...]) -> None:
+        nearest = Nearest(query.namespace, space, vector, query.wanted, query.codes)
+        for near in await self._sources.vectors.ask(nearest):
             candidate = _joined(found, near.record_id, near.store_code, near.created_at)
             cosine = min(near.cosine, 1.0)
             if space is Space.CONTENT:
@@ -126,68 +203,98 @@ class Recall:
             else:
                 candidate.emotion = cosine
 
-    async def _by_time(self, found: Candidates, span: TemporalRange, codes: frozenset[int] | None) -> Candidates:
+    async def _by_time(self, query: _Query, found: Candidates, span: TemporalRange) -> Candidates:
         """Nothing outside the range stays; what is inside joins, and its fidelity counts."""
-        within = await self._created_within(span.start, span.end, codes, BY_TIME_MAX)
+        within = await self._created_within(query, span.start, span.end, BY_TIME_MAX)
         kept = {i: c for i, c in found.items() if span.start <= c.created_at <= span.end}
         joined = {**within, **kept}
-        await self._add_fidelity(joined)
+        await self._add_fidelity(query, joined)
         return joined
 
-    async def _newest(self, codes: frozenset[int] | None, limit: int) -> Candidates:
-        newest = await self._created_within(TIMESTAMP_MIN, TIMESTAMP_MAX, codes, limit)
-        await self._add_fidelity(newest)
+    async def _newest(self, query: _Query) -> Candidates:
+        newest = await self._created_within(query, TIMESTAMP_MIN, TIMESTAMP_MAX, query.limit)
+        await self._add_fidelity(query, newest)
         return newest
 
-    async def _created_within(self, start: int, end: int, codes: frozenset[int] | None, count: int) -> Candidates:
+    async def _created_within(self, query: _Query, start: int, end: int, count: int) -> Candidates:
         """The newest of the range, working memory included."""
-        scan = partial(_scan_by_time, self._storage, clamp_timestamp(start), clamp_timestamp(end), codes, count)
+        scan = partial(_scan_by_time, self._storage, query, clamp_timestamp(start), clamp_timestamp(end), count)
         found = {candidate.record_id: candidate for candidate in await self._world.offload(scan)}
-        if codes is None or WORKING_CODE in codes:
-            for memory in await self._sources.stores[WORKING_CODE].ask(Held()):
+        if query.codes is None or WORKING_CODE in query.codes:
+            for memory in await self._sources.stores[WORKING_CODE].ask(Held(query.namespace)):
                 if start <= memory.row.created_at <= end:
                     _joined(found, memory.record_id, WORKING_CODE, memory.row.created_at)
         return found
 
-    async def _add_fidelity(self, candidates: Candidates) -> None:
-        """Read the fidelity of each; candidates whose memory is gone are dropped."""
-        scores = await self._scores(candidates.values())
-        for record_id in candidates.keys() - scores.keys():
-            del candidates[record_id]
-        for record_id, candidate in candidates.items():
-            candidate.fidelity = scores[record_id]
+    async def _activate(self, query: _Query, candidates: Candidates) -> ActivationTrace | None:
+        """Spread activation from the best candidate: what is reached joins, and counts more."""
+        source = self._source(query, candidates)
+        if source is None:
+            return None
+        activated = await self._sources.associations.activated(
+            query.namespace, source.record_id, query.request.activation_depth
+        )
+        reached = [memory for memory in activated.memories if query.admits(memory)][: query.wanted]
+        for memory in reached:
+            candidate = _joined(candidates, memory.record_id, memory.store_code, memory.created_at)
+            candidate.activation = memory.activation
+        return _trace(source.record_id, reached)
 
-    async def _scores(self, candidates: Iterable[Candidate]) -> dict[RecordId, float]:
+    def _source(self, query: _Query, candidates: Candidates) -> Candidate | None:
+        """The best candidate when it has edges; of memories that only their time has found, none is the best."""
+        request = query.request
+        if not candidates or not request.activation_depth or _is_time_alone(request.cue):
+            return None
+        best = _ranked(query, candidates.values())[0].candidate
+        is_held = best.store_code == WORKING_CODE
+        return best if is_held or has_edges(self._storage, query.namespace, best.record_id) else None
+
+    async def _add_fidelity(self, query: _Query, candidates: Candidates) -> None:
+        """Read the fidelity of those of which it isn't known; candidates whose memory is gone are dropped."""
+        unknown = {i: candidate for i, candidate in candidates.items() if candidate.fidelity is None}
+        scores = await self._scores(query, unknown.values())
+        for record_id in unknown.keys() - scores.keys():
+            del candidates[record_id]
+        for record_id, score in scores.items():
+            candidates[record_id].fidelity = score
+
+    async def _scores(self, query: _Query, candidates: Iterable[Candidate]) -> dict[RecordId, float]:
         scores: dict[RecordId, float] = {}
-        for code, record_ids in _by_store(candidates).items():
-            found: dict[RecordId, float] = await self._sources.stores[code].ask(Scores(record_ids))
+        grouped: dict[int, list[tuple[RecordId, int]]] = {}
+        for candidate in candidates:
+            grouped.setdefault(candidate.store_code, []).append((candidate.record_id, candidate.created_at))
+        for code, records in grouped.items():
+            found: dict[RecordId, float] = await self._sources.stores[code].ask(
+                Scores(query.namespace, tuple(records))
+            )
             scores |= found
         return scores
 
-    async def _drop_faded(self, candidates: Candidates, request: RecallQuery) -> int:
+    async def _drop_faded(self, query: _Query, candidates: Candidates) -> int:
         """How many were below `min_fidelity` and left out."""
+        request = query.request
         if request.min_fidelity is None or request.include_decayed:
             return 0
-        scores = await self._scores(candidates.values())
-        faded = [record_id for record_id, score in scores.items() if score < request.min_fidelity]
-        for record_id in [*faded, *(candidates.keys() - scores.keys())]:
+        await self._add_fidelity(query, candidates)
+        faded = [i for i, each in candidates.items() if (each.fidelity or 0.0) < request.min_fidelity]
+        for record_id in faded:
             del candidates[record_id]
         return len(faded)
 
-    async def _read(self, chosen: list[tuple[float, Candidate]], *, reconsolidate: bool) -> dict[RecordId, Memory]:
-        now = self._world.now() if reconsolidate else None
-        memories: dict[RecordId, Memory] = {}
-        saved: list[SavedState] = []
-        for code, record_ids in _by_store(candidate for _score, candidate in chosen).items():
-            fetched: Fetched = await self._sources.stores[code].ask(Fetch(record_ids, now))
-            memories |= {memory.record_id: memory for memory in fetched.memories}
-            saved += fetched.saved
-        if now is not None and memories:
-            self._reconsolidate(tuple(memories.values()), tuple(saved), now)
-        return memories
+    async def _read(self, query: _Query, chosen: list[Ranked]) -> dict[RecordId, Memory]:
+        now = self._world.now() if query.request.reconsolidate else None
+        found = [candidate for _score, candidate in chosen]
+        fetched = await fetch(self._sources.stores, query.namespace, found, now)
+        if now is not None and fetched.memories:
+            rate = evolution.hit_rate([(STORES[candidate.store_code], score) for score, candidate in chosen])
+            self._reconsolidate(query.namespace, fetched, rate, now)
+        return {memory.record_id: memory for memory in fetched.memories}
 
-    def _reconsolidate(self, memories: tuple[Memory, ...], saved: tuple[SavedState, ...], now: int) -> None:
+    def _reconsolidate(
+        self, namespace: int, fetched: Fetched, hit_rate: tuple[Store, float] | None, now: int
+    ) -> None:
         """Hand over what the recall did; when the writer has no room, that is lost, and counted."""
+        memories = fetched.memories
         audit = AuditDraft(
             now,
             "recall.query.reconsolidate",
@@ -196,7 +303,7 @@ class Recall:
             {"records_updated": len(memories)},
         )
         try:
-            self._sources.writer.post_nowait(CommitLater(SaveRecall(saved, audit)))
+            self._sources.writer.post_nowait(CommitLater(SaveRecall(namespace, fetched.saved, audit, hit_rate)))
         except (ActorBusy, ActorStopped):
             self._metrics.reconsolidations_dropped.inc()
             log.warning("reconsolidation dropped", records=len(memories))
@@ -209,78 +316,107 @@ def _joined(found: Candidates, record_id: RecordId, store_code: int, created_at:
     return candidate
 
 
-def _scan_by_time(
-    storage: Storage, start: int, end: int, codes: frozenset[int] | None, count: int
-) -> list[Candidate]:
+def _scan_by_time(storage: Storage, query: _Query, start: int, end: int, count: int) -> list[Candidate]:
     """The newest `count`, and those made at the same moment as the last of them, which rank by their id."""
-    prefix = key(Table.BY_TIME)
+    prefix = key(query.namespace, Table.STATE)
     first, last = prefix + pack_time(start), prefix + pack_time(end) + b"\xff" * 17
     found: list[Candidate] = []
     with storage.read() as reader:
         for row_key, value in reader.scan(first, last, reverse=True):
-            if codes is not None and value[0] not in codes:
+            if query.codes is not None and value[0] not in query.codes:
                 continue
-            created_at = unpack_time(row_key[len(prefix) : len(prefix) + 8])
+            created_at = trailing_time(row_key)
             if len(found) >= count and created_at != found[-1].created_at:
                 break
             found.append(Candidate(trailing_id(row_key), value[0], created_at))
     return found
 
 
-def _by_store(candidates: Iterable[Candidate]) -> dict[int, tuple[RecordId, ...]]:
-    grouped: dict[int, list[RecordId]] = {}
-    for candidate in candidates:
-        grouped.setdefault(candidate.store_code, []).append(candidate.record_id)
-    return {code: tuple(record_ids) for code, record_ids in grouped.items()}
+def _trace(source: RecordId, reached: list[Reached]) -> ActivationTrace | None:
+    """Where activation came from and what it reached; None when that is nothing."""
+    if not reached:
+        return None
+    activations = [
+        Activation(
+            record_id=memory.record_id,
+            activation_level=memory.activation.level,
+            hop=memory.activation.hop,
+            edge_type=str(memory.activation.edge_type),
+        )
+        for memory in reached
+    ]
+    return ActivationTrace(source_id=source, activations=tuple(activations))
 
 
-def _ranked(candidates: Iterable[Candidate], cue: RecallCue) -> list[tuple[float, Candidate]]:
-    by_time_alone = cue.text is None and cue.embedding is None and cue.emotion is None
-    scored = [(ranking.score(c, by_time_alone=by_time_alone), c) for c in candidates]
-    if by_time_alone and cue.temporal is None:  # no cue at all: the newest first, whatever they count
-        return sorted(scored, key=lambda pair: ranking.order(0.0, pair[1]))
-    return sorted(scored, key=lambda pair: ranking.order(*pair))
+def _is_time_alone(cue: RecallCue) -> bool:
+    """Whether nothing in the cue says what a memory is about."""
+    return cue.text is None and cue.embedding is None and cue.emotion is None
+
+
+def _has_emotion(cue: RecallCue) -> bool:
+    return cue.emotion is not None and any(cue.emotion.axes())
+
+
+def _ranked(query: _Query, candidates: Iterable[Candidate]) -> list[Ranked]:
+    cue, weights = query.request.cue, query.weights
+    scored = [Ranked(ranking.score(candidate, weights), candidate) for candidate in candidates]
+    if _is_time_alone(cue) and cue.temporal is None:  # no cue at all: the newest first, whatever they count
+        return sorted(scored, key=lambda each: ranking.order(0.0, each.candidate))
+    return sorted(scored, key=lambda each: ranking.order(*each))
 
 
 def _results(
-    chosen: list[tuple[float, Candidate]], memories: Mapping[RecordId, Memory], mode: RecallMode
+    query: _Query,
+    chosen: list[Ranked],
+    memories: Mapping[RecordId, Memory],
+    unrendered: frozenset[int],
 ) -> tuple[RecalledMemory, ...]:
     """A candidate whose memory is gone, which the index has yet to learn, is left out."""
     return tuple(
         RecalledMemory(
             record=msgspec.Raw(memory.json()),
             relevance_score=score,
-            activation_path=None,
-            rendered_content=_rendered(memory, mode),
+            activation_path=None if candidate.activation is None else candidate.activation.path,
+            rendered_content=_rendered(memory, unrendered),
+            explanation=_explanation(candidate, query.weights) if query.request.explain else msgspec.UNSET,
         )
         for score, candidate in chosen
         if (memory := memories.get(candidate.record_id)) is not None
     )
 
 
-def _rendered(memory: Memory, mode: RecallMode) -> msgspec.Raw | MemoryContent:
-    if mode is RecallMode.PERFECT or memory.state.score >= CLEAR:
+def _explanation(candidate: Candidate, weights: Weights) -> Explanation:
+    """The parts of the candidate's score; they sum to it."""
+    parts = ranking.parts(candidate, weights)
+    words = candidate.word_parts.scaled_to(parts.words)
+    return Explanation(
+        text=words.text,
+        context=words.context,
+        who=words.who,
+        when=words.when,
+        asked=words.asked,
+        vector=parts.vector,
+        activation=parts.activation,
+        fidelity=parts.fidelity,
+        emotion=parts.emotion,
+    )
+
+
+def _rendered(memory: Memory, unrendered: frozenset[int]) -> msgspec.Raw | MemoryContent:
+    if memory.row.store_code in unrendered or memory.state.score >= CLEAR:
         return msgspec.Raw(memory.row.content)
     return rendered(codec.parse(memory.row.content, MemoryContent), memory.state.score)
 
 
-def _answer(
-    memories: tuple[RecalledMemory, ...],
-    total: int,
-    searched: tuple[Store, ...],
-    scanned: int,
-    dropped: int,
-    *,
-    complete: bool,
-) -> Recalled:
+def _answer(memories: tuple[RecalledMemory, ...], found: _Found, searched: tuple[Store, ...]) -> Recalled:
     return Recalled(
         memories=memories,
-        activation_trace=None,
-        total_candidates=total,
+        activation_trace=found.trace,
+        total_candidates=len(found.candidates),
         query_metadata=QueryMetadata(
-            total_records_scanned=scanned,
+            total_records_scanned=found.scanned,
             stores_searched=searched,
-            fidelity_filtered=dropped,
-            index_complete=complete,
+            fidelity_filtered=found.dropped,
+            index_complete=found.complete,
         ),
     )

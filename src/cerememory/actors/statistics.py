@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cerememory.actors.actor import Actor
+from cerememory.actors.decay import Decayer
+from cerememory.actors.dream import Dreamer
+from cerememory.actors.introspection import evolution_metrics
 from cerememory.actors.stores import Memory
 from cerememory.actors.text_index import TextIndexer
-from cerememory.actors.working import Held
+from cerememory.actors.working import CountHeld, Held
 from cerememory.protocol.records import STORES, Store
 from cerememory.protocol.replies import EvolutionMetrics, Stats
 from cerememory.protocol.values import Timestamp
 from cerememory.storage.contract import Reader, Storage
-from cerememory.storage.keys import Table, after, counters_key, key, unpack_time
+from cerememory.storage.keys import Table, after, counters_key, counters_range, key, trailing_time
 from cerememory.storage.rows import STORE_CODE, Counters, parse_counters
 from cerememory.telemetry.metrics import Metrics
 
@@ -24,18 +27,29 @@ class _Counted:
     counters: Counters
     oldest_at: int | None
     newest_at: int | None
+    evolution: EvolutionMetrics
 
 
 class Statistics:
-    def __init__(self, storage: Storage, working: Actor, text_index: TextIndexer, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        working: Actor,
+        text_index: TextIndexer,
+        dreamer: Dreamer,
+        decayer: Decayer,
+        metrics: Metrics,
+    ) -> None:
         self._storage = storage
+        self._dreamer = dreamer
+        self._decayer = decayer
         self._working = working
         self._text_index = text_index
         self._metrics = metrics
 
-    async def stats(self) -> Stats:
-        held = await self._working.ask(Held())
-        counted = self._counted()
+    async def stats(self, namespace: int) -> Stats:
+        held = await self._working.ask(Held(namespace))
+        counted = self._counted(namespace)
         counters = counted.counters
         counters.records[WORKING_CODE] = len(held)
         counters.fidelity_sums[WORKING_CODE] = sum(memory.state.score for memory in held)
@@ -57,26 +71,40 @@ class Statistics:
             dream_episodic_summaries=counters.dream_episodic_summaries,
             dream_semantic_nodes=counters.dream_semantic_nodes,
             last_dream_tick_at=_timestamp(counters.last_dream_tick_at),
-            evolution_metrics=EvolutionMetrics(),
-            background_decay_enabled=False,
-            background_dream_enabled=False,
+            evolution_metrics=counted.evolution,
+            background_decay_enabled=self._decayer.interval_s > 0,
+            background_dream_enabled=self._dreamer.interval_s > 0,
         )
 
     def record_count(self) -> int:
-        """Durable memories and raw entries, for the banner."""
-        counters = self._counted().counters
+        """Durable memories and raw entries of all namespaces, for the banner."""
+        counters = self._sum()
         return sum(counters.records) + counters.raw_records
 
-    def _counted(self) -> _Counted:
-        prefix = key(Table.BY_TIME)
+    def _sum(self) -> Counters:
+        """Records and raw entries over all namespaces."""
+        total = Counters.empty()
         with self._storage.read() as reader:
-            counters = parse_counters(reader.get(counters_key()))
-            return _Counted(counters, _first_time(reader, prefix), _first_time(reader, prefix, reverse=True))
+            for _key, value in reader.scan(*counters_range()):
+                counters = parse_counters(value)
+                total.raw_records += counters.raw_records
+                total.records = [a + b for a, b in zip(total.records, counters.records, strict=True)]
+        return total
+
+    def _counted(self, namespace: int) -> _Counted:
+        prefix = key(namespace, Table.STATE)
+        with self._storage.read() as reader:
+            counters = parse_counters(reader.get(counters_key(namespace)))
+            return _Counted(
+                counters,
+                _first_time(reader, prefix),
+                _first_time(reader, prefix, reverse=True),
+                evolution_metrics(reader, namespace),
+            )
 
     async def refresh_gauges(self) -> None:
-        held = await self._working.ask(Held())
-        counters = self._counted().counters
-        counters.records[WORKING_CODE] = len(held)
+        counters = self._sum()
+        counters.records[WORKING_CODE] = await self._working.ask(CountHeld())
         for store, count in zip(STORES, counters.records, strict=True):
             self._metrics.records.labels(store.value).set(count)
         self._metrics.raw_records.set(counters.raw_records)
@@ -86,7 +114,7 @@ class Statistics:
 
 def _first_time(reader: Reader, prefix: bytes, *, reverse: bool = False) -> int | None:
     for row_key, _value in reader.scan(prefix, after(prefix), reverse=reverse):
-        return unpack_time(row_key[len(prefix) : len(prefix) + 8])
+        return trailing_time(row_key)
     return None
 
 

@@ -8,26 +8,29 @@ by the writer alone.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from cerememory.actors.actor import Actor, Reply, Request
-from cerememory.actors.writer import StatesCommitted
-from cerememory.domain.fidelity import State, retrieved
+from cerememory.actors.seams import World
+from cerememory.actors.writer import RecordsGone, StatesCommitted
+from cerememory.domain.curve import Curve
+from cerememory.domain.fidelity import State
 from cerememory.protocol.records import Association, Store
 from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Reader, Storage
-from cerememory.storage.keys import Table, key
+from cerememory.storage.dynamics import Curves
+from cerememory.storage.keys import Address, Table, key, state_key
 from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import (
     STORE_CODE,
     ContentRow,
     parse_content_row,
     parse_edges,
-    parse_state,
+    parse_state_row,
     record_json,
 )
 
@@ -41,6 +44,9 @@ class Memory(msgspec.Struct, frozen=True):
     row: ContentRow
     state: State
     edges: bytes | None
+
+    def with_state(self, state: State) -> Memory:
+        return Memory(self.record_id, self.row, state, self.edges)
 
     def associations(self) -> tuple[Association, ...]:
         return parse_edges(self.edges)
@@ -61,25 +67,31 @@ class Fetched:
 class Fetch(Request[Fetched]):
     """Read memories; `touch_at` (nanoseconds) makes each a retrieval at that time."""
 
+    namespace: int
     record_ids: tuple[RecordId, ...]
     touch_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scores(Request[dict[RecordId, float]]):
-    """The fidelity of each of the memories that are there."""
+    """The fidelity of each of the memories that are there; `records` are their ids and creation times."""
 
-    record_ids: tuple[RecordId, ...]
+    namespace: int
+    records: tuple[tuple[RecordId, int], ...]
 
 
 class DurableStore(Actor):
     """Reads the memories of one store."""
 
-    def __init__(self, store: Store, storage: Storage, mailbox_size: int = 256) -> None:
+    def __init__(
+        self, store: Store, storage: Storage, world: World, curves: Curves, mailbox_size: int = 256
+    ) -> None:
         super().__init__(store.value, mailbox_size)
-        self._store = store
+        self._code = STORE_CODE[store]
         self._storage = storage
-        self._touched: OrderedDict[RecordId, State] = OrderedDict()
+        self._world = world
+        self._curves = curves
+        self._touched: OrderedDict[Address, State] = OrderedDict()
 
     async def load(self) -> None:
         self._touched.clear()
@@ -89,55 +101,79 @@ class DurableStore(Actor):
             case Fetch():
                 return self._fetch(message)
             case Scores():
-                return self._scores(message.record_ids)
+                return self._scores(message)
             case StatesCommitted():
                 self._forget_saved(message.states)
+                return None
+            case RecordsGone():
+                for address in message.addresses:
+                    self._touched.pop(address, None)
                 return None
         return await super().handle(message, reply)
 
     def _fetch(self, request: Fetch) -> Fetched:
         with self._storage.read() as reader:
-            found = [self._read(reader, record_id) for record_id in request.record_ids]
-        memories = tuple(memory for memory in found if memory is not None)
-        if request.touch_at is None:
-            return Fetched(memories)
-        return self._touch(memories, request.touch_at)
+            curve = self._curves.of(reader, request.namespace)[self._code]
+            stored = read_memories(reader, request.namespace, request.record_ids)
+        memories = [self._as_touched(request.namespace, memory) for memory in stored]
+        if request.touch_at is not None:
+            return self._touch(request.namespace, memories, curve, request.touch_at)
+        now = self._world.now()
+        return Fetched(tuple(memory.with_state(curve.current(memory.state, now)) for memory in memories))
 
-    def _read(self, reader: Reader, record_id: RecordId) -> Memory | None:
-        content, state, edges = reader.get_many(
-            [key(table, record_id) for table in (Table.CONTENT, Table.STATE, Table.EDGES)]
-        )
-        if content is None or state is None:
-            return None
-        current = self._touched.get(record_id) or parse_state(state)
-        return Memory(record_id, parse_content_row(content), current, edges)
+    def _as_touched(self, namespace: int, memory: Memory) -> Memory:
+        state = self._touched.get((namespace, memory.record_id))
+        return memory if state is None else memory.with_state(state)
 
-    def _touch(self, memories: Iterable[Memory], now: int) -> Fetched:
+    def _touch(self, namespace: int, memories: list[Memory], curve: Curve, now: int) -> Fetched:
         touched, saved = [], []
         for memory in memories:
-            state = retrieved(memory.state, self._store, now)
-            self._keep(memory.record_id, state)
-            touched.append(Memory(memory.record_id, memory.row, state, memory.edges))
-            change = state.score - memory.state.score
-            saved.append(SavedState(memory.record_id, STORE_CODE[self._store], state, change))
+            row, before = memory.row, memory.state
+            state = curve.retrieved(before, now)
+            self._keep((namespace, memory.record_id), state)
+            touched.append(memory.with_state(state))
+            saved.append(SavedState(namespace, memory.record_id, row.created_at, row.store_code, before, state))
         return Fetched(tuple(touched), tuple(saved))
 
-    def _keep(self, record_id: RecordId, state: State) -> None:
-        self._touched[record_id] = state
-        self._touched.move_to_end(record_id)
+    def _keep(self, address: Address, state: State) -> None:
+        self._touched[address] = state
+        self._touched.move_to_end(address)
         if len(self._touched) > TOUCHED_MAX:
             self._touched.popitem(last=False)
 
     def _forget_saved(self, states: Iterable[SavedState]) -> None:
         for saved in states:
-            if self._touched.get(saved.record_id) is saved.state:
-                del self._touched[saved.record_id]
+            address = saved.namespace, saved.record_id
+            if self._touched.get(address) is saved.state:
+                del self._touched[address]
 
-    def _scores(self, record_ids: tuple[RecordId, ...]) -> dict[RecordId, float]:
+    def _scores(self, request: Scores) -> dict[RecordId, float]:
+        namespace, now = request.namespace, self._world.now()
+        keys = [state_key(namespace, created_at, record_id) for record_id, created_at in request.records]
         with self._storage.read() as reader:
-            values = reader.get_many([key(Table.STATE, record_id) for record_id in record_ids])
-        return {
-            record_id: (self._touched.get(record_id) or parse_state(value)).score
-            for record_id, value in zip(record_ids, values, strict=True)
-            if value is not None
-        }
+            curve = self._curves.of(reader, namespace)[self._code]
+            values = reader.get_many(keys)
+        scores: dict[RecordId, float] = {}
+        for (record_id, _created_at), value in zip(request.records, values, strict=True):
+            if value is not None:
+                state = self._touched.get((namespace, record_id)) or parse_state_row(value)[1]
+                scores[record_id] = curve.current(state, now).score
+        return scores
+
+
+def read_memories(reader: Reader, namespace: int, record_ids: Sequence[RecordId]) -> list[Memory]:
+    """Those of `record_ids` that are stored, in their order; with their states as written."""
+    contents = reader.get_many([key(namespace, Table.CONTENT, record_id) for record_id in record_ids])
+    rows = [
+        (record_id, parse_content_row(content))
+        for record_id, content in zip(record_ids, contents, strict=True)
+        if content is not None
+    ]
+    keys = [state_key(namespace, row.created_at, record_id) for record_id, row in rows]
+    values = reader.get_many(keys + [key(namespace, Table.EDGES, record_id) for record_id, _row in rows])
+    states, edges = values[: len(rows)], values[len(rows) :]
+    return [
+        Memory(record_id, row, parse_state_row(state)[1], found)
+        for (record_id, row), state, found in zip(rows, states, edges, strict=True)
+        if state is not None
+    ]

@@ -8,6 +8,9 @@ what the last one took.
 The index is derived. At start, and after any failure, it catches up from storage: from the feed of changed
 ids, or, when it is new, damaged, outdated or older than the feed, from all rows. Until it is level, searches
 answer from what there is and say that the index isn't complete; so does one that waited in vain.
+
+In its files, words of what is gone stay until tantivy merges them away. To be rid of them it is renewed: wiped
+and built again, while searches go on with what they saw before.
 """
 
 from __future__ import annotations
@@ -22,18 +25,16 @@ from typing import Any
 import structlog
 import trio
 
-from cerememory.actors.actor import Actor, Answered, Reply, Request
+from cerememory.actors.actor import LATER, Actor, Answered, Reply, Request
 from cerememory.actors.seams import World
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted, IndexApplied, Writer
 from cerememory.errors import ActorBusy, ActorStopped, StorageUnavailable
-from cerememory.protocol.records import Store
-from cerememory.protocol.values import RecordId
 from cerememory.storage import reindex
 from cerememory.storage.contract import Storage
-from cerememory.storage.rows import STORE_CODE
+from cerememory.storage.keys import Address
 from cerememory.storage.text_index import (
-    Found,
+    Hit,
     IndexDocument,
     RawFound,
     Snapshot,
@@ -49,7 +50,6 @@ WAITING_MAX = 20_000  # documents at which the actor takes no more until it has 
 PROGRESS_EVERY = 20_000  # rows of a rebuild between two lines in the log
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
-WORKING_CODE = STORE_CODE[Store.WORKING]
 
 log = structlog.get_logger(__name__)
 
@@ -58,23 +58,26 @@ log = structlog.get_logger(__name__)
 class Searched:
     """`complete` is false while the index is behind by more than the moment that a search waits."""
 
-    found: Found
+    hits: list[Hit]
     complete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Search(Request[Searched]):
-    """Memories by words; `store_codes` None means all stores."""
+    """Memories by what a text asks; `store_codes` None means all stores; see `Snapshot.search`."""
 
+    namespace: int
     text: str
     store_codes: frozenset[int] | None
     limit: int
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRaw(Request[RawFound]):
     """Raw journal entries by words and filters; see `Snapshot.search_raw`."""
 
+    namespace: int
     text: str
     session_digest: bytes | None
     start: int | None
@@ -85,19 +88,27 @@ class SearchRaw(Request[RawFound]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """The changes of commit `sequence`; 0 for those of working memory alone, which aren't committed."""
+class Renew(Request[None]):
+    """Build the index again from the rows; answered when it is level, and no file of the old one is left."""
 
-    documents: list[IndexDocument]
-    deletions: list[RecordId]
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The changes of commit `sequence`; 0 for those of working memory alone, which aren't committed.
+
+    Of what is stored only the names, since a document has words of its neighbours, too: it is made when it is
+    applied. What working memory holds is stored nowhere.
+    """
+
+    changed: list[Address]
+    left: list[bytes]
+    held: list[IndexDocument]
+    evicted: list[Address]
     sequence: int
 
-    def beyond(self, applied: int) -> _Step:
-        """What is left of it when the feed has brought the index up to `applied`."""
-        if not 0 < self.sequence <= applied:
-            return self
-        held = [document for document in self.documents if document.store_code == WORKING_CODE]
-        return _Step(held, [], self.sequence)
+    @property
+    def size(self) -> int:
+        return len(self.changed) + len(self.held) + len(self.evicted)
 
 
 @dataclass(slots=True)
@@ -105,12 +116,12 @@ class _Changes:
     """What waits to be indexed, in the order of its commits; `since` is on the loop's clock."""
 
     steps: list[_Step] = field(default_factory=list)
-    documents: int = 0
+    size: int = 0
     since: float = math.inf
 
     def add(self, step: _Step) -> None:
         self.steps.append(step)
-        self.documents += len(step.documents) + len(step.deletions)
+        self.size += step.size
         self.since = min(self.since, trio.current_time())
 
 
@@ -155,6 +166,8 @@ class TextIndexer(Actor):
         self._waiters_now: list[_Waiter] | None = None  # for the one under way
         self._wake = trio.Event()
         self._committed = trio.Event()
+        self._renewals: list[Reply[None]] = []  # of an index that is yet to be wiped
+        self._renewed: list[Reply[None]] = []  # of one that was wiped, and isn't level again
 
     def lag_s(self) -> float:
         """How long the oldest change that searches don't see has been waiting."""
@@ -176,6 +189,8 @@ class TextIndexer(Actor):
         try:
             await self._run()
         finally:
+            for reply in (*self._renewals, *self._renewed):
+                reply.close()
             await self._close()
 
     async def _run(self) -> None:
@@ -204,23 +219,30 @@ class TextIndexer(Actor):
             case Search() | SearchRaw():
                 return self._search(message, is_fresh=self._level)
             case EffectsCommitted():
-                self._note(message.effects.documents, message.effects.deletions, message.sequence)
+                effects = message.effects
+                self._note(_Step(effects.changed, effects.left, effects.held, [], message.sequence))
                 return None
             case Evicted():
-                self._note([], list(message.record_ids), 0)
+                evicted = [(message.namespace, record_id) for record_id in message.record_ids]
+                self._note(_Step([], [], [], evicted, 0))
                 return None
             case ToldAnew():
-                self._note(list(message.documents), [], 0)
+                self._note(_Step([], [], list(message.documents), [], 0))
                 return None
             case CommitsUntold():
                 self._untold, self._level = True, False
                 self._wake.set()
                 return None
+            case Renew() if reply is not None:
+                self._renewals.append(reply)
+                self._level = False
+                self._wake.set()
+                return LATER
         return await super().handle(message, reply)
 
-    def _note(self, documents: list[IndexDocument], deletions: list[RecordId], sequence: int) -> None:
-        if self._noting and (documents or deletions):
-            self._changes.add(_Step(documents, deletions, sequence))
+    def _note(self, step: _Step) -> None:
+        if self._noting and step.size:
+            self._changes.add(step)
             self._wake.set()
 
     def _behind(self) -> bool:
@@ -242,9 +264,9 @@ class TextIndexer(Actor):
             with trio.move_on_after(FRESH_WITHIN_S):
                 await waiter.answered.wait()
         finally:
-            self._answer(waiter, is_fresh=False)
+            self._resolve(waiter, is_fresh=False)
 
-    def _answer(self, waiter: _Waiter, *, is_fresh: bool) -> None:
+    def _resolve(self, waiter: _Waiter, *, is_fresh: bool) -> None:
         if waiter.answered.is_set():
             return
         waiter.answered.set()
@@ -258,9 +280,8 @@ class TextIndexer(Actor):
 
     def _search_curated(self, request: Search, *, is_fresh: bool) -> Searched:
         if self._snapshot is None:
-            return Searched(Found([], 0), complete=False)
-        found = self._snapshot.search(request.text, request.store_codes, request.limit)
-        return Searched(found, complete=is_fresh)
+            return Searched([], complete=False)
+        return Searched(_search(self._snapshot, request), complete=is_fresh)
 
     def search_nowait(self, request: Search) -> Searched | None:
         """The answer, when the last index commit has all that was told; None: `ask`, which waits for what is due.
@@ -277,7 +298,7 @@ class TextIndexer(Actor):
 
     async def _make_room(self) -> None:
         """Take no more while too much waits: then the mailbox fills, and the writer waits."""
-        while self._changes.documents > WAITING_MAX:
+        while self._changes.size > WAITING_MAX:
             self._wake.set()
             await self._committed.wait()
 
@@ -303,6 +324,8 @@ class TextIndexer(Actor):
 
     async def _become_level(self) -> None:
         index = self._index or await self._open()
+        if self._renewals:
+            index = await self._renew()
         if await self._in_thread(partial(reindex.needs_rebuild, index, self._storage)):
             await self._rebuild(index)
         await self._apply_feed(index)
@@ -312,16 +335,25 @@ class TextIndexer(Actor):
         while self._untold:
             self._untold = False
             await self._apply_feed(index)
-        self._level = True
+        self._level = not self._renewals
         self._behind_since = math.inf
         self._tell_applied(index)
         self._ask_working()
+        renewed, self._renewed = self._renewed, []
+        self._show(index)
+        for reply in renewed:
+            reply.resolve(None)
+
+    def _show(self, index: TextIndex) -> None:
+        """Let searches see the last commit; of an index that is being renewed they saw more before."""
+        if self._snapshot is None or not (self._renewals or self._renewed):
+            self._snapshot = index.snapshot()
 
     async def _apply_feed(self, index: TextIndex) -> None:
         """Up to where the feed ends when its last piece is read."""
-        while await self._in_thread(partial(reindex.apply_feed, index, self._storage)) >= reindex.IDS_MAX:
-            self._snapshot = index.snapshot()
-        self._snapshot = index.snapshot()
+        while await self._in_thread(partial(reindex.apply_log, index, self._storage)) >= reindex.IDS_MAX:
+            self._show(index)
+        self._show(index)
 
     async def _rebuild(self, index: TextIndex) -> None:
         total = await self._in_thread(partial(reindex.record_count, self._storage))
@@ -330,7 +362,7 @@ class TextIndexer(Actor):
         log.info("text index is being rebuilt", records=total)
         reported, pieces = 0, reindex.rebuild(index, self._storage)
         while (done := await self._in_thread(partial(_next_piece, pieces))) is not None:
-            self._snapshot = index.snapshot()
+            self._show(index)
             if done - reported >= PROGRESS_EVERY:
                 reported = done
                 log.info("text index is being rebuilt", done=done, records=total)
@@ -353,7 +385,7 @@ class TextIndexer(Actor):
         if not changes.steps:
             return False
         in_time = trio.current_time() >= self._due()
-        return bool(self._waiters) or in_time or changes.documents >= GATHER_MAX
+        return bool(self._waiters) or in_time or changes.size >= GATHER_MAX
 
     def _due(self) -> float:
         return max(self._changes.since + GATHER_S, self._rested_at)
@@ -366,11 +398,11 @@ class TextIndexer(Actor):
         changes, self._changes = self._changes, _Changes()
         self._waiters_now, self._waiters = self._waiters, []
         with trio.CancelScope(shield=True):  # once taken, changes are committed
-            await self._in_thread(partial(_apply, index, changes))
+            await self._in_thread(partial(_apply, index, self._storage, changes.steps))
         self._snapshot = index.snapshot()
         waiters, self._waiters_now = self._waiters_now, None
         for waiter in waiters:
-            self._answer(waiter, is_fresh=self._level)
+            self._resolve(waiter, is_fresh=self._level)
         self._wake_who_waits_for_room()
         self._rested_at = _rested_at(started)
         self._tell_applied(index)
@@ -403,7 +435,15 @@ class TextIndexer(Actor):
         if reason:
             log.warning("text index is started anew", reason=reason)
         self._index = index
-        self._snapshot = index.snapshot()
+        self._show(index)
+        return index
+
+    async def _renew(self) -> TextIndex:
+        await self._close()
+        index: TextIndex
+        self._index = index = await self._in_thread(partial(reindex.renew_index, self._path))
+        self._renewed += self._renewals
+        self._renewals = []
         return index
 
     async def _in_thread(self, call: Any) -> Any:
@@ -421,11 +461,15 @@ class TextIndexer(Actor):
             log.warning("text index was closed after an error", reason=str(error))
 
 
-def _apply(index: TextIndex, changes: _Changes) -> None:
-    applied = index.applied_sequence()
-    for step in changes.steps:
-        left = step.beyond(applied)
-        index.apply(left.documents, left.deletions, left.sequence)
+def _apply(index: TextIndex, storage: Storage, steps: list[_Step]) -> None:
+    """The log may have brought the index beyond some of `steps`; of these only what no log has is new."""
+    for step in steps:
+        index.apply(step.held, step.evicted, 0)
+    beyond = [step for step in steps if step.sequence > index.applied_sequence()]
+    changed = [address for step in beyond for address in step.changed]
+    left = [place for step in beyond for place in step.left]
+    sequence = max((step.sequence for step in beyond), default=0)
+    reindex.apply_changes(index, storage, changed, left, sequence)
     index.commit()
 
 
@@ -439,8 +483,15 @@ def _next_piece(pieces: Iterator[int]) -> int | None:
     return next(pieces, None)
 
 
+def _search(snapshot: Snapshot, request: Search) -> list[Hit]:
+    return snapshot.search(
+        request.namespace, request.text, request.store_codes, request.limit, explain=request.explain
+    )
+
+
 def _search_raw(snapshot: Snapshot, request: SearchRaw) -> RawFound:
     return snapshot.search_raw(
+        request.namespace,
         request.text,
         request.session_digest,
         request.start,

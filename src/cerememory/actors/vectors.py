@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import trio
@@ -23,8 +23,8 @@ from cerememory.actors.working import Evicted, TellAnew, ToldAnew
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted
 from cerememory.errors import ActorBusy, ActorStopped
 from cerememory.protocol.records import Store
-from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Storage
+from cerememory.storage.keys import Address
 from cerememory.storage.rows import STORE_CODE
 from cerememory.storage.vectors import Near, Space, VectorChange, VectorTable, closeness, vector_range
 
@@ -36,10 +36,19 @@ log = structlog.get_logger(__name__)
 Pair = tuple[bytes, bytes]
 
 
+class Kind(NamedTuple):
+    """Vectors that may be compared: those of one table."""
+
+    namespace: int
+    space: Space
+    dimensions: int
+
+
 @dataclass(frozen=True, slots=True)
 class Nearest(Request[list[Near]]):
     """The `limit` closest to `vector`; `store_codes` None means all stores."""
 
+    namespace: int
     space: Space
     vector: tuple[float, ...]
     limit: int
@@ -62,8 +71,8 @@ class VectorIndexer(Actor):
         self._working = working
         self._cache_bytes_max = cache_bytes_max
         self._limiter = trio.CapacityLimiter(1)
-        self._tables: OrderedDict[tuple[Space, int], VectorTable] = OrderedDict()
-        self._held: dict[tuple[Space, RecordId], VectorChange] = {}
+        self._tables: OrderedDict[Kind, VectorTable] = OrderedDict()
+        self._held: dict[tuple[Address, Space], VectorChange] = {}
 
     async def load(self) -> None:
         self._tables.clear()
@@ -88,7 +97,7 @@ class VectorIndexer(Actor):
                 self._follow(message.vectors)
                 return None
             case Evicted():
-                self._remove(message.record_ids)
+                self._remove([(message.namespace, record_id) for record_id in message.record_ids])
                 return None
         return await super().handle(message, reply)
 
@@ -96,60 +105,63 @@ class VectorIndexer(Actor):
         for change in changes:
             if change.store_code == WORKING_CODE:
                 self._hold(change)
-            for (space, dimensions), table in self._tables.items():
-                if space is change.space:
-                    _apply(table, dimensions, change)
+            for kind, table in self._tables.items():
+                if (kind.namespace, kind.space) == (change.namespace, change.space):
+                    _apply(table, change)
         self._shrink()
 
     def _hold(self, change: VectorChange) -> None:
+        place = ((change.namespace, change.record_id), change.space)
         if change.values is None:
-            self._held.pop((change.space, change.record_id), None)
+            self._held.pop(place, None)
         else:
-            self._held[change.space, change.record_id] = change
+            self._held[place] = change
 
-    def _remove(self, record_ids: list[RecordId] | tuple[RecordId, ...]) -> None:
-        for record_id in record_ids:
+    def _remove(self, addresses: list[Address]) -> None:
+        for address in addresses:
             for space in Space:
-                self._held.pop((space, record_id), None)
-            for table in self._tables.values():
-                table.remove(record_id)
+                self._held.pop((address, space), None)
+            for kind, table in self._tables.items():
+                if kind.namespace == address[0]:
+                    table.remove(address[1])
 
     async def _nearest(self, request: Nearest) -> list[Near]:
-        table = await self._table(request.space, len(request.vector))
+        kind = Kind(request.namespace, request.space, len(request.vector))
+        table = await self._table(kind)
         if table is None:
-            return await self._scan(request)
+            return await self._scan(kind, request)
         search = partial(table.nearest, request.vector, request.limit, request.store_codes)
         if len(table) * table.dimensions <= INLINE_VALUES_MAX:
             return search()
         return await self._world.offload(search, self._limiter)
 
-    async def _table(self, space: Space, dimensions: int) -> VectorTable | None:
-        """The table of this length; None when it would be larger than the cache may be."""
-        table = self._tables.get((space, dimensions))
+    async def _table(self, kind: Kind) -> VectorTable | None:
+        """The table of this kind; None when it would be larger than the cache may be."""
+        table = self._tables.get(kind)
         if table is None:
-            table = await self._world.offload(partial(self._load, space, dimensions), self._limiter)
+            table = await self._world.offload(partial(self._load, kind), self._limiter)
             if table is None:
                 return None
-            self._put_held(table, space)
+            self._put_held(table, kind)
             if not len(table):
-                return table  # a length that nothing has is not worth keeping
-            self._tables[space, dimensions] = table
-        self._tables.move_to_end((space, dimensions))
+                return table  # a kind that nothing has is not worth keeping
+            self._tables[kind] = table
+        self._tables.move_to_end(kind)
         self._shrink()
         return table
 
-    def _load(self, space: Space, dimensions: int) -> VectorTable | None:
-        table = VectorTable(dimensions)
-        for piece in self._pieces(space, dimensions):
+    def _load(self, kind: Kind) -> VectorTable | None:
+        table = VectorTable(kind.dimensions)
+        for piece in self._pieces(kind):
             table.load(piece)
             if table.size_bytes > self._cache_bytes_max:
                 return None
         return table
 
-    def _put_held(self, table: VectorTable, space: Space) -> None:
+    def _put_held(self, table: VectorTable, kind: Kind) -> None:
         for change in self._held.values():
-            if change.space is space:
-                _apply(table, table.dimensions, change)
+            if (kind.namespace, kind.space) == (change.namespace, change.space):
+                _apply(table, change)
 
     def _shrink(self) -> None:
         while self._size_bytes() > self._cache_bytes_max:
@@ -158,25 +170,25 @@ class VectorIndexer(Actor):
     def _size_bytes(self) -> int:
         return sum(table.size_bytes for table in self._tables.values())
 
-    async def _scan(self, request: Nearest) -> list[Near]:
-        held = VectorTable(len(request.vector))
-        self._put_held(held, request.space)
+    async def _scan(self, kind: Kind, request: Nearest) -> list[Near]:
+        held = VectorTable(kind.dimensions)
+        self._put_held(held, kind)
         found = held.nearest(request.vector, request.limit, request.store_codes)
-        found += await self._world.offload(partial(self._scan_stored, request), self._limiter)
+        found += await self._world.offload(partial(self._scan_stored, kind, request), self._limiter)
         return sorted(found, key=closeness)[: request.limit]
 
-    def _scan_stored(self, request: Nearest) -> list[Near]:
+    def _scan_stored(self, kind: Kind, request: Nearest) -> list[Near]:
         best: list[Near] = []
-        for piece in self._pieces(request.space, len(request.vector)):
-            table = VectorTable(len(request.vector))
+        for piece in self._pieces(kind):
+            table = VectorTable(kind.dimensions)
             table.load(piece)
             best += table.nearest(request.vector, request.limit, request.store_codes)
             best = sorted(best, key=closeness)[: request.limit]
         return best
 
-    def _pieces(self, space: Space, dimensions: int) -> Iterator[list[Pair]]:
-        """All stored vectors of one length, each piece read in a snapshot of its own."""
-        position, stop = vector_range(space, dimensions)
+    def _pieces(self, kind: Kind) -> Iterator[list[Pair]]:
+        """All stored vectors of one kind, each piece read in a snapshot of its own."""
+        position, stop = vector_range(*kind)
         while True:
             with self._storage.read() as reader:
                 piece = list(islice(reader.scan(position, stop), PIECE_ROWS))
@@ -186,9 +198,9 @@ class VectorIndexer(Actor):
             position = piece[-1][0] + b"\0"
 
 
-def _apply(table: VectorTable, dimensions: int, change: VectorChange) -> None:
+def _apply(table: VectorTable, change: VectorChange) -> None:
     """Also takes out a vector whose record now has one of another length."""
-    if change.values is not None and len(change.values) == dimensions:
+    if change.values is not None and len(change.values) == table.dimensions:
         table.put(change)
     else:
         table.remove(change.record_id)

@@ -5,6 +5,9 @@ the audit lines of all are chained, and one sync makes all durable. Only then ar
 followers (audit log, text index, vectors) have been told: whoever was answered finds its write in their
 mailboxes before its next question.
 
+A series (an import) has a transaction of its own: it may take long, and what waits meanwhile waits for it. So does
+what waits while the store is compacted, for then nobody may write.
+
 A commit that fails is an answer to everybody in its group, and leaves nothing behind. The writer then tries,
 once a second and before each further group, to write again; until that works the daemon isn't ready.
 Lazy commits (what recalls do to memories) have no asker and wait a moment for company.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -21,16 +25,18 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
-from cerememory.actors.actor import Actor, Ping, Reply, Request
+from cerememory.actors.actor import Actor, Answered, Ping, Reply, Request
 from cerememory.actors.seams import World
 from cerememory.domain.audit_chain import GENESIS
 from cerememory.errors import CerememoryError, InternalError, StorageUnavailable
 from cerememory.failpoints import failpoint
-from cerememory.storage.contract import Storage
-from cerememory.storage.keys import Table, system_key
+from cerememory.storage.contract import Compaction, Reader, Storage, Transaction
+from cerememory.storage.dynamics import Curves
+from cerememory.storage.keys import Address, Table, system_key
 from cerememory.storage.ledger import Effects, Finished, Ledger, Mutation
 from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import Head, dump_head, parse_head
+from cerememory.storage.series import Committed, Series, run_series
 from cerememory.telemetry.metrics import Metrics
 
 R = TypeVar("R")
@@ -49,6 +55,18 @@ class Commit(Request[R]):
     """Apply `mutation` in the next transaction and answer what it answers."""
 
     mutation: Mutation[R]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSeries(Request[R]):
+    """Apply the mutations of `series`, all of them or none, and answer what it returns."""
+
+    series: Series[R]
+
+
+@dataclass(frozen=True, slots=True)
+class Compact(Request[Compaction]):
+    """Rid the store of what was deleted or replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +108,14 @@ class EffectsCommitted:
 
 @dataclass(frozen=True, slots=True)
 class CommitsUntold:
-    """To all followers, after a crash of the writer: some commit may be one that they never heard of."""
+    """To all followers: some commits are ones that they never heard of. The writer crashed, or it was a series."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsGone:
+    """To all stores: these records were removed, from storage or from working memory."""
+
+    addresses: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +123,13 @@ class StatesCommitted:
     """To a durable store: these states of its memories are on disk."""
 
     states: tuple[SavedState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgesCommitted:
+    """To the graph: these memories have other edges than before, or are gone."""
+
+    addresses: tuple[Address, ...]
 
 
 @dataclass(slots=True)
@@ -120,6 +152,7 @@ class Writer(Actor):
         world: World,
         metrics: Metrics,
         *,
+        curves: Curves,
         group_commit_s: float,
         audited: bool,
         mailbox_size: int = 1_024,
@@ -128,12 +161,15 @@ class Writer(Actor):
         self._storage = storage
         self._world = world
         self._metrics = metrics
+        self._curves = curves
         self._group_commit_s = group_commit_s
         self._audited = audited
         self._audit_log: Actor | None = None
         self._indexes: tuple[Actor, ...] = ()
         self._stores: tuple[Actor, ...] = ()
+        self._graph: Actor | None = None
         self._head = Head(0, 0, GENESIS, 0)
+        self._alone: deque[tuple[CommitSeries[Any] | Compact, Reply[Any]]] = deque()  # what no group goes with
         self._lazy: list[_Pending] = []
         self._lazy_due = math.inf
         self._synced = 0
@@ -142,20 +178,30 @@ class Writer(Actor):
         self._failure: StorageUnavailable | None = None
         self._loaded = False
 
-    def tell(self, audit_log: Actor | None, indexes: tuple[Actor, ...], stores: tuple[Actor, ...]) -> None:
+    def tell(
+        self,
+        audit_log: Actor | None,
+        indexes: tuple[Actor, ...],
+        stores: tuple[Actor, ...],
+        graph: Actor | None = None,
+    ) -> None:
         """Who follows the commits; `stores` in the order of their codes."""
         self._audit_log = audit_log
         self._indexes = indexes
         self._stores = stores
+        self._graph = graph
 
     async def load(self) -> None:
         with self._storage.read() as reader:
             self._head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
         self._metrics.audit_sequence.set(self._head.audit_sequence)
         if self._loaded:
-            for follower in filter(None, (self._audit_log, *self._indexes)):
-                await follower.inform(CommitsUntold())
+            await self._tell_untold()
         self._loaded = True
+
+    async def _tell_untold(self) -> None:
+        for follower in filter(None, (self._audit_log, *self._indexes, self._graph)):
+            await follower.inform(CommitsUntold())
 
     async def run(self) -> None:
         try:
@@ -163,8 +209,10 @@ class Writer(Actor):
                 group = await self._next_group()
                 if group or self._lazy_is_due():
                     await self._commit(group + self._take_lazy())
-                elif self._failure is not None:
+                elif self._failure is not None and not self._alone:
                     await self._recover()
+                while self._alone:
+                    await self._do_alone(*self._alone.popleft())
         except trio.EndOfChannel:
             await self._commit(self._take_lazy())
 
@@ -173,7 +221,7 @@ class Writer(Actor):
         group: list[_Pending] = []
         retry_due = self._retry_due()
         with trio.CancelScope() as scope:
-            while not group and len(self._lazy) < LAZY_MAX:
+            while not (group or self._alone) and len(self._lazy) < LAZY_MAX:
                 scope.deadline = min(self._lazy_due, retry_due)
                 self._admit(await self._mailbox.receive(), group)
                 self._drain(group)
@@ -209,6 +257,8 @@ class Writer(Actor):
         message, reply = item
         if isinstance(message, Commit):
             group.append(_Pending(message.mutation, reply))
+        elif isinstance(message, (CommitSeries, Compact)) and reply is not None:
+            self._alone.append((message, reply))
         elif isinstance(message, CommitLater):
             self._lazy.append(_Pending(message.mutation, None))
             self._lazy_due = min(self._lazy_due, trio.current_time() + LAZY_S)
@@ -266,9 +316,7 @@ class Writer(Actor):
         """Decide every mutation and commit them together; runs in the writer's thread."""
         head = replace(self._head, audit_synced=max(self._synced, self._head.audit_synced))
         with self._storage.read() as reader:
-            ledger = Ledger(
-                reader, head, self._world.now(), audited=self._audited, index_applied=self._index_applied
-            )
+            ledger = self._open_ledger(reader, head, self._world.now())
             for item in group.pending:
                 _decide(ledger, item, group)
             finished = ledger.finish()
@@ -280,6 +328,69 @@ class Writer(Actor):
             self._head = head
         return finished
 
+    def _open_ledger(self, reader: Reader, head: Head, now: int) -> Ledger:
+        return Ledger(
+            reader,
+            head,
+            now,
+            audited=self._audited,
+            index_applied=self._index_applied,
+            curves=self._curves,
+        )
+
+    async def _do_alone(self, request: CommitSeries[Any] | Compact, reply: Reply[Any]) -> None:
+        with Answered(reply):
+            if self._failure is not None and not await self._recover():
+                reply.fail(self._failure)
+            elif isinstance(request, Compact):
+                await self._compact(reply)
+            else:
+                await self._commit_series(request.series, reply)
+
+    async def _compact(self, reply: Reply[Compaction]) -> None:
+        try:
+            reply.resolve(await self._world.offload(self._storage.compact))
+        except StorageUnavailable as error:
+            log.error("compaction failed", reason=str(error), cause=str(error.__cause__))
+            self._failure = error
+            reply.fail(error)
+            await self._recover()  # at once: all rows are there, and writing most likely works
+
+    async def _commit_series(self, series: Series[Any], reply: Reply[Any]) -> None:
+        try:
+            committed = await self._world.offload(partial(self._transact_series, series))
+        except StorageUnavailable as error:
+            log.error("commit failed", reason=str(error), cause=str(error.__cause__))
+            self._failure = error
+            reply.fail(error)
+        except CerememoryError as error:
+            reply.fail(error)
+        else:
+            await self._tell_of_series(committed)
+            failpoint("writer.before_reply")
+            reply.resolve(committed.answer)
+
+    def _transact_series(self, series: Series[Any]) -> Committed[Any]:
+        """Runs in the writer's thread."""
+        head = replace(self._head, audit_synced=max(self._synced, self._head.audit_synced))
+        open_ledger = partial(self._open_ledger, now=self._world.now())
+
+        def work(transaction: Transaction) -> Committed[Any]:
+            return run_series(transaction, series, head, open_ledger)
+
+        committed = self._storage.transact(work)
+        failpoint("writer.series.committed")
+        self._head = committed.head
+        return committed
+
+    async def _tell_of_series(self, committed: Committed[Any]) -> None:
+        if committed.told is None:
+            self._metrics.audit_sequence.set(committed.head.audit_sequence)
+            await self._tell_untold()
+        else:
+            for finished in committed.told:
+                await self._tell_followers(finished)
+
     async def _tell_followers(self, finished: Finished) -> None:
         self._metrics.audit_sequence.set(finished.head.audit_sequence)
         if self._audit_log is not None and finished.audit_lines:
@@ -288,6 +399,12 @@ class Writer(Actor):
         if effects.concern_indexes:
             for index in self._indexes:
                 await index.inform(EffectsCommitted(finished.head.commit_sequence, effects))
+        if self._graph is not None and (effects.relinked or effects.deletions):
+            await self._graph.inform(EdgesCommitted((*effects.relinked, *effects.deletions)))
+        gone = (*effects.deletions, *effects.dropped)
+        if gone:
+            for store in self._stores:
+                await store.inform(RecordsGone(gone))
         for code, states in _by_store(effects.saved).items():
             await self._stores[code].inform(StatesCommitted(tuple(states)))
 

@@ -6,14 +6,14 @@ test compares them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
 
 from cerememory.cli.options import Options
-from cerememory.protocol.values import format_id, parse_id
+from cerememory.protocol.values import format_id, format_timestamp, parse_id, parse_timestamp
 
 StoreName = Literal["episodic", "semantic", "procedural", "emotional", "working"]
 SourceName = Literal["conversation", "tool_io", "scratchpad", "summary", "imported"]
@@ -21,6 +21,14 @@ SpeakerName = Literal["user", "assistant", "system", "tool"]
 VisibilityName = Literal["normal", "private_scratch", "sealed"]
 SecrecyName = Literal["public", "sensitive", "secret"]
 ModeName = Literal["human", "perfect"]
+StrategyName = Literal["full", "incremental", "selective"]
+ImportStrategyName = Literal["merge", "replace"]
+ResolutionName = Literal["keep_existing", "keep_imported", "keep_newer"]
+FormatName = Literal["cma", "jsonl"]
+GranularityName = Literal["minute", "hour", "day", "week", "month"]
+AssociationName = Literal[
+    "temporal", "spatial", "semantic", "emotional", "causal", "sequential", "cross_modal", "user_defined"
+]
 
 Common = Annotated[Options, Parameter(parse=False)]
 
@@ -32,12 +40,22 @@ def _record_id(_kind: Any, tokens: Sequence[Token]) -> str:
         raise ValueError(f"record id: {error}") from None
 
 
-def _secrecy_levels(_kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in tokens[0].value.split(","))
-    for name in names:
-        if name not in get_args(SecrecyName):
-            raise ValueError(f"expected {', '.join(get_args(SecrecyName))} with commas between, got {name[:32]!r}")
-    return names
+def _time(_kind: Any, tokens: Sequence[Token]) -> str:
+    return format_timestamp(parse_timestamp(tokens[0].value))
+
+
+def _names(known: Any) -> Callable[[Any, Sequence[Token]], tuple[str, ...]]:
+    """Reads a comma list of the names in the literal `known`."""
+    allowed = get_args(known)
+
+    def read(_kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in tokens[0].value.split(","))
+        for name in names:
+            if name not in allowed:
+                raise ValueError(f"expected {', '.join(allowed)} with commas between, got {name[:32]!r}")
+        return names
+
+    return read
 
 
 def _file(_kind: Any, tokens: Sequence[Token]) -> Path:
@@ -50,4 +68,7 @@ def _file(_kind: Any, tokens: Sequence[Token]) -> Path:
 FileOrStdin = Annotated[Path, Parameter(converter=_file, allow_leading_hyphen=True)]  # for "-" alone
 EmbeddingText = Annotated[str, Parameter(allow_leading_hyphen=True)]  # a first number below zero
 RecordIdText = Annotated[str, Parameter(converter=_record_id)]
-SecrecyNames = Annotated[tuple[SecrecyName, ...], Parameter(converter=_secrecy_levels, n_tokens=1)]
+TimeText = Annotated[str, Parameter(converter=_time)]
+StoreNames = Annotated[tuple[StoreName, ...], Parameter(converter=_names(StoreName), n_tokens=1)]
+SecrecyNames = Annotated[tuple[SecrecyName, ...], Parameter(converter=_names(SecrecyName), n_tokens=1)]
+AssociationNames = Annotated[tuple[AssociationName, ...], Parameter(converter=_names(AssociationName), n_tokens=1)]

@@ -26,4 +26,4 @@ def mcp(
     """
     if options.server_url is None:
         raise UsageError("--server-url is missing: where is the daemon?")
-    return run_proxy(options.server_url, server_api_key, server_timeout_secs)
+    return run_proxy(options.server_url, server_api_key, server_timeout_secs, options.namespace)

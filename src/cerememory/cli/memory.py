@@ -8,7 +8,7 @@ there for local commands; without an owner the command owns it for as long as it
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from cerememory.cli.options import KEY_VARIABLE, Options, UsageError
 from cerememory.cli.settings import load
 from cerememory.client import Client
+from cerememory.client.archives import ArchiveStream
 from cerememory.config.checks import check
 from cerememory.errors import DataDirLocked
 from cerememory.storage.datadir import Owner, owner_of, read_token
@@ -31,28 +32,36 @@ class Memory(Protocol):
         """The decoded JSON answer of an operation, None when it has none. Raises what the operation does."""
         ...
 
+    def export_archive(self, body: object) -> AbstractContextManager[ArchiveStream]:
+        """The archive that an export request asks for, to be read inside the block."""
+        ...
+
+    def import_archive(self, chunks: Iterable[bytes], size_bytes: int, terms: Mapping[str, Any]) -> Any:
+        """The decoded answer to an archive of `size_bytes`; `terms` as in an import request."""
+        ...
+
 
 def connect(options: Options) -> AbstractContextManager[Memory]:
     """Raises `StartRefused` when the data dir can't be used, `UsageError` for options that contradict."""
     if options.server_url is not None:
         if options.offline:
             raise UsageError("--server-url and --offline exclude each other")
-        return Client(options.server_url, _given_key(), retry_for_s=RETRY_FOR_S)
+        return Client(options.server_url, _given_key(), retry_for_s=RETRY_FOR_S, namespace=options.namespace)
     loaded = load(options)
     check(loaded.settings, for_serve=False, origins=loaded.origins)
     path = loaded.settings.data_dir
     owner = None if options.offline else owner_of(path)
     if owner is not None:
-        return _ask_owner(path, owner)
+        return _ask_owner(path, owner, options.namespace)
     from cerememory.cli.offline import offline  # here, for it loads the whole daemon
 
-    return offline(loaded.settings, is_verbose=options.verbose)
+    return offline(loaded.settings, options.namespace, is_verbose=options.verbose)
 
 
-def _ask_owner(path: Path, owner: Owner) -> Client:
+def _ask_owner(path: Path, owner: Owner, namespace: str | None) -> Client:
     if not owner.address:
         raise DataDirLocked(f"{path}: in use by {owner}, a command; try again when it is done")
-    return Client(server_url(owner.address), read_token(path) or _given_key())
+    return Client(server_url(owner.address), read_token(path) or _given_key(), namespace=namespace)
 
 
 def _given_key() -> str | None:

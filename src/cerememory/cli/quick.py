@@ -15,19 +15,21 @@ from cerememory.cli.options import KEY_VARIABLE
 from cerememory.mcp.proxy import run
 
 URL, KEY, TIMEOUT = "--server-url", "--server-api-key", "--server-timeout-secs"
+NAMESPACE = "--namespace"
 
 
 def usual(arguments: list[str]) -> Callable[[], int] | None:
-    """The proxy, ready to be run, when `arguments` are its own options, each once and with a value."""
+    """The proxy, ready to be run, when `arguments` are the options that it uses, each once and with a value."""
     parts = [part for argument in arguments for part in _parts(argument)]
     names, values = parts[::2], parts[1::2]
     told = dict(zip(names, values, strict=False))
-    if len(told) * 2 != len(parts) or URL not in told or not told.keys() <= {URL, KEY, TIMEOUT}:
+    if len(told) * 2 != len(parts) or URL not in told or not told.keys() <= {URL, KEY, TIMEOUT, NAMESPACE}:
         return None
     seconds = told.get(TIMEOUT, "1")
     if any(value.startswith("-") for value in values) or not seconds.isdecimal() or int(seconds) < 1:
         return None
-    return partial(run_proxy, told[URL], told.get(KEY), int(seconds) if TIMEOUT in told else None)
+    timeout_s = int(seconds) if TIMEOUT in told else None
+    return partial(run_proxy, told[URL], told.get(KEY), timeout_s, told.get(NAMESPACE))
 
 
 def _parts(argument: str) -> list[str]:
@@ -35,8 +37,8 @@ def _parts(argument: str) -> list[str]:
     return argument.split("=", 1) if argument.startswith("--") else [argument]
 
 
-def run_proxy(server_url: str, api_key: str | None, timeout_s: int | None) -> int:
+def run_proxy(server_url: str, api_key: str | None, timeout_s: int | None, namespace: str | None) -> int:
     """The exit code of the proxy; without a key that of the environment is used."""
     if api_key is not None:
         print(f"warning: {KEY}: ps shows it to every user; set {KEY_VARIABLE} instead", file=sys.stderr)
-    return run(server_url, api_key or os.environ.get(KEY_VARIABLE) or None, timeout_s)
+    return run(server_url, api_key or os.environ.get(KEY_VARIABLE) or None, timeout_s, namespace)

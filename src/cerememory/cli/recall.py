@@ -1,11 +1,11 @@
-"""Commands that read memories: `recall`, `recall-raw`, `inspect`."""
+"""Commands that read memories: `recall`, `associate`, `recall-raw`, `inspect`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cerememory.cli.arguments import Common, ModeName, RecordIdText, SecrecyNames
+from cerememory.cli.arguments import AssociationNames, Common, ModeName, RecordIdText, SecrecyNames
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
 from cerememory.cli.output import indented, leaves, note, pretty, rows_table, show, text_of
@@ -74,6 +74,36 @@ def _found_table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]], candid
         cell = Text(f"{text}\n").append(record_id, style="dim")
         table.add_row(str(rank), cell, *(Text(value) for value in values))
     return table
+
+
+def associate(
+    record_id: RecordIdText,
+    /,
+    *,
+    depth: int = 2,
+    limit: int = 10,
+    min_weight: float = 0.1,
+    association_types: AssociationNames | None = None,
+    options: Common,
+) -> None:
+    """Find what a memory is linked to, the strongest first; the score is its activation.
+
+    Args:
+        record_id: The memory's id.
+        depth: How many links away at most, up to 8.
+        limit: How many to show at most, up to 256.
+        min_weight: Links that weigh less aren't followed.
+        association_types: Follow links of these types alone, with commas between.
+    """
+    body = {
+        "depth": depth,
+        "limit": limit,
+        "min_weight": min_weight,
+        "association_types": association_types,
+    }
+    with connect(options) as memory:
+        found = memory.call("recall.associate", given(body), path_params={"record_id": record_id})
+    show(found, options, _recalled_text, _recalled_table)
 
 
 def recall_raw(

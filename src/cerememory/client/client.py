@@ -17,23 +17,26 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 import cerememory
 from cerememory.client.address import check_api_key, parse_address
+from cerememory.client.archives import ARCHIVE_PATH, ArchiveStream, archive_in, import_head
 from cerememory.client.connections import ConnectionPool
 from cerememory.client.errors import error_of
 from cerememory.client.patience import Patience
 from cerememory.errors import ContentTooLarge, DaemonUnreachable, Overloaded, ValidationFailed
 from cerememory.protocol import codec
+from cerememory.protocol.namespaces import HEADER, check_name
 from cerememory.protocol.operations import BY_NAME, Operation
 
+R = TypeVar("R")
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_BYTES_MAX = 512 * 1_048_576
 _PART_BYTES = 65_536
@@ -45,7 +48,7 @@ class _Request(NamedTuple):
     method: str
     target: str
     headers: dict[str, str]
-    body: bytes | None
+    body: bytes | Iterable[bytes] | None
     is_repeatable: bool
 
 
@@ -60,8 +63,9 @@ class Client:
 
     `timeout_s` limits a whole call with its retries (None: no limit), `connect_timeout_s` each connection.
     `retry_for_s` limits how long after a first failure new tries start; None stands for what `timeout_s`
-    leaves, or 10 s; 0 for a single try. `clock` gives seconds from any start, `wait` waits for seconds,
-    `chance` gives the jitter (0 to 1). Raises `ValidationFailed` for a URL or key that can't be used.
+    leaves, or 10 s; 0 for a single try. `namespace` None is the daemon's default one. `clock` gives seconds from
+    any start, `wait` waits for seconds, `chance` gives the jitter (0 to 1). Raises `ValidationFailed` for a URL,
+    key or namespace that can't be used.
     """
 
     def __init__(
@@ -72,15 +76,19 @@ class Client:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         retry_for_s: float | None = None,
         *,
+        namespace: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._address = parse_address(server_url)
         check_api_key(api_key, self._address)
+        if namespace is not None:
+            check_name(namespace)
         self._api_key = api_key
         self._timeout_s = timeout_s
         self._retry_for_s = retry_for_s
+        self._namespace = namespace
         self._connections = ConnectionPool(self._address, connect_timeout_s)
         self._closing = threading.Event()
         self._clock = clock
@@ -118,10 +126,41 @@ class Client:
         """
         operation = BY_NAME[operation_name]
         request = self._request(operation, body, path_params or {}, query or {}, idempotency_key, headers or {})
+        return self._patiently(request, lambda patience: self._read(self._exchange(request, patience)))
+
+    @contextmanager
+    def export_archive(self, body: object) -> Iterator[ArchiveStream]:
+        """The archive that an export request asks for, to be read inside the block. Raises what `call` does."""
+        request = _Request(
+            method="POST",
+            target=self._address.prefix + ARCHIVE_PATH,
+            headers=self._headers(True, None),
+            body=codec.dump(body),
+            is_repeatable=True,
+        )
+        connection, response = self._patiently(request, lambda patience: self._begin(request, patience))
+        with closing(connection), response:
+            yield archive_in(response, self._address.url)
+
+    def import_archive(self, chunks: Iterable[bytes], size_bytes: int, terms: Mapping[str, Any]) -> Any:
+        """The decoded answer to an archive of `size_bytes`, sent once; `terms` as in an import request."""
+        target, headers = import_head(terms, size_bytes)
+        request = _Request(
+            method="PUT",
+            target=self._address.prefix + target,
+            headers={**self._headers(False, None), **headers},
+            body=chunks,
+            is_repeatable=False,
+        )
+        patience = Patience(self._timeout_s, self._retry_for_s, self._clock, self._chance)
+        return self._read(self._exchange(request, patience))
+
+    def _patiently(self, request: _Request, attempt: Callable[[Patience], R]) -> R:
+        """What `attempt` returns, tried again as long as that can't do harm and there is time."""
         patience = Patience(self._timeout_s, self._retry_for_s, self._clock, self._chance)
         while True:
             try:
-                return self._read(self._exchange(request, patience))
+                return attempt(patience)
             except Overloaded as error:
                 pause_s = _pause_s(error, request, patience)
                 if pause_s is None or self._closing.is_set():
@@ -137,7 +176,7 @@ class Client:
         idempotency_key: str | None,
         headers: Mapping[str, str],
     ) -> _Request:
-        if idempotency_key is None and operation.name.startswith("encode."):
+        if idempotency_key is None and operation.mutates:
             idempotency_key = str(uuid.uuid4())
         path = operation.path.format_map({name: quote(value, safe="") for name, value in path_params.items()})
         return _Request(
@@ -154,6 +193,8 @@ class Client:
             headers["Content-Type"] = "application/json"
         if self._api_key is not None:
             headers["Authorization"] = f"Bearer {self._api_key}"
+        if self._namespace is not None:
+            headers[HEADER] = self._namespace
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
         return headers
@@ -172,6 +213,28 @@ class Client:
                 self._connections.give_back(connection)
             else:
                 connection.close()
+
+    def _begin(
+        self, request: _Request, patience: Patience
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """An answer of which only the head was read, on a connection of its own."""
+        connection = self._connect(request, patience)
+        try:
+            connection.sock.settimeout(patience.remaining_s())
+            connection.request(request.method, request.target, body=request.body, headers=request.headers)
+            response = connection.getresponse()
+            if response.status != http.HTTPStatus.OK:
+                body = _read_body(response, connection.sock, patience)
+                self._read(_Answer(response.status, response.getheader("Retry-After"), body))
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise DaemonUnreachable(
+                f"{self._address.url} gave no answer: {_reason(error)}", was_sent=True
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection, response
 
     def _connect(self, request: _Request, patience: Patience) -> http.client.HTTPConnection:
         """A kept connection may break under the request, so one that can't be repeated gets its own."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import trio
 
 from cerememory.errors import BodyTooSlow, ContentTooLarge, TooManyBytes
-from cerememory.http.exchange import Exchange, Receive, Response, Send
+from cerememory.http.exchange import Exchange, Receive, Response, Send, Stream
 
 BODY_BYTES_MAX = 64 * 1_048_576
 LARGE_BODY_BYTES = 262_144  # a larger one is parsed in a thread
@@ -78,7 +79,7 @@ class Body:
 
     def __init__(self, receive: Receive, announced_bytes: int | None, read_timeout_s: float) -> None:
         self._receive = receive
-        self._read_timeout_s = read_timeout_s
+        self.read_timeout_s = read_timeout_s
         self.announced_bytes = announced_bytes
         self.whole = announced_bytes == 0
 
@@ -90,7 +91,7 @@ class Body:
         size = 0
         with trio.CancelScope() as scope:
             while not self.whole:
-                scope.deadline = trio.current_time() + self._read_timeout_s
+                scope.deadline = trio.current_time() + self.read_timeout_s
                 part = await self._part()
                 size += len(part)
                 if size > BODY_BYTES_MAX:
@@ -101,6 +102,14 @@ class Body:
         if scope.cancelled_caught:
             raise BodyTooSlow("body: the next part took too long")
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def next_part(self) -> bytes:
+        """What comes next of it, within the read timeout."""
+        with trio.CancelScope(deadline=trio.current_time() + self.read_timeout_s) as scope:
+            part = await self._part()
+        if scope.cancelled_caught:
+            raise BodyTooSlow("body: the next part took too long")
+        return part
 
     async def _part(self) -> bytes:
         message = await self._receive()
@@ -125,6 +134,26 @@ class Body:
             await self.drop()
 
 
+class Parts:
+    """A body as it comes in, of whatever size. It can be left anywhere."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._size = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        body = self._body
+        if body.whole:
+            raise StopAsyncIteration
+        part = await body.next_part()
+        self._size += len(part)
+        body.whole = body.whole or self._size == body.announced_bytes  # what ends it needn't be waited for
+        return part
+
+
 async def send_response(response: Response, send: Send, body: Body) -> None:
     """Send `response`. A body that wasn't read is dropped before the end of the answer: the client can read it.
 
@@ -132,6 +161,8 @@ async def send_response(response: Response, send: Send, body: Body) -> None:
     """
     if body.whole:
         await _send_start(response, send)
+        if response.stream is not None:
+            await _send_chunks(response.stream, send, body.read_timeout_s)
         await send({"type": "http.response.body", "body": response.body, "more_body": False})
         return
     response.close = True
@@ -143,6 +174,15 @@ async def send_response(response: Response, send: Send, body: Body) -> None:
         nursery.start_soon(body.drop_for_ever)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         nursery.cancel_scope.deadline = -math.inf
+
+
+async def _send_chunks(stream: Stream, send: Send, timeout_s: float) -> None:
+    """Raises `ClientGone` when a chunk isn't taken in time: nobody may hold the stream for nothing."""
+    async for chunk in stream.chunks:
+        with trio.move_on_after(timeout_s) as scope:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        if scope.cancelled_caught:
+            raise ClientGone
 
 
 async def _send_start(response: Response, send: Send) -> None:

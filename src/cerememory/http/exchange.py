@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,7 @@ Headers = list[tuple[bytes, bytes]]
 JSON = b"application/json"
 FORWARDED_FOR = b"x-forwarded-for"
 UNKNOWN_ROUTE = "unknown"
+BODILESS = frozenset({204, 304})
 
 
 @dataclass(slots=True)
@@ -78,18 +80,31 @@ def _request_id(sent: bytes | None) -> str:
 
 
 @dataclass(slots=True)
+class Stream:
+    """A body that is made while it is sent: `size_bytes` in `chunks`. `owned` is let go of when it is sent."""
+
+    size_bytes: int
+    chunks: AsyncIterator[bytes]
+    owned: AsyncExitStack
+
+
+@dataclass(slots=True)
 class Response:
+    """The body is `stream`, when there is one."""
+
     status: int
     body: bytes = b""
     content_type: bytes | None = JSON
     headers: Headers = field(default_factory=list)
     close: bool = False
+    stream: Stream | None = None
 
     def head(self) -> Headers:
         """All headers, the computed ones first; an answer without a body has no Content-Type."""
         found: Headers = []
-        if self.status != 204:
-            found.append((b"content-length", b"%d" % len(self.body)))
+        if self.status not in BODILESS:
+            size = len(self.body) if self.stream is None else self.stream.size_bytes
+            found.append((b"content-length", b"%d" % size))
             if self.content_type is not None:
                 found.append((b"content-type", self.content_type))
         if self.close:

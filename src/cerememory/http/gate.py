@@ -16,10 +16,12 @@ import trio
 from cerememory.config.settings import Settings
 from cerememory.errors import CerememoryError, InternalError, is_ours
 from cerememory.failpoints import failpoint
+from cerememory.http.archives import ARCHIVE_PATH, IMPORT_ROUTE
 from cerememory.http.bodies import (
     Body,
     ClientGone,
     Inflight,
+    Parts,
     announced_bytes,
     check_size,
     send_response,
@@ -40,7 +42,7 @@ from cerememory.http.routes import Call, Handler, Routes, check_namespace
 from cerememory.http.rules import OPEN_ROUTES, Addresses, Keys, Origins, RateLimit, check_head
 from cerememory.telemetry.metrics import Metrics
 
-HOT_PATHS = ("/health", "/v1/encode", "/v1/recall/query")
+HOT_PATHS = ("/health", "/v1/encode", "/v1/recall/query", ARCHIVE_PATH)  # Quart would gather an archive's stream
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"  # one label for whatever clients invent
 
@@ -79,13 +81,13 @@ class Gate:
         body = Body(receive, announced_bytes(exchange), self._read_timeout_s)
         try:
             response = await self._response(exchange, scope, body)
+            response.headers += [(b"x-request-id", exchange.request_id.encode())]
+            response.headers += self._origins.headers(exchange)
+            failpoint("http.before_answer")
+            await _send(response, send, body)
         except ClientGone:
             log.debug("client gone", method=exchange.method, path=exchange.path)
             return
-        response.headers += [(b"x-request-id", exchange.request_id.encode())]
-        response.headers += self._origins.headers(exchange)
-        failpoint("http.before_answer")
-        await send_response(response, send, body)
         self._note(exchange, response.status, time.perf_counter() - started)
 
     def _template(self, path: str) -> str:
@@ -115,6 +117,8 @@ class Gate:
             self._rate_limit.check(self._addresses.client(exchange), trio.current_time())
             self._keys.check(exchange)
             check_namespace(exchange)
+        if (exchange.method, exchange.path) == IMPORT_ROUTE:
+            return await self._hot[IMPORT_ROUTE](Call(exchange, b"", parts=Parts(body)))
         check_size(body.announced_bytes)
         with self._inflight.reserved(body.announced_bytes or 0) as room:
             content = await body.read(room)
@@ -151,6 +155,19 @@ def _answer_error(exchange: Exchange, error: CerememoryError) -> Response:
     if is_ours(error):
         log.error("request failed", path=exchange.path, reason=str(error))
     return error_response(error, exchange.request_id)
+
+
+async def _send(response: Response, send: Send, body: Body) -> None:
+    """What breaks off a stream is the end of its connection: the client sees that bytes are missing."""
+    if response.stream is None:
+        await send_response(response, send, body)
+        return
+    async with response.stream.owned:
+        try:
+            await send_response(response, send, body)
+        except CerememoryError as error:
+            log.error("answer broken off", reason=str(error))
+            raise ClientGone from error
 
 
 class _NoBody:

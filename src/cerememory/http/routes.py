@@ -6,37 +6,65 @@ itself, the rest by Quart; both find them in `Routes.table`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
 from cerememory.actors.engine import Engine, Idempotency
-from cerememory.errors import NoRoute, ValidationFailed
+from cerememory.errors import ValidationFailed
+from cerememory.http.archives import (
+    ARCHIVE_PATH,
+    ARCHIVE_TYPE,
+    IMPORT_ROUTE,
+    archive_headers,
+    import_terms,
+    with_passphrase,
+)
 from cerememory.http.bodies import LARGE_BODY_BYTES
-from cerememory.http.exchange import Exchange, Headers, Response, json_response, no_content
+from cerememory.http.exchange import Exchange, Headers, Response, Stream, json_response, no_content
 from cerememory.protocol import codec
-from cerememory.protocol.operations import OPERATIONS, Operation
+from cerememory.protocol.namespaces import HEADER, check_name
+from cerememory.protocol.operations import OPERATIONS
 from cerememory.protocol.requests import (
+    Compact,
+    Consolidate,
+    DecayForecast,
+    DecayTick,
+    DreamTick,
     EncodeBatch,
     EncodeBatchRaw,
     EncodeStore,
     EncodeStoreRaw,
     EncodeUpdate,
+    Export,
+    Forget,
+    Import,
+    IntrospectRecord,
+    RecallAssociate,
+    RecallGraph,
     RecallQuery,
     RecallRawQuery,
+    RecallTimeline,
+    Restore,
+    SetMode,
 )
 from cerememory.protocol.values import RecordId, parse_id
+from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.mutations import Stored
 from cerememory.telemetry.metrics import CONTENT_TYPE, Metrics
+
+if TYPE_CHECKING:
+    from cerememory.http.reference import Reference
 
 T = TypeVar("T")
 
 IDEMPOTENCY_KEY_BYTES_MAX = 256
 BASE64_TYPE = "application/vnd.cmp+json;bytes=base64"
-DEFAULT_NAMESPACE = "default"
+UINT32_MAX = 2**32 - 1
 TRUTHS = {"true": True, "false": False}
 
 
@@ -47,6 +75,7 @@ class Call:
     exchange: Exchange
     body: bytes
     params: dict[str, str] = field(default_factory=dict)
+    parts: AsyncIterator[bytes] | None = None  # of a body that nobody has read yet
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -64,6 +93,7 @@ class Routes:
         """`metrics` None: there is no such route."""
         self._engine = engine
         self._metrics = metrics
+        self._reference: Reference | None = None
         built: dict[str, Handler] = {
             "encode.store": self.encode_store,
             "encode.batch": self.encode_batch,
@@ -71,17 +101,47 @@ class Routes:
             "encode.store_raw": self.encode_store_raw,
             "encode.batch_raw": self.encode_batch_raw,
             "recall.query": self.recall_query,
+            "recall.associate": self.recall_associate,
+            "recall.timeline": self.recall_timeline,
+            "recall.graph": self.recall_graph,
             "recall.raw_query": self.recall_raw_query,
+            "lifecycle.dream_tick": self.lifecycle_dream_tick,
+            "lifecycle.consolidate": self.lifecycle_consolidate,
+            "lifecycle.decay_tick": self.lifecycle_decay_tick,
+            "lifecycle.set_mode": self.lifecycle_set_mode,
+            "lifecycle.forget": self.lifecycle_forget,
+            "lifecycle.restore": self.lifecycle_restore,
+            "lifecycle.compact": self.lifecycle_compact,
+            "lifecycle.export": self.lifecycle_export,
+            "lifecycle.import": self.lifecycle_import,
             "introspect.stats": self.introspect_stats,
             "introspect.record": self.introspect_record,
+            "introspect.decay_forecast": self.introspect_decay_forecast,
+            "introspect.evolution": self.introspect_evolution,
         }
         self.table = [
             Route("GET", "/health", self.health),
             Route("GET", "/readiness", self.readiness),
-            *(Route(o.method, o.path, built.get(o.name) or partial(_not_built, o)) for o in OPERATIONS),
+            Route("GET", "/v1/openapi.json", self.openapi),
+            Route("GET", "/docs", self.docs),
+            Route("POST", ARCHIVE_PATH, self.export_archive),
+            Route(*IMPORT_ROUTE, self.import_archive),
+            *(Route(o.method, o.path, built[o.name]) for o in OPERATIONS),
         ]
         if metrics is not None:
             self.table.append(Route("GET", "/metrics", self.metrics))
+
+    async def openapi(self, call: Call) -> Response:
+        return (await self._described()).document.answer(call.exchange)
+
+    async def docs(self, call: Call) -> Response:
+        return (await self._described()).page.answer(call.exchange)
+
+    async def _described(self) -> Reference:
+        """What describes these routes, made at the first request for it."""
+        if self._reference is None:
+            self._reference = await self._engine.off_loop(partial(_describe, self.table))
+        return self._reference
 
     async def health(self, call: Call) -> Response:
         return json_response({"status": "ok"})
@@ -101,43 +161,152 @@ class Routes:
 
     async def encode_store(self, call: Call) -> Response:
         request = await self._parse(call, EncodeStore)
-        return _stored(await self._engine.encode_store(request, _idempotency(call)))
+        namespace = await self._namespace(call, create=True)
+        return _stored(await self._engine.encode_store(request, _idempotency(call), namespace=namespace))
 
     async def encode_batch(self, call: Call) -> Response:
         request = await self._parse(call, EncodeBatch)
-        return _stored(await self._engine.encode_batch(request, _idempotency(call)))
+        namespace = await self._namespace(call, create=True)
+        return _stored(await self._engine.encode_batch(request, _idempotency(call), namespace=namespace))
 
     async def encode_update(self, call: Call) -> Response:
         request = await self._parse(call, EncodeUpdate)
-        stored = await self._engine.encode_update(_record_id(call), request, _if_match(call), _idempotency(call))
+        stored = await self._engine.encode_update(
+            _record_id(call),
+            request,
+            _if_match(call),
+            _idempotency(call),
+            namespace=await self._namespace(call),
+        )
         return no_content(_sequence_header(stored))
 
     async def encode_store_raw(self, call: Call) -> Response:
         request = await self._parse(call, EncodeStoreRaw)
-        return _stored(await self._engine.encode_store_raw(request, _idempotency(call)))
+        namespace = await self._namespace(call, create=True)
+        return _stored(await self._engine.encode_store_raw(request, _idempotency(call), namespace=namespace))
 
     async def encode_batch_raw(self, call: Call) -> Response:
         request = await self._parse(call, EncodeBatchRaw)
-        return _stored(await self._engine.encode_batch_raw(request, _idempotency(call)))
+        namespace = await self._namespace(call, create=True)
+        return _stored(await self._engine.encode_batch_raw(request, _idempotency(call), namespace=namespace))
 
     async def recall_query(self, call: Call) -> Response:
         request = await self._parse(call, RecallQuery)
         await self._catch_up(call)
-        return await self._rendered(call, await self._engine.recall_query(request))
+        namespace = await self._namespace(call)
+        return await self._rendered(call, await self._engine.recall_query(request, namespace=namespace))
+
+    async def recall_associate(self, call: Call) -> Response:
+        request = await self._parse(call, RecallAssociate)
+        await self._catch_up(call)
+        namespace = await self._namespace(call)
+        found = await self._engine.recall_associate(_record_id(call), request, namespace=namespace)
+        return await self._rendered(call, found)
+
+    async def recall_timeline(self, call: Call) -> Response:
+        request = await self._parse(call, RecallTimeline)
+        await self._catch_up(call)
+        namespace = await self._namespace(call)
+        return await self._rendered(call, await self._engine.recall_timeline(request, namespace=namespace))
+
+    async def recall_graph(self, call: Call) -> Response:
+        request = await self._parse(call, RecallGraph)
+        await self._catch_up(call)
+        namespace = await self._namespace(call)
+        return json_response(await self._engine.recall_graph(request, namespace=namespace))
 
     async def recall_raw_query(self, call: Call) -> Response:
         request = await self._parse(call, RecallRawQuery)
         await self._catch_up(call)
-        return await self._rendered(call, await self._engine.recall_raw_query(request))
+        namespace = await self._namespace(call)
+        return await self._rendered(call, await self._engine.recall_raw_query(request, namespace=namespace))
+
+    async def lifecycle_dream_tick(self, call: Call) -> Response:
+        request = await self._parse(call, DreamTick)
+        namespace = await self._namespace(call)
+        return _stored(await self._engine.lifecycle_dream_tick(request, _idempotency(call), namespace=namespace))
+
+    async def lifecycle_consolidate(self, call: Call) -> Response:
+        request = await self._parse(call, Consolidate)
+        namespace = await self._namespace(call)
+        return _stored(await self._engine.lifecycle_consolidate(request, _idempotency(call), namespace=namespace))
+
+    async def lifecycle_decay_tick(self, call: Call) -> Response:
+        request = await self._parse(call, DecayTick)
+        namespace = await self._namespace(call)
+        return _stored(await self._engine.lifecycle_decay_tick(request, _idempotency(call), namespace=namespace))
+
+    async def lifecycle_set_mode(self, call: Call) -> Response:
+        request = await self._parse(call, SetMode)
+        namespace = await self._namespace(call, create=True)
+        stored = await self._engine.lifecycle_set_mode(request, _idempotency(call), namespace=namespace)
+        return no_content(_sequence_header(stored))
+
+    async def lifecycle_forget(self, call: Call) -> Response:
+        request = await self._parse(call, Forget)
+        namespace = await self._namespace(call)
+        return _stored(await self._engine.lifecycle_forget(request, _idempotency(call), namespace=namespace))
+
+    async def lifecycle_restore(self, call: Call) -> Response:
+        request = await self._parse(call, Restore)
+        namespace = await self._namespace(call)
+        return _stored(await self._engine.lifecycle_restore(request, _idempotency(call), namespace=namespace))
+
+    async def lifecycle_compact(self, call: Call) -> Response:
+        request = await self._parse(call, Compact)
+        await self._catch_up(call)
+        return json_response(await self._engine.lifecycle_compact(request))
+
+    async def lifecycle_export(self, call: Call) -> Response:
+        request = await self._parse(call, Export)
+        await self._catch_up(call)
+        namespace = await self._namespace(call)
+        exported = await self._engine.lifecycle_export(request, namespace=namespace)
+        if _accepts_base64(call):
+            return await self._rendered(call, exported)
+        return Response(200, await self._engine.off_loop(partial(codec.dump, exported)))
+
+    async def lifecycle_import(self, call: Call) -> Response:
+        request = await self._parse(call, Import)
+        namespace = await self._namespace(call, create=not request.dry_run)
+        return _stored(await self._engine.lifecycle_import(request, _idempotency(call), namespace=namespace))
+
+    async def export_archive(self, call: Call) -> Response:
+        request = with_passphrase(call.exchange, await self._parse(call, Export))
+        await self._catch_up(call)
+        namespace = await self._namespace(call)
+        owned = AsyncExitStack()
+        exported = await owned.enter_async_context(self._engine.export_archive(request, namespace=namespace))
+        stream = Stream(exported.size_bytes, exported.chunks, owned)
+        return Response(200, content_type=ARCHIVE_TYPE, headers=archive_headers(exported), stream=stream)
+
+    async def import_archive(self, call: Call) -> Response:
+        terms = import_terms(call.exchange)
+        namespace = await self._namespace(call, create=not terms.dry_run)
+        assert call.parts is not None  # the gate calls this itself
+        imported = self._engine.import_archive(call.parts, terms, _idempotency(call), namespace=namespace)
+        return _stored(await imported)
 
     async def introspect_stats(self, call: Call) -> Response:
         await self._catch_up(call)
-        return json_response(await self._engine.introspect_stats())
+        return json_response(await self._engine.introspect_stats(namespace=await self._namespace(call)))
 
     async def introspect_record(self, call: Call) -> Response:
-        _check_flags(call)
+        request = _introspect_record(call)
         await self._catch_up(call)
-        return await self._rendered(call, await self._engine.introspect_record(_record_id(call)))
+        namespace = await self._namespace(call)
+        return await self._rendered(call, await self._engine.introspect_record(request, namespace=namespace))
+
+    async def introspect_decay_forecast(self, call: Call) -> Response:
+        request = await self._parse(call, DecayForecast)
+        await self._catch_up(call)
+        namespace = await self._namespace(call)
+        return json_response(await self._engine.introspect_decay_forecast(request, namespace=namespace))
+
+    async def introspect_evolution(self, call: Call) -> Response:
+        await self._catch_up(call)
+        namespace = await self._namespace(call)
+        return json_response(await self._engine.introspect_evolution(namespace=namespace))
 
     async def _parse(self, call: Call, kind: type[T]) -> T:
         """The body as a `kind`; a large one in a thread."""
@@ -151,16 +320,27 @@ class Routes:
         if asked is not None:
             await self._engine.wait_for(_number(asked, "X-Cerememory-Sequence"))
 
+    async def _namespace(self, call: Call, *, create: bool = False) -> int:
+        """The one that the request names; with the first thing stored under it, a new name is given a number."""
+        name = _namespace_name(call.exchange)
+        return DEFAULT_NAMESPACE if name is None else await self._engine.namespace(name, create=create)
+
     async def _rendered(self, call: Call, reply: object) -> Response:
         """JSON with byte arrays, or with base64 when the request accepts that."""
-        if BASE64_TYPE not in (call.exchange.header(b"accept") or "").replace(" ", ""):
+        if not _accepts_base64(call):
             return json_response(reply)
         render = partial(codec.with_base64, codec.dump(reply))
         return Response(200, await self._engine.off_loop(render), content_type=BASE64_TYPE.encode())
 
 
-async def _not_built(operation: Operation, call: Call) -> Response:
-    raise NoRoute(f"{operation.name}: isn't available in this version")
+def _accepts_base64(call: Call) -> bool:
+    return BASE64_TYPE in (call.exchange.header(b"accept") or "").replace(" ", "")
+
+
+def _describe(routes: list[Route]) -> Reference:
+    from cerememory.http import reference  # loaded by whoever asks for it first, not by every start
+
+    return reference.make((route.method, route.path) for route in routes)
 
 
 def _stored(stored: Stored[Any]) -> Response:
@@ -178,9 +358,13 @@ def _check_json(exchange: Exchange) -> None:
 
 
 def check_namespace(exchange: Exchange) -> None:
-    namespace = exchange.header(b"x-cerememory-namespace")
-    if namespace is not None and namespace != DEFAULT_NAMESPACE:
-        raise ValidationFailed("X-Cerememory-Namespace: namespaces aren't available in this version")
+    name = _namespace_name(exchange)
+    if name is not None:
+        check_name(name, HEADER)
+
+
+def _namespace_name(exchange: Exchange) -> str | None:
+    return exchange.header(b"x-cerememory-namespace")
 
 
 def _record_id(call: Call) -> RecordId:
@@ -191,13 +375,14 @@ def _record_id(call: Call) -> RecordId:
 
 
 def _idempotency(call: Call) -> Idempotency | None:
-    """The key covers method, path and body: the same key with another of them is a conflict."""
+    """The key covers method, path, query and body: the same key with another of them is a conflict."""
     key = call.exchange.header(b"idempotency-key")
     if key is None:
         return None
     if not key.strip() or len(key) > IDEMPOTENCY_KEY_BYTES_MAX:
         raise ValidationFailed(f"Idempotency-Key: expected 1 to {IDEMPOTENCY_KEY_BYTES_MAX} characters")
-    covered = f"{call.exchange.method} {call.exchange.path}\0".encode() + call.body
+    exchange = call.exchange
+    covered = f"{exchange.method} {exchange.path}\0".encode() + exchange.query + b"\0" + call.body
     return Idempotency(call.exchange.scope, key, blake2b(covered, digest_size=16).digest())
 
 
@@ -212,11 +397,22 @@ def _number(text: str, where: str) -> int:
     return int(text)
 
 
-def _check_flags(call: Call) -> None:
+def _introspect_record(call: Call) -> IntrospectRecord:
     query = parse_qs(call.exchange.query.decode("latin-1"), keep_blank_values=True)
-    for name in ("include_history", "include_associations", "include_versions"):
-        value = query.get(name, ["false"])[-1]
-        if value not in TRUTHS:
-            raise ValidationFailed(f"{name}: expected true or false, got {value[:32]!r}")
-    if "version" in query:
-        raise ValidationFailed("version: earlier versions aren't available in this version")
+    version = _number(query["version"][-1], "version") if "version" in query else None
+    if version is not None and not 1 <= version <= UINT32_MAX:
+        raise ValidationFailed(f"version: expected 1 to {UINT32_MAX}, got {version}")
+    return IntrospectRecord(
+        record_id=_record_id(call),
+        include_history=_flag(query, "include_history"),
+        include_associations=_flag(query, "include_associations"),
+        include_versions=_flag(query, "include_versions"),
+        version=version,
+    )
+
+
+def _flag(query: dict[str, list[str]], name: str) -> bool:
+    value = query.get(name, ["false"])[-1]
+    if value not in TRUTHS:
+        raise ValidationFailed(f"{name}: expected true or false, got {value[:32]!r}")
+    return TRUTHS[value]

@@ -7,6 +7,7 @@ folder made on the way, no climbing with `..`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from cerememory.errors import ExportFailed, ValidationFailed
@@ -31,8 +32,8 @@ def check_new_file(output_path: str) -> Path:
     return path
 
 
-def write_new_file(path: Path, archive: bytes) -> None:
-    """`archive` on disk, synced; on failure nothing is left there."""
+def write_new_file(path: Path, chunks: Iterable[bytes]) -> None:
+    """What `chunks` are in all, on disk and synced; when they or the disk fail, nothing is left there."""
     try:
         descriptor = os.open(path, _NEW_FILE, _OWNER_ONLY)
     except FileExistsError:  # it came between the check and now
@@ -41,9 +42,13 @@ def write_new_file(path: Path, archive: bytes) -> None:
         raise ExportFailed(f"{path} can't be written: {error.strerror}") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(archive)
+            for chunk in chunks:
+                file.write(chunk)
             file.flush()
             os.fsync(descriptor)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise ExportFailed(f"{path} can't be written: {error.strerror}") from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

@@ -130,7 +130,9 @@ def _inspect(arguments: Arguments) -> Call:
 
 
 def _forget(arguments: Arguments) -> Call:
-    return Call("lifecycle.forget", dict(arguments))
+    if arguments["record_ids"] is None and arguments["session_id"] is None:
+        raise ValidationFailed("record_ids: missing, give record_ids or session_id")
+    return Call("lifecycle.forget", _given(dict(arguments)))
 
 
 def _dream_tick(arguments: Arguments) -> Call:

@@ -41,13 +41,14 @@ _INSTRUCTIONS = (
 log = logging.getLogger(__name__)
 
 
-def run(server_url: str, api_key: str | None, timeout_s: int | None) -> int:
+def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: str | None) -> int:
     """Serves stdin until it ends, the reader of stdout goes, or SIGTERM or SIGINT comes; the exit code, 0.
 
-    To be called from the main thread. `timeout_s` limits each call with its retries, None doesn't. Raises
-    `ValidationFailed` for a URL or key that can't be used, before anything is read.
+    To be called from the main thread. `timeout_s` limits each call with its retries, None doesn't; `namespace`
+    None is the daemon's default one. Raises `ValidationFailed` for a URL, key or namespace that can't be used,
+    before anything is read.
     """
-    with Client(server_url, api_key, timeout_s) as client:
+    with Client(server_url, api_key, timeout_s, namespace=namespace) as client:
         wake = partial(signal.pthread_kill, threading.get_ident(), signal.SIGTERM)
         output = Output(sys.stdout.fileno(), on_gone=wake)  # a flag wouldn't end the reading of stdin
         with redirect_stdout(sys.stderr), _interrupted_by_sigterm(), suppress(KeyboardInterrupt):

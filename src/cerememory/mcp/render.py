@@ -95,10 +95,6 @@ class _RawRecalled(msgspec.Struct):
     total_candidates: int
 
 
-class _Exported(msgspec.Struct):
-    archive_data: list[int] | str
-
-
 def _read(answer: object, kind: type[T]) -> T:
     try:
         return msgspec.convert(answer, kind)
@@ -230,12 +226,6 @@ def render(tool: str, answer: object) -> Result:
         raise InternalError(f"the daemon's answer isn't CMP: {error!r}") from error
 
 
-def archive_of(answer: object) -> bytes:
-    """The archive in the answer to an export."""
-    return _bytes(_read(answer, _Exported).archive_data)
-
-
-def render_export(answer: Json, path: Path, size_bytes: int) -> Result:
+def render_export(answer: Json, path: Path) -> Result:
     """What was exported, but the archive itself, and where it is."""
-    shown = {name: value for name, value in answer.items() if name != "archive_data"}
-    return _json_result(shown, f"Archive written to: {path}", f"Archive size: {size_bytes} bytes")
+    return _json_result(answer, f"Archive written to: {path}", f"Archive size: {answer['size_bytes']} bytes")

@@ -11,7 +11,7 @@ from cerememory.errors import ValidationFailed
 from cerememory.mcp.archive_file import check_new_file, write_new_file
 from cerememory.mcp.arguments import Arguments, read_arguments
 from cerememory.mcp.calls import CALLS, Call
-from cerememory.mcp.render import Result, archive_of, render, render_export
+from cerememory.mcp.render import Result, render, render_export
 from cerememory.mcp.tools import BY_NAME
 from cerememory.protocol.values import Timestamp
 
@@ -48,7 +48,6 @@ class Toolbox:
     def _export(self, call: Call, arguments: Arguments) -> Result:
         """Checked before the daemon works, and again, by the system, when the file is made."""
         path = check_new_file(arguments["output_path"])
-        answer = self._ask(call)
-        archive = archive_of(answer)
-        write_new_file(path, archive)
-        return render_export(answer, path, len(archive))
+        with self._client.export_archive(call.body) as archive:
+            write_new_file(path, archive.chunks)
+        return render_export(archive.described(), path)

@@ -170,7 +170,8 @@ TOOLS: tuple[Tool, ...] = (
         "forget",
         "Delete memories; they can't be brought back.",
         (
-            Parameter("record_ids", Ids(), required=True),
+            Parameter("record_ids", Ids()),
+            Parameter("session_id", FilledText(), "Raw entries of this session"),
             Parameter("confirm", Flag(), "Must be true", required=True),
             Parameter("cascade", Flag(), "Also their direct associations", default=False),
         ),

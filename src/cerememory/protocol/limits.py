@@ -17,6 +17,7 @@ import msgspec
 from cerememory.errors import ContentTooLarge, ForgetUnconfirmed, ModalityUnsupported, ValidationFailed
 from cerememory.protocol import codec
 from cerememory.protocol.records import (
+    EMPTY_OBJECT,
     ContentBlock,
     MemoryContent,
     MetaEdge,
@@ -28,11 +29,13 @@ from cerememory.protocol.requests import (
     ASSOCIATE_LIMIT_MAX,
     BATCH_RECORDS_MAX,
     EXPORT_FORMATS,
+    DecayForecast,
     EncodeContext,
     EncodeStore,
     EncodeStoreRaw,
     Export,
     Forget,
+    ImportTerms,
     RecallAssociate,
     RecallCue,
 )
@@ -50,6 +53,7 @@ BLOCK_BYTES_MAX: dict[Modality, int] = {
 }
 BLOCKS_MAX = 1_024
 METADATA_BYTES_MAX = 1_000_000
+FORECASTS_MAX = 1_000
 METADATA_DEPTH_MAX = 64
 CALLER_ID_BYTES_MAX = 1_024  # session_id, turn_id, topic_id
 FLOAT32_MAX = 3.4028234663852886e38  # beyond it a number is infinite as float32
@@ -147,6 +151,8 @@ def _check_edge(edge: MetaEdge, where: str) -> None:
 
 def check_metadata(metadata: msgspec.Raw, where: str) -> msgspec.Raw:
     """`metadata` compacted; its size and depth are bounded, its JSON type is not checked."""
+    if metadata == EMPTY_OBJECT:
+        return metadata
     compacted = codec.compact(bytes(metadata), where)
     size = len(bytes(compacted))
     if size > METADATA_BYTES_MAX:
@@ -165,17 +171,22 @@ def depth_of(raw: bytes) -> int:
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
-def check_cue(cue: RecallCue) -> None:
-    """Images and audio are checked for size and format; without a provider neither can be recalled by."""
+def check_cue(cue: RecallCue, *, sees: bool = False, hears: bool = False) -> None:
+    """Images and audio are checked for size and format; `sees` and `hears` say which of them can be recalled by.
+
+    An image beside an embedding is only checked for size: nobody looks at it.
+    """
     if cue.image is not None:
         _check_size(cue.image, IMAGE_BYTES_MAX, "cue.image", "image")
         if cue.embedding is None:
             _check_format(cue.image, image_format(cue.image), "cue.image")
+        if cue.embedding is None and not sees:
             raise ModalityUnsupported("cue.image: needs an LLM provider with image embedding")
     if cue.audio is not None:
         _check_size(cue.audio, MEDIA_BYTES_MAX, "cue.audio", "audio")
         _check_format(cue.audio, audio_format(cue.audio), "cue.audio")
-        raise ModalityUnsupported("cue.audio: needs an LLM provider with audio transcription")
+        if not hears:
+            raise ModalityUnsupported("cue.audio: needs an LLM provider with audio transcription")
     if cue.embedding is not None:
         check_embedding(cue.embedding, "cue.embedding")
 
@@ -232,8 +243,21 @@ def check_forget(request: Forget) -> None:
     """Only a dry run, which removes nothing, goes unconfirmed."""
     if not (request.confirm or request.dry_run):
         raise ForgetUnconfirmed("confirm: must be true, what is forgotten can't be brought back")
-    if not request.record_ids and request.store is None and request.temporal_range is None:
-        raise ValidationFailed("record_ids: nothing is selected, give record_ids, store or temporal_range")
+    whole = (request.store, request.temporal_range, request.session_id)
+    if not (request.record_ids or request.raw_record_ids) and whole == (None, None, None):
+        raise ValidationFailed(
+            "record_ids: nothing is selected, give record_ids, store, temporal_range, raw_record_ids or session_id"
+        )
+    span = request.temporal_range
+    if span is not None and span.start > span.end:
+        raise ValidationFailed("temporal_range.start: must not be after temporal_range.end")
+
+
+def check_forecast(request: DecayForecast) -> None:
+    if len(request.record_ids) > FORECASTS_MAX:
+        raise ValidationFailed(
+            f"record_ids: {len(request.record_ids)} records, at most {FORECASTS_MAX} are allowed"
+        )
 
 
 def check_export(request: Export) -> None:
@@ -241,6 +265,12 @@ def check_export(request: Export) -> None:
         raise ValidationFailed(f"format: expected {' or '.join(EXPORT_FORMATS)}, got {request.format[:32]!r}")
     if request.encrypt and not request.encryption_key:
         raise ValidationFailed("encryption_key: missing, encrypt is true")
+
+
+def check_import(request: ImportTerms) -> None:
+    _check_caller_id(request.archive_id, "archive_id")
+    if request.decryption_key == "":
+        raise ValidationFailed("decryption_key: must not be empty")
 
 
 def clamp_timestamp(at: int) -> int:

@@ -5,7 +5,7 @@ Routes, the command line, MCP tools and documents are made from these rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cerememory.protocol import replies, requests
@@ -15,7 +15,8 @@ from cerememory.protocol import replies, requests
 class Operation:
     """One row. `request` of a GET is what its path and query hold, None where they hold nothing.
 
-    `reply` is None where the answer is 204 without a body. `mutates` says that it writes memories.
+    `reply` is None where the answer is 204 without a body. `mutates` says that it writes memories. `summary` is
+    one sentence for readers of the interface.
     """
 
     name: str
@@ -24,13 +25,46 @@ class Operation:
     request: type[Any] | None
     reply: type[Any] | None
     mutates: bool = False
+    summary: str = field(kw_only=True)
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("encode.store", "POST", "/v1/encode", requests.EncodeStore, replies.Encoded, True),
-    Operation("encode.batch", "POST", "/v1/encode/batch", requests.EncodeBatch, replies.BatchEncoded, True),
-    Operation("encode.update", "PATCH", "/v1/encode/{record_id}", requests.EncodeUpdate, None, True),
-    Operation("encode.store_raw", "POST", "/v1/encode/raw", requests.EncodeStoreRaw, replies.RawEncoded, True),
+    Operation(
+        "encode.store",
+        "POST",
+        "/v1/encode",
+        requests.EncodeStore,
+        replies.Encoded,
+        True,
+        summary="Store a memory.",
+    ),
+    Operation(
+        "encode.batch",
+        "POST",
+        "/v1/encode/batch",
+        requests.EncodeBatch,
+        replies.BatchEncoded,
+        True,
+        summary="Store up to 1,000 memories: all of them or, when one is refused, none.",
+    ),
+    Operation(
+        "encode.update",
+        "PATCH",
+        "/v1/encode/{record_id}",
+        requests.EncodeUpdate,
+        None,
+        True,
+        summary="Replace the given parts of a memory.",
+    ),
+    Operation(
+        "encode.store_raw",
+        "POST",
+        "/v1/encode/raw",
+        requests.EncodeStoreRaw,
+        replies.RawEncoded,
+        True,
+        summary="Keep an entry in the raw journal, word for word.",
+    ),
     Operation(
         "encode.batch_raw",
         "POST",
@@ -38,18 +72,48 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.EncodeBatchRaw,
         replies.BatchRawEncoded,
         True,
+        summary="Keep several entries in the raw journal: all of them or none.",
     ),
-    Operation("recall.query", "POST", "/v1/recall/query", requests.RecallQuery, replies.Recalled),
+    Operation(
+        "recall.query",
+        "POST",
+        "/v1/recall/query",
+        requests.RecallQuery,
+        replies.Recalled,
+        summary="Find memories by words, vector, emotion or time; with an empty cue, the newest.",
+    ),
     Operation(
         "recall.associate",
         "POST",
         "/v1/recall/associate/{record_id}",
         requests.RecallAssociate,
         replies.Associated,
+        summary="Find the memories that are linked to one, strongest first.",
     ),
-    Operation("recall.timeline", "POST", "/v1/recall/timeline", requests.RecallTimeline, replies.Timeline),
-    Operation("recall.graph", "POST", "/v1/recall/graph", requests.RecallGraph, replies.Graph),
-    Operation("recall.raw_query", "POST", "/v1/recall/raw", requests.RecallRawQuery, replies.RawRecalled),
+    Operation(
+        "recall.timeline",
+        "POST",
+        "/v1/recall/timeline",
+        requests.RecallTimeline,
+        replies.Timeline,
+        summary="List memories by the time of their creation, in buckets.",
+    ),
+    Operation(
+        "recall.graph",
+        "POST",
+        "/v1/recall/graph",
+        requests.RecallGraph,
+        replies.Graph,
+        summary="Show memories and the associations between them, from one memory outwards.",
+    ),
+    Operation(
+        "recall.raw_query",
+        "POST",
+        "/v1/recall/raw",
+        requests.RecallRawQuery,
+        replies.RawRecalled,
+        summary="Find entries of the raw journal, oldest first.",
+    ),
     Operation(
         "lifecycle.consolidate",
         "POST",
@@ -57,24 +121,93 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.Consolidate,
         replies.Consolidated,
         True,
+        summary="Turn episodic memories into semantic ones.",
     ),
     Operation(
-        "lifecycle.dream_tick", "POST", "/v1/lifecycle/dream-tick", requests.DreamTick, replies.Dreamt, True
+        "lifecycle.dream_tick",
+        "POST",
+        "/v1/lifecycle/dream-tick",
+        requests.DreamTick,
+        replies.Dreamt,
+        True,
+        summary="Summarise entries of the raw journal into memories.",
     ),
     Operation(
-        "lifecycle.decay_tick", "POST", "/v1/lifecycle/decay-tick", requests.DecayTick, replies.Decayed, True
+        "lifecycle.decay_tick",
+        "POST",
+        "/v1/lifecycle/decay-tick",
+        requests.DecayTick,
+        replies.Decayed,
+        True,
+        summary="Compute how far memories have faded, now or as if more time had passed.",
     ),
-    Operation("lifecycle.set_mode", "PUT", "/v1/lifecycle/mode", requests.SetMode, None, True),
-    Operation("lifecycle.forget", "DELETE", "/v1/lifecycle/forget", requests.Forget, replies.Forgotten, True),
-    Operation("lifecycle.export", "POST", "/v1/lifecycle/export", requests.Export, replies.Exported),
-    Operation("lifecycle.import", "POST", "/v1/lifecycle/import", requests.Import, replies.Imported, True),
-    Operation("introspect.stats", "GET", "/v1/introspect/stats", None, replies.Stats),
+    Operation(
+        "lifecycle.set_mode",
+        "PUT",
+        "/v1/lifecycle/mode",
+        requests.SetMode,
+        None,
+        True,
+        summary="Choose how memories are told in recalls: as they have faded, or word for word.",
+    ),
+    Operation(
+        "lifecycle.forget",
+        "DELETE",
+        "/v1/lifecycle/forget",
+        requests.Forget,
+        replies.Forgotten,
+        True,
+        summary="Delete memories; they can't be brought back.",
+    ),
+    Operation(
+        "lifecycle.restore",
+        "POST",
+        "/v1/lifecycle/restore",
+        requests.Restore,
+        replies.Restored,
+        True,
+        summary="Bring back memories that decay has archived.",
+    ),
+    Operation(
+        "lifecycle.compact",
+        "POST",
+        "/v1/lifecycle/compact",
+        requests.Compact,
+        replies.Compacted,
+        summary="Rid the disk of every trace of what was deleted, in all namespaces; writes wait meanwhile.",
+    ),
+    Operation(
+        "lifecycle.export",
+        "POST",
+        "/v1/lifecycle/export",
+        requests.Export,
+        replies.Exported,
+        summary="Write memories, and the raw journal when asked, into an archive.",
+    ),
+    Operation(
+        "lifecycle.import",
+        "POST",
+        "/v1/lifecycle/import",
+        requests.Import,
+        replies.Imported,
+        True,
+        summary="Read an archive back in.",
+    ),
+    Operation(
+        "introspect.stats",
+        "GET",
+        "/v1/introspect/stats",
+        None,
+        replies.Stats,
+        summary="Count what is stored.",
+    ),
     Operation(
         "introspect.record",
         "GET",
         "/v1/introspect/record/{record_id}",
         requests.IntrospectRecord,
         replies.IntrospectedRecord,
+        summary="Show one memory whole.",
     ),
     Operation(
         "introspect.decay_forecast",
@@ -82,8 +215,16 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/introspect/decay-forecast",
         requests.DecayForecast,
         replies.Forecasts,
+        summary="Say how far memories will have faded at a given time.",
     ),
-    Operation("introspect.evolution", "GET", "/v1/introspect/evolution", None, replies.EvolutionMetrics),
+    Operation(
+        "introspect.evolution",
+        "GET",
+        "/v1/introspect/evolution",
+        None,
+        replies.EvolutionMetrics,
+        summary="Show what the daemon has adjusted of its own parameters.",
+    ),
 )
 
 BY_NAME: dict[str, Operation] = {operation.name: operation for operation in OPERATIONS}

@@ -49,10 +49,13 @@ def error_body(error: CerememoryError, request_id: str | None) -> ErrorBody:
 
 
 class Encoded(Wire, frozen=True, kw_only=True):
+    """`created` is there when the request had `if_absent`; false: this is the memory that was there."""
+
     record_id: RecordId
     store: Store
     initial_fidelity: float
     associations_created: int
+    created: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class BatchEncoded(Wire, frozen=True, kw_only=True):
@@ -71,11 +74,28 @@ class BatchRawEncoded(Wire, frozen=True, kw_only=True):
     results: tuple[RawEncoded, ...]
 
 
+class Explanation(Wire, frozen=True, kw_only=True):
+    """What each signal gave to a relevance score, which is their sum."""
+
+    text: float
+    context: float
+    who: float
+    when: float
+    asked: float
+    vector: float
+    activation: float
+    fidelity: float
+    emotion: float
+
+
 class RecalledMemory(Wire, frozen=True, kw_only=True):
+    """`explanation` is there when it was asked for."""
+
     record: msgspec.Raw
     relevance_score: float
     activation_path: tuple[RecordId, ...] | None
     rendered_content: msgspec.Raw | MemoryContent
+    explanation: Explanation | msgspec.UnsetType = msgspec.UNSET
 
 
 class QueryMetadata(Wire, frozen=True, kw_only=True):
@@ -181,6 +201,13 @@ class Restored(Wire, frozen=True, kw_only=True):
     records_restored: int
 
 
+class Compacted(Wire, frozen=True, kw_only=True):
+    """The size of the store before and after it, in bytes."""
+
+    bytes_before: int
+    bytes_after: int
+
+
 class Exported(Wire, frozen=True, kw_only=True):
     archive_id: str
     size_bytes: int
@@ -191,6 +218,16 @@ class Exported(Wire, frozen=True, kw_only=True):
 
 class Imported(Wire, frozen=True, kw_only=True):
     records_imported: int
+
+
+class ImportPlanned(Imported, frozen=True, kw_only=True):
+    """Of a dry run: of the records that would be imported, how many are new and how many replace stored ones;
+    and how many would be left as they are stored.
+    """
+
+    records_added: int
+    records_replaced: int
+    records_kept: int
 
 
 class ParameterAdjustment(Wire, frozen=True, kw_only=True):

@@ -161,6 +161,8 @@ class AssociationInput(Wire, frozen=True, kw_only=True):
 
 
 class EncodeStore(Request, frozen=True, kw_only=True):
+    """`if_absent`: unless the store has a memory that says the same, which is answered then."""
+
     content: ContentInput
     store: Store | None = None
     emotion: EmotionVector | None = None
@@ -168,6 +170,7 @@ class EncodeStore(Request, frozen=True, kw_only=True):
     metadata: msgspec.Raw = EMPTY_OBJECT
     associations: tuple[AssociationInput, ...] | None = None
     meta: MetaMemory | None = None
+    if_absent: bool = False
 
     def route(self) -> Store:
         """The store asked for, else semantic when there is a summary (an empty one too), else episodic."""
@@ -273,10 +276,13 @@ class RecallRawQuery(Request, frozen=True, kw_only=True):
 
 
 class Consolidate(Request, frozen=True, kw_only=True):
+    """`dedup`: memories with near embeddings are duplicates whatever their texts say."""
+
     strategy: Strategy = Strategy.INCREMENTAL
     min_age_hours: UInt32 = 0
     min_access_count: UInt32 = 0
     dry_run: bool = False
+    dedup: bool = False
 
 
 class DreamTick(Request, frozen=True, kw_only=True):
@@ -302,6 +308,8 @@ class Forget(Request, frozen=True, kw_only=True):
     record_ids: tuple[RecordId, ...] | None = None
     store: Store | None = None
     temporal_range: TemporalRange | None = None
+    raw_record_ids: tuple[RecordId, ...] | None = None
+    session_id: str | None = None
     cascade: bool = False
     confirm: bool
     dry_run: bool = False
@@ -311,6 +319,10 @@ class Restore(Request, frozen=True, kw_only=True):
     """Bring back what decay archived."""
 
     record_ids: tuple[RecordId, ...]
+
+
+class Compact(Request, frozen=True, kw_only=True):
+    """Rid the disk of what was deleted."""
 
 
 class Export(Request, frozen=True, kw_only=True):
@@ -323,11 +335,17 @@ class Export(Request, frozen=True, kw_only=True):
     encryption_key: str | None = None
 
 
-class Import(Request, frozen=True, kw_only=True):
+class ImportTerms(Request, frozen=True, kw_only=True):
+    """An import without its archive, which comes as a stream of its own. `dry_run` changes nothing."""
+
     archive_id: str
     strategy: ImportStrategy = ImportStrategy.MERGE
     conflict_resolution: ConflictResolution = ConflictResolution.KEEP_NEWER
     decryption_key: str | None = None
+    dry_run: bool = False
+
+
+class Import(ImportTerms, frozen=True, kw_only=True):
     archive_data: ByteArray
 
 

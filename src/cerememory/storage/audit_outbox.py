@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from cerememory.domain.audit_chain import GENESIS, ChainHead
 from cerememory.storage.contract import Storage
-from cerememory.storage.keys import Table, after, pack_sequence, system_key, unpack_sequence
-from cerememory.storage.rows import Head, parse_head
+from cerememory.storage.keys import Table, after, system_key
+from cerememory.storage.rows import Head, LogRow, parse_head, parse_log_row
 
 
 class StoredOutbox:
@@ -31,27 +31,35 @@ class StoredOutbox:
 
     @property
     def oldest_sequence(self) -> int:
-        prefix = system_key(Table.AUDIT_OUTBOX)
+        prefix = system_key(Table.LOG)
         with self._storage.read() as reader:
-            for row_key, _value in reader.scan(prefix, after(prefix)):
-                return unpack_sequence(row_key[len(prefix) :])
+            for _key, value in reader.scan(prefix, after(prefix)):
+                return parse_log_row(value).first_line
         return self.head.sequence + 1
 
     def lines(self, from_sequence: int) -> Iterator[tuple[int, bytes]]:
         """One row at a time, each in a snapshot of its own: a long repair pins nothing."""
-        sequence = from_sequence
-        while (row := self._row_with(sequence)) is not None:
-            first, value = row
-            for number, line in enumerate(value.splitlines(keepends=True), first):
-                if number >= sequence:
+        position, expected = self._position_of(from_sequence), from_sequence
+        while (found := self._row_from(position)) is not None and found[1].first_line <= expected:
+            position, row = found
+            for number, line in enumerate(row.lines.splitlines(keepends=True), row.first_line):
+                if number >= from_sequence:
                     yield number, line
-            sequence = first + value.count(b"\n")
+            expected = max(expected, row.end_line)
 
-    def _row_with(self, sequence: int) -> tuple[int, bytes] | None:
-        """The row that holds line `sequence`: the last one that doesn't start behind it."""
-        prefix = system_key(Table.AUDIT_OUTBOX)
+    def _position_of(self, sequence: int) -> bytes:
+        """Where the row with line `sequence` is, or the first row when the log begins behind it."""
+        position = prefix = system_key(Table.LOG)
         with self._storage.read() as reader:
-            for row_key, value in reader.scan(prefix, prefix + pack_sequence(sequence + 1), reverse=True):
-                first = unpack_sequence(row_key[len(prefix) :])
-                return (first, value) if first + value.count(b"\n") > sequence else None
+            for row_key, value in reader.scan(prefix, after(prefix), reverse=True):
+                position = row_key
+                if parse_log_row(value).first_line <= sequence:
+                    break
+        return position
+
+    def _row_from(self, position: bytes) -> tuple[bytes, LogRow] | None:
+        """The row at `position` or behind it, and where the next one may be."""
+        with self._storage.read() as reader:
+            for row_key, value in reader.scan(position, after(system_key(Table.LOG))):
+                return row_key + b"\0", parse_log_row(value)
         return None

@@ -6,13 +6,23 @@ Keys are at most 511 bytes; values are copies that outlive their snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
+R = TypeVar("R")
 KEY_BYTES_MAX = 511
 
 Changes = Mapping[bytes, bytes | None]  # None deletes
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What `Storage.compact` did: `used_bytes` before and after it."""
+
+    bytes_before: int
+    bytes_after: int
 
 
 class Reader(Protocol):
@@ -29,6 +39,12 @@ class Reader(Protocol):
         ...
 
 
+class Transaction(Reader, Protocol):
+    """A snapshot that changes are written to, and read back from, before they are committed."""
+
+    def write(self, changes: Changes) -> None: ...
+
+
 class Storage(Protocol):
     """Any number of readers, one writer at a time; calls block, so they run in threads or are short."""
 
@@ -42,8 +58,28 @@ class Storage(Protocol):
         """
         ...
 
+    def transact(self, work: Callable[[Transaction], R]) -> R:
+        """Run `work` and commit what it wrote, as `commit` does; when it raises, nothing is there.
+
+        For changes that are too many to be in memory at once. `work` may be run again from its start, on a
+        new transaction, and must not read otherwise.
+        """
+        ...
+
+    def readers_should_end(self) -> bool:
+        """Whether somebody waits until nobody reads: a read that takes long should end, and begin anew."""
+        ...
+
     def recover(self) -> None:
         """Make writing possible again after `StorageUnavailable`, and prove it by a write; else raise it."""
+        ...
+
+    def compact(self) -> Compaction:
+        """Write all rows anew, so that no byte is left of what was deleted or replaced, and give back its room.
+
+        Nobody may write meanwhile. Reads go on, but for the moment in which the old store is exchanged for the new
+        one; a crash leaves one of them whole. Raises `StorageUnavailable`; then all rows are as they were.
+        """
         ...
 
     def used_bytes(self) -> int: ...

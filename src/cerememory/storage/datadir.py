@@ -28,7 +28,7 @@ from types import TracebackType
 from cerememory import __version__
 from cerememory.errors import DataDirLocked, DataDirUnusable
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 was never released: its states were kept by id
 PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
 TOKEN_BYTES = 32

@@ -21,11 +21,12 @@ import msgspec
 import tantivy
 from tantivy import Document, Filter, Query, Schema, Searcher, TextAnalyzer, Tokenizer
 
+from cerememory.storage.keys import Address, pack_namespace
+
 WRITER_HEAP_BYTES = 50_000_000
 WRITER_THREADS = 1  # keeps documents in the order in which they were added
 
-_ANALYZER = "auto"
-_EXACT_ANALYZER = "exact"
+_ANALYZER = "words"
 _MARK_ID = "mark"  # no hexadecimal record id
 _FOOTER = struct.Struct("<II")
 _FOOTER_MAGIC = 1337
@@ -48,21 +49,41 @@ class IndexWriteFailed(TextIndexError):
 
 
 def build_analyzer() -> TextAnalyzer:
-    """Tokens joined by spaces to terms: English words to their stems, all else as it is."""
+    """From tokens joined by spaces to their stems: those of English words, all else as it is."""
     builder = tantivy.TextAnalyzerBuilder(Tokenizer.whitespace())
     return builder.filter(Filter.stemmer("english")).build()
+
+
+def document_id(address: Address) -> str:
+    """The term by which one document is deleted or replaced."""
+    namespace, record_id = address
+    return (pack_namespace(namespace) + record_id).hex()
+
+
+def scoped(namespace: int, term: str) -> str:
+    """`term` as a namespace's own: what other namespaces hold is neither found, nor read, nor counted."""
+    return f"{namespace:x}~{term}"
+
+
+def scoped_terms(namespace: int, terms: list[str]) -> str:
+    """The value of a text field."""
+    mark = scoped(namespace, "")
+    return mark + f" {mark}".join(terms) if terms else ""
 
 
 def build_schema() -> Schema:
     """Changing a field means raising `text_index.SCHEMA_EPOCH`."""
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field("namespace", indexed=True)
     builder.add_unsigned_field("id_high", fast=True)
     builder.add_unsigned_field("id_low", fast=True)
     builder.add_integer_field("created_at", fast=True)
     builder.add_unsigned_field("store", indexed=True, fast=True)
-    builder.add_text_field("text", tokenizer_name=_ANALYZER, index_option="freq")
-    builder.add_text_field("exact", tokenizer_name=_EXACT_ANALYZER, index_option="freq")
+    for field in ("text", "context", "asked"):
+        builder.add_text_field(field, tokenizer_name=_ANALYZER, index_option="freq")
+    for field in ("who", "company", "date"):
+        builder.add_text_field(field, tokenizer_name="raw", index_option="basic")
     builder.add_bytes_field("session", indexed=True)
     builder.add_unsigned_field("visibility", indexed=True)
     builder.add_unsigned_field("secrecy", indexed=True)
@@ -88,8 +109,7 @@ class InvertedIndex:
     """At most one thread at a time may call anything but `searcher`, which any thread may read."""
 
     def __init__(self, index: tantivy.Index, identity: str, sequence: int) -> None:
-        index.register_tokenizer(_ANALYZER, build_analyzer())
-        index.register_tokenizer(_EXACT_ANALYZER, tantivy.TextAnalyzerBuilder(Tokenizer.whitespace()).build())
+        index.register_tokenizer(_ANALYZER, tantivy.TextAnalyzerBuilder(Tokenizer.whitespace()).build())
         index.config_reader("manual")
         index.reload()
         self.schema = index.schema
@@ -125,15 +145,15 @@ class InvertedIndex:
         _check_files(path)
         return cls(index, identity, sequence)
 
-    def replace(self, record_id: bytes, document: Document) -> None:
-        """Adds `document` in place of any of the same id, also of one added since the last commit."""
+    def replace(self, address: Address, document: Document) -> None:
+        """Adds `document` in place of the one of `address`, also of one added since the last commit."""
         with self._writing() as writer:
-            writer.delete_documents_by_term("id", record_id.hex())
+            writer.delete_documents_by_term("id", document_id(address))
             writer.add_document(document)
 
-    def delete(self, record_id: bytes) -> None:
+    def delete(self, address: Address) -> None:
         with self._writing() as writer:
-            writer.delete_documents_by_term("id", record_id.hex())
+            writer.delete_documents_by_term("id", document_id(address))
 
     def holds_store(self, store_code: int) -> bool:
         """Whether the last commit has documents of the store."""

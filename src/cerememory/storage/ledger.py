@@ -7,18 +7,30 @@ of the group: two values under one key would leave the first behind in a freed p
 
 from __future__ import annotations
 
+import heapq
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, chain_line
+from cerememory.domain.curve import Curve, Rules
 from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Changes, Reader, Storage
+from cerememory.storage.dynamics import Curves, DynamicsRow, dump_dynamics, dynamics_key, read_dynamics
 from cerememory.storage.keys import (
     DEFAULT_NAMESPACE,
+    Address,
     Table,
     after,
     counters_key,
+    dump_addresses,
+    edge_sources,
+    key,
     pack_sequence,
     system_key,
     unpack_sequence,
@@ -27,11 +39,13 @@ from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import (
     Counters,
     Head,
+    LogRow,
     dump_counters,
     dump_head,
-    dump_ids,
+    dump_row,
     parse_counters,
     parse_head,
+    parse_log_row,
 )
 from cerememory.storage.text_index import IndexDocument
 from cerememory.storage.vectors import VectorChange
@@ -39,7 +53,7 @@ from cerememory.storage.vectors import VectorChange
 R_co = TypeVar("R_co", covariant=True)
 OUTBOX_LINES_KEPT = 10_000
 TRIM_EVERY = 64  # commits
-TRIM_ROWS_MAX = 256  # how many rows of the outbox and of the feed one transaction drops
+TRIM_ROWS_MAX = 256  # how many rows of the log one transaction drops
 
 
 def commit_alone(storage: Storage, mutation: Mutation[R_co], now: int) -> R_co:
@@ -63,29 +77,49 @@ def record_audit_synced(storage: Storage, sequence: int) -> None:
 
 
 class Mutation(Protocol[R_co]):
-    """A change that is decided inside the transaction: it reads what is committed and writes its rows."""
+    """A change that is decided inside the transaction: it reads what is committed and writes its rows.
+
+    It stays within `namespace`, of which the ledger's keys and counters are.
+    """
+
+    @property
+    def namespace(self) -> int: ...
 
     def apply(self, ledger: Ledger) -> R_co: ...
 
 
 @dataclass(slots=True)
 class Effects:
-    """What the followers of the writer need to know of a commit, in the order in which it happened."""
+    """What the followers of the writer need to know of a commit, in the order in which it happened.
 
-    documents: list[IndexDocument] = field(default_factory=list)
-    deletions: list[RecordId] = field(default_factory=list)
+    `changed` are the durable records whose searchable content is another than before, `deletions` those of
+    them that are gone, `left` the places in groups that are empty now; `held` is for working memory, from which
+    `dropped` are to go.
+    `relinked` are the durable records whose edges were written.
+    """
+
+    changed: list[Address] = field(default_factory=list)
+    left: list[bytes] = field(default_factory=list)
+    held: list[IndexDocument] = field(default_factory=list)
+    deletions: list[Address] = field(default_factory=list)
+    dropped: list[Address] = field(default_factory=list)
     vectors: list[VectorChange] = field(default_factory=list)
     saved: list[SavedState] = field(default_factory=list)
+    relinked: list[Address] = field(default_factory=list)
 
     @property
     def concern_indexes(self) -> bool:
-        return bool(self.documents or self.deletions or self.vectors)
+        return bool(self.changed or self.held or self.vectors)
 
     def extend(self, other: Effects) -> None:
-        self.documents += other.documents
+        self.changed += other.changed
+        self.left += other.left
+        self.held += other.held
         self.deletions += other.deletions
+        self.dropped += other.dropped
         self.vectors += other.vectors
         self.saved += other.saved
+        self.relinked += other.relinked
 
 
 @dataclass(slots=True)
@@ -96,7 +130,6 @@ class _Draft:
     counters: dict[int, Counters] = field(default_factory=dict)
     audits: list[AuditDraft] = field(default_factory=list)
     effects: Effects = field(default_factory=Effects)
-    feed: list[RecordId] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +145,32 @@ class Finished:
 class Ledger:
     """`now` is the commit's time in nanoseconds; `index_applied` is the commit that the index has on disk."""
 
-    def __init__(self, reader: Reader, head: Head, now: int, *, audited: bool, index_applied: int) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        head: Head,
+        now: int,
+        *,
+        audited: bool,
+        index_applied: int,
+        curves: Curves | None = None,
+    ) -> None:
         self.now = now
         self.sequence = head.commit_sequence + 1
         self._reader = reader
         self._head = head
         self._audited = audited
         self._index_applied = index_applied
+        self._curves = curves or Curves(Rules())
         self._kept = _Draft()
         self._draft = _Draft()
+        self._kept_keys: list[bytes] | None = None  # sorted, once a mutation scans
+        self.namespace = 0
 
     def attempt(self, mutation: Mutation[Any]) -> Any:
         """What `mutation` answers; when it raises, the ledger is as it was."""
-        self._draft = _Draft()
+        self._draft, self._kept_keys = _Draft(), None
+        self.namespace = mutation.namespace
         answer = mutation.apply(self)
         self._keep()
         return answer
@@ -134,8 +180,12 @@ class Ledger:
         kept.changes.update(draft.changes)
         kept.counters.update(draft.counters)
         kept.audits += draft.audits
-        kept.feed += draft.feed
+        draft.effects.relinked = edge_sources(draft.changes)
         kept.effects.extend(draft.effects)
+
+    def key(self, table: Table, *parts: bytes) -> bytes:
+        """A key of the mutation's namespace."""
+        return key(self.namespace, table, *parts)
 
     def get(self, row_key: bytes) -> bytes | None:
         for layer in (self._draft.changes, self._kept.changes):
@@ -149,13 +199,28 @@ class Ledger:
     def delete(self, row_key: bytes) -> None:
         self._draft.changes[row_key] = None
 
-    def scan_committed(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs as they were before this transaction."""
-        return self._reader.scan(start, stop)
+    def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with `start <= key < stop`, ascending, as they are now; keys that the mutation itself has added
+        aren't among them.
+        """
+        draft, kept = self._draft.changes, self._kept.changes
+        added = self._kept_between(start, stop)
+        for row_key, value in heapq.merge(self._reader.scan(start, stop), added, key=itemgetter(0)):
+            current = draft[row_key] if row_key in draft else kept.get(row_key, value)
+            if current is not None:
+                yield row_key, current
 
-    def counters(self, namespace: int = DEFAULT_NAMESPACE) -> Counters:
-        """The namespace's counters, to be changed in place."""
-        draft = self._draft.counters
+    def _kept_between(self, start: bytes, stop: bytes) -> list[tuple[bytes, bytes]]:
+        """What earlier mutations of the group have put under keys that weren't there before."""
+        if self._kept_keys is None:
+            self._kept_keys = sorted(self._kept.changes)
+        keys = self._kept_keys[bisect_left(self._kept_keys, start) : bisect_left(self._kept_keys, stop)]
+        kept = ((row_key, self._kept.changes[row_key]) for row_key in keys)
+        return [(k, value) for k, value in kept if value is not None and self._reader.get(k) is None]
+
+    def counters(self) -> Counters:
+        """The counters of the mutation's namespace, to be changed in place."""
+        draft, namespace = self._draft.counters, self.namespace
         if namespace not in draft:
             kept = self._kept.counters.get(namespace)
             draft[namespace] = kept.copy() if kept is not None else self._committed_counters(namespace)
@@ -164,14 +229,46 @@ class Ledger:
     def _committed_counters(self, namespace: int) -> Counters:
         return parse_counters(self._reader.get(counters_key(namespace)))
 
+    def curve(self, store_code: int) -> Curve:
+        """What the memories of a store fade by, in the mutation's namespace."""
+        return self._curves.of(self, self.namespace)[store_code]
+
+    @property
+    def evolution_is_frozen(self) -> bool:
+        return self._curves.is_frozen
+
+    def dynamics(self) -> DynamicsRow:
+        return read_dynamics(self, self.namespace)
+
+    def save_dynamics(self, row: DynamicsRow) -> None:
+        self.put(dynamics_key(self.namespace), dump_dynamics(row))
+
     def audit(self, draft: AuditDraft) -> None:
+        if self.namespace != DEFAULT_NAMESPACE:
+            draft = msgspec.structs.replace(draft, summary={**draft.summary, "namespace": self.namespace})
         self._draft.audits.append(draft)
 
-    def index(self, document: IndexDocument, *, durable: bool = True) -> None:
-        """Tell the text index; a durable record also enters the feed from which the index catches up."""
-        self._draft.effects.documents.append(document)
-        if durable:
-            self._draft.feed.append(document.record_id)
+    def index(self, record_id: RecordId) -> None:
+        """Tell the text index that a durable record of the mutation's namespace is new or edited."""
+        self._draft.effects.changed.append((self.namespace, record_id))
+
+    def index_held(self, document: IndexDocument) -> None:
+        """Tell the text index of a record of working memory, which no log has."""
+        self._draft.effects.held.append(document)
+
+    def unindex(self, record_id: RecordId) -> None:
+        """Tell the indexes that a durable record of the mutation's namespace is gone."""
+        address = (self.namespace, record_id)
+        self._draft.effects.deletions.append(address)
+        self._draft.effects.changed.append(address)
+
+    def drop(self, record_id: RecordId) -> None:
+        """Tell working memory to let go of a record of the mutation's namespace."""
+        self._draft.effects.dropped.append((self.namespace, record_id))
+
+    def left(self, place: bytes) -> None:
+        """Tell the text index that a record isn't in its place in a group any more (`groups`)."""
+        self._draft.effects.left.append(place)
 
     def vector(self, change: VectorChange) -> None:
         self._draft.effects.vectors.append(change)
@@ -182,23 +279,22 @@ class Ledger:
 
     def finish(self) -> Finished | None:
         """The whole transaction, or None when nothing was changed."""
-        kept = self._kept
-        if not (kept.changes or kept.audits or kept.effects.documents):
+        kept, effects = self._kept, self._kept.effects
+        if not (kept.changes or kept.audits or effects.held):
             return None
         changes = dict(kept.changes)
         for namespace, counters in kept.counters.items():
             changes[counters_key(namespace)] = dump_counters(counters)
         lines, audit_sequence, audit_hash = self._chain()
-        if lines:
-            first = pack_sequence(self._head.audit_sequence + 1)
-            changes[system_key(Table.AUDIT_OUTBOX, first)] = b"".join(lines)
-        if kept.feed:
-            changes[system_key(Table.FEED, pack_sequence(self.sequence))] = dump_ids(kept.feed)
+        if lines or effects.changed:
+            told = dump_addresses(effects.changed), b"".join(effects.left)
+            row = LogRow(self._head.audit_sequence + 1, b"".join(lines), *told)
+            changes[system_key(Table.LOG, pack_sequence(self.sequence))] = dump_row(row)
         if self.sequence % TRIM_EVERY == 0:
             self._trim(changes)
         head = Head(self.sequence, audit_sequence, audit_hash, self._head.audit_synced)
         changes[system_key(Table.HEAD)] = dump_head(head)
-        return Finished(changes, head, tuple(lines), kept.effects)
+        return Finished(changes, head, tuple(lines), effects)
 
     def _chain(self) -> tuple[list[bytes], int, str]:
         sequence, previous = self._head.audit_sequence, self._head.audit_hash
@@ -213,22 +309,18 @@ class Ledger:
         return lines, sequence, previous
 
     def _trim(self, changes: dict[bytes, bytes | None]) -> None:
-        """Drop what every follower has on disk: old audit lines, and feed rows the index has applied."""
-        lines_end = min(self._head.audit_synced, self._head.audit_sequence - OUTBOX_LINES_KEPT)
-        self._drop_below(Table.AUDIT_OUTBOX, lines_end, changes, keep_last=True)
-        if self._drop_below(Table.FEED, self._index_applied, changes):
-            changes[system_key(Table.FEED_FLOOR)] = pack_sequence(self._index_applied)
+        """Drop the oldest log rows, up to the first that a follower may lack; the newest audit lines stay."""
+        prefix = system_key(Table.LOG)
+        for row_key, value in islice(self._reader.scan(prefix, after(prefix)), TRIM_ROWS_MAX):
+            packed, row = row_key[len(prefix) :], parse_log_row(value)
+            if self._is_needed(unpack_sequence(packed), row):
+                return
+            changes[row_key] = None
+            if row.changed:
+                changes[system_key(Table.LOG_FLOOR)] = packed
 
-    def _drop_below(
-        self, table: Table, sequence: int, changes: dict[bytes, bytes | None], *, keep_last: bool = False
-    ) -> bool:
-        """Delete rows up to `sequence`; `keep_last` spares the last, which may hold lines behind it."""
-        prefix = system_key(table)
-        doomed: list[bytes] = []
-        for row_key, _value in self._reader.scan(prefix, after(prefix)):
-            if unpack_sequence(row_key[len(prefix) :]) > sequence or len(doomed) > TRIM_ROWS_MAX:
-                break
-            doomed.append(row_key)
-        dropped = doomed[:-1] if keep_last else doomed
-        changes.update(dict.fromkeys(dropped))
-        return bool(dropped)
+    def _is_needed(self, sequence: int, row: LogRow) -> bool:
+        """The index never says that it has a commit without changes, so it isn't asked about one."""
+        lines_end = min(self._head.audit_synced, self._head.audit_sequence - OUTBOX_LINES_KEPT)
+        has_needed_lines = bool(row.lines) and row.end_line > lines_end + 1
+        return has_needed_lines or (bool(row.changed) and sequence > self._index_applied)

@@ -9,31 +9,41 @@ until no lease is out, and reads that come meanwhile wait for them. Reads are sh
 
 After a failed write the environment is opened again at once, since LMDB refuses even reads once its meta page
 couldn't be written. Whether writing works again is for `recover` to prove.
+
+Compaction writes a second data file beside the first and exchanges them while no lease is out. Another process
+that has the first one open keeps it, as it was at that moment, and with it the lock file that both went by.
+Whoever opens the new one looks whether the lock file that it finds is of that store, for LMDB doesn't: it would
+begin its next transaction where the old store had ended.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 
 from cerememory.errors import DataDirUnusable, StorageUnavailable
 from cerememory.failpoints import failpoint
-from cerememory.storage.contract import Changes
+from cerememory.storage.contract import Changes, Compaction, Transaction
 from cerememory.storage.datadir import sync_directory
-from cerememory.storage.keys import Table, system_key
+from cerememory.storage.keys import KEYS_END, Table, system_key
+from cerememory.storage.rewriting import write_rows
 
+R = TypeVar("R")
 GIB = 1 << 30
 MAP_BYTES_MIN = 16 << 20
 READERS_MAX = 256
 FREE_CHECK_INTERVAL_S = 1.0
 READER_CHECK_INTERVAL_S = 60.0  # the slot of a killed reader keeps its pages from being used again
+META_PAGES = 2  # in front of the others
+DATA_NAME, LOCK_NAME, DRAFT_NAME = "data.mdb", "lock.mdb", "compacting"
 
 
 class _Snapshot:
@@ -68,6 +78,18 @@ class _Snapshot:
                 yield key, value
 
 
+class _Transaction(_Snapshot):
+    """`Transaction` over one LMDB write transaction: its changed pages are in memory until there are too many."""
+
+    def write(self, changes: Changes) -> None:
+        puts = sorted((key, value) for key, value in changes.items() if value is not None)
+        for key, value in changes.items():
+            if value is None:
+                self._transaction.delete(key)
+        with self._transaction.cursor() as cursor:
+            cursor.putmulti(puts)  # one call for all: each call into LMDB gives the interpreter away
+
+
 class _Leases:
     """Any number of shared leases, or one exclusive, which goes before all shared ones that aren't out yet.
 
@@ -89,6 +111,10 @@ class _Leases:
             self._shared -= 1
             if not self._shared:
                 self._condition.notify_all()
+
+    @property
+    def is_exclusive_wanted(self) -> bool:
+        return self._exclusive_wanted > 0
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -128,6 +154,8 @@ class LmdbStorage:
         self._readers_checked_at = -READER_CHECK_INTERVAL_S
         self._environment: Any | None = None  # None: could not be opened again
         try:
+            if not is_readonly:
+                self._remove_draft()
             self._open(min(map_size_bytes, map_size_bytes_max or map_size_bytes))
         except StorageUnavailable as error:
             raise DataDirUnusable(str(error)) from error
@@ -140,6 +168,33 @@ class LmdbStorage:
         return cls(path, is_readonly=True)
 
     def _open(self, map_size_bytes: int) -> None:
+        self._open_files(map_size_bytes)
+        if self._has_its_lock_file():
+            return
+        self.close()
+        if self._is_readonly:
+            raise StorageUnavailable(f"{self._path}: is being compacted, try again")
+        self._remove_lock_file()
+        self._open_files(map_size_bytes)
+
+    def _remove_lock_file(self) -> None:
+        """The readers that it knows are those of another store."""
+        try:
+            (self._path / LOCK_NAME).unlink()
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _has_its_lock_file(self) -> bool:
+        """Whether the lock file and the data file agree on the last transaction."""
+        environment = self._opened()
+        try:
+            earliest = environment.info()["last_txnid"]
+            with self._begin() as transaction:
+                return bool(earliest <= transaction.id() <= environment.info()["last_txnid"])
+        except lmdb.Error as error:
+            raise StorageUnavailable(f"{self._path}: cannot be read: {error}") from error
+
+    def _open_files(self, map_size_bytes: int) -> None:
         size = map_size_bytes
         while True:
             try:
@@ -202,27 +257,24 @@ class LmdbStorage:
             return environment.begin()
 
     def commit(self, changes: Changes) -> None:
+        self.transact(lambda transaction: transaction.write(changes))
+
+    def transact(self, work: Callable[[Transaction], R]) -> R:
         self._check_free_space()
         while True:
             try:
                 self._free_dead_readers()
-                self._commit_once(changes)
-                return
+                return self._transact_once(work)
             except lmdb.MapFullError:
                 self._grow()
             except lmdb.Error as error:
                 self._reopen()
                 raise _unavailable(error) from error
 
-    def _commit_once(self, changes: Changes) -> None:
-        puts = sorted((key, value) for key, value in changes.items() if value is not None)
-        deletes = [key for key, value in changes.items() if value is None]
+    def _transact_once(self, work: Callable[[Transaction], R]) -> R:
         transaction = self._opened().begin(write=True)
         try:
-            for key in deletes:
-                transaction.delete(key)
-            with transaction.cursor() as cursor:
-                cursor.putmulti(puts)  # one call for all: each call into LMDB gives the interpreter away
+            answer = work(_Transaction(transaction))
             failpoint("storage.commit.before_fsync")
             transaction.commit()
         except BaseException:
@@ -231,6 +283,10 @@ class LmdbStorage:
                 transaction.abort()
             raise
         failpoint("storage.commit.after_fsync")
+        return answer
+
+    def readers_should_end(self) -> bool:
+        return self._leases.is_exclusive_wanted
 
     def _grow(self) -> None:
         size = self.map_size_bytes
@@ -258,11 +314,7 @@ class LmdbStorage:
         now = time.monotonic()
         if now - self._free_checked_at < FREE_CHECK_INTERVAL_S:
             return
-        try:
-            usage = os.statvfs(self._path)
-        except OSError as error:
-            raise StorageUnavailable(f"{self._path}: {error.strerror}", retry_after_s=30) from error
-        free = usage.f_bavail * usage.f_frsize
+        free = self._free_bytes()
         if free < self._min_free_bytes:
             raise StorageUnavailable(
                 f"only {free} bytes of disk are free, {self._min_free_bytes} are kept (storage.min_free_disk_mib)",
@@ -270,10 +322,21 @@ class LmdbStorage:
             )
         self._free_checked_at = now
 
+    def _free_bytes(self) -> int:
+        try:
+            usage = os.statvfs(self._path)
+        except OSError as error:
+            raise self._refused(error) from error
+        return usage.f_bavail * usage.f_frsize
+
+    def _refused(self, error: OSError) -> StorageUnavailable:
+        return StorageUnavailable(f"{self._path}: {error.strerror}", retry_after_s=30)
+
     def recover(self) -> None:
         """Prove by a write that writing works, after opening what couldn't be opened again."""
         if self._environment is None:
             self._reopen()
+        self._sync_exchange()
         self._free_checked_at = -FREE_CHECK_INTERVAL_S
         self.commit({system_key(Table.PROBE): time.time_ns().to_bytes(8, "big")})
 
@@ -282,12 +345,84 @@ class LmdbStorage:
             self._open_anew()
 
     def _open_anew(self) -> None:
-        """Close and open, for whoever has the exclusive lease. When that fails, `recover` tries again."""
+        with self._closed():
+            pass
+
+    @contextmanager
+    def _closed(self) -> Iterator[None]:
+        """Closed for the block, then open, for whoever has the exclusive lease.
+
+        When it can't be opened, `recover` tries again.
+        """
         environment, self._environment = self._environment, None
         if environment is not None:
             environment.close()
-        with suppress(StorageUnavailable):  # who reads or writes next is told
-            self._open(self.map_size_bytes)
+        try:
+            yield
+        finally:
+            with suppress(StorageUnavailable):  # who reads or writes next is told
+                self._open(self.map_size_bytes)
+
+    def compact(self) -> Compaction:
+        bytes_before = self.used_bytes()
+        self._check_room_for_draft()
+        try:
+            self._write_draft()
+            failpoint("storage.compact.written")
+            self._exchange()
+        except OSError as error:
+            raise self._refused(error) from error
+        except (lmdb.Error, MemoryError) as error:
+            raise StorageUnavailable(f"{self._path}: can't be compacted: {error}", retry_after_s=30) from error
+        finally:
+            shutil.rmtree(self._draft_path, ignore_errors=True)  # what stays goes at the next start
+        self._sync_exchange()
+        return Compaction(bytes_before, self.used_bytes())
+
+    @property
+    def _draft_path(self) -> Path:
+        """Within the store's own folder: a file is renamed within one file system only."""
+        return self._path / DRAFT_NAME
+
+    def _check_room_for_draft(self) -> None:
+        needed, free = self._live_bytes() + self._min_free_bytes, self._free_bytes()
+        if free < needed:
+            raise StorageUnavailable(
+                f"compacting needs {needed} bytes of free disk, {self._min_free_bytes} of them are kept free"
+                f" (storage.min_free_disk_mib); there are {free}",
+                retry_after_s=30,
+            )
+
+    def _live_bytes(self) -> int:
+        stat = self._opened().stat()
+        pages = META_PAGES + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(pages * stat["psize"])
+
+    def _write_draft(self) -> None:
+        self._remove_draft()
+        self._draft_path.mkdir(mode=0o700)
+        with self.read() as reader:
+            write_rows(reader.scan(b"", KEYS_END), self._draft_path, 2 * self._live_bytes() + MAP_BYTES_MIN)
+
+    def _exchange(self) -> None:
+        with self._leases.exclusive(), self._closed():
+            (self._draft_path / DATA_NAME).replace(self._path / DATA_NAME)
+            failpoint("storage.compact.exchanged")
+
+    def _sync_exchange(self) -> None:
+        """Until the folder is synced, a power cut may bring the old data file back."""
+        try:
+            sync_directory(self._path)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _remove_draft(self) -> None:
+        """What a compaction that was cut short has left."""
+        try:
+            if self._draft_path.exists():
+                shutil.rmtree(self._draft_path)
+        except OSError as error:
+            raise self._refused(error) from error
 
     def used_bytes(self) -> int:
         environment = self._opened()

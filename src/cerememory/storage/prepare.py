@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import UNSET, UnsetType
+
 from cerememory.domain.audit_chain import RECORD_IDS_MAX, AuditDraft
 from cerememory.domain.capture import associations_of, completed_meta, with_context
-from cerememory.domain.fidelity import fresh
+from cerememory.domain.decay import STANDARD
+from cerememory.domain.searchable import searchable
 from cerememory.errors import ValidationFailed
 from cerememory.protocol import codec, limits
-from cerememory.protocol.records import Association, MetaMemory, Store
+from cerememory.protocol.records import NEUTRAL, Association, MetaMemory, Store
 from cerememory.protocol.replies import Encoded, RawEncoded
 from cerememory.protocol.requests import EncodeStore, EncodeStoreRaw, EncodeUpdate
 from cerememory.protocol.values import RecordId, format_id
-from cerememory.storage.documents import curated_document, raw_document
 from cerememory.storage.keys import digest
 from cerememory.storage.mutations import Edit, NewRaw, embedding_of, emotion_json
 from cerememory.storage.prepared import NewRecord
@@ -30,13 +32,14 @@ from cerememory.storage.rows import (
 )
 
 
-def new_record(request: EncodeStore, record_id: RecordId, now: int, where: str = "") -> NewRecord:
+def new_record(namespace: int, request: EncodeStore, record_id: RecordId, now: int, where: str = "") -> NewRecord:
     if request.header is not None:
         request.header.check()
     content = request.content.content(f"{where}content")
     limits.check_store(request, content, record_id, where)
-    given = limits.check_metadata(request.metadata, f"{where}metadata")
-    metadata = limits.check_metadata(with_context(given, request.context), f"{where}metadata")
+    metadata = limits.check_metadata(request.metadata, f"{where}metadata")
+    if request.context is not None:
+        metadata = limits.check_metadata(with_context(metadata, request.context), f"{where}metadata")
     store = request.route()
     meta = completed_meta(request.meta, "encode.store", now)
     row = ContentRow(
@@ -50,11 +53,11 @@ def new_record(request: EncodeStore, record_id: RecordId, now: int, where: str =
         _meta_json(meta),
     )
     return NewRecord(
+        namespace=namespace,
         record_id=record_id,
         row=row,
-        state=fresh(store, now),
+        state=STANDARD[store].fresh(now, (request.emotion or NEUTRAL).intensity),
         associations=associations_of(request.associations, now),
-        document=curated_document(record_id, row.store_code, now, content, meta),
         embedding=embedding_of(content),
         emotion=request.emotion,
         durable=store is not Store.WORKING,
@@ -65,13 +68,14 @@ def _meta_json(meta: MetaMemory | None) -> bytes:
     return b"" if meta is None else codec.dump(meta)
 
 
-def encoded(record: NewRecord) -> Encoded:
+def encoded(record: NewRecord, created: bool | UnsetType = UNSET) -> Encoded:
     """What the caller is told of a stored record."""
     return Encoded(
         record_id=record.record_id,
         store=record.row.store,
         initial_fidelity=record.state.score,
         associations_created=len(record.associations),
+        created=created,
     )
 
 
@@ -115,7 +119,7 @@ def edit(request: EncodeUpdate, now: int) -> Edit:
     )
 
 
-def new_raw(request: EncodeStoreRaw, record_id: RecordId, now: int, where: str = "") -> NewRaw:
+def new_raw(namespace: int, request: EncodeStoreRaw, record_id: RecordId, now: int, where: str = "") -> NewRaw:
     if request.header is not None:
         request.header.check()
     content = request.content.content(f"{where}content")
@@ -138,7 +142,8 @@ def new_raw(request: EncodeStoreRaw, record_id: RecordId, now: int, where: str =
         suppressed=False,
         meta=_meta_json(meta),
     )
-    return NewRaw(record_id, row, raw_document(record_id, row, content, meta), digest(request.session_id))
+    has_text = any(searchable(content, meta))
+    return NewRaw(record_id, row, has_text, digest(request.session_id))
 
 
 def raw_encoded(record: NewRaw) -> RawEncoded:
@@ -152,12 +157,11 @@ def raw_encoded(record: NewRaw) -> RawEncoded:
 
 def raw_audit(record: NewRaw, now: int) -> AuditDraft:
     """`text_index` speaks of the index as of the acknowledgement: the entry is in its feed."""
-    has_text = bool(record.document.text or record.document.summary)
     summary = {
         "record_id": format_id(record.record_id),
         "visibility": VISIBILITIES[record.row.visibility_code].value,
         "secrecy_level": SECRECY_LEVELS[record.row.secrecy_code].value,
-        "text_index": {"state": "updated" if has_text else "skipped_no_text", "rebuildable": True},
+        "text_index": {"state": "updated" if record.has_text else "skipped_no_text", "rebuildable": True},
     }
     return AuditDraft(now, "encode.store_raw", (record.record_id,), (), summary)
 

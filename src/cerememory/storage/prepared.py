@@ -10,25 +10,28 @@ from cerememory.domain.fidelity import State
 from cerememory.protocol.records import Association, EmotionVector
 from cerememory.protocol.values import RecordId
 from cerememory.storage.rows import ContentRow
-from cerememory.storage.text_index import IndexDocument
 
 
 @dataclass(frozen=True, slots=True)
 class NewRecord:
     """A curated memory ready to be stored; `durable` is false for working memory, which gets no rows."""
 
+    namespace: int
     record_id: RecordId
     row: ContentRow
     state: State
     associations: tuple[Association, ...]
-    document: IndexDocument
     embedding: tuple[float, ...] | None
     emotion: EmotionVector | None
     durable: bool = True
 
 
 class SavedState(msgspec.Struct, frozen=True):
+    """What a recall made of a memory's state, and the state that it found."""
+
+    namespace: int
     record_id: RecordId
+    created_at: int
     store_code: int
+    before: State
     state: State
-    score_change: float

@@ -8,11 +8,14 @@ byte arrays are never encoded twice. Edges are a row of their own.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 
+from cerememory.domain.columns import Rows
 from cerememory.domain.fidelity import State
 from cerememory.errors import StorageDamaged
 from cerememory.protocol import codec
@@ -39,8 +42,14 @@ VISIBILITIES = tuple(Visibility)
 SECRECY_LEVELS = tuple(SecrecyLevel)
 NO_RATIONALE = "No explicit meta-rationale was provided at ingest time."
 
-_STATE = struct.Struct("<ddqdddIIqq")
+_STATE_TYPES = "ddqddddddIIqqH"  # of the fields of a state
+_STATE = struct.Struct(f"<B{_STATE_TYPES}")
+STATE_BYTES = _STATE.size
+STATE_DTYPE = np.dtype(
+    [("store_code", "<B"), *zip(State.__struct_fields__, (f"<{code}" for code in _STATE_TYPES), strict=True)]
+)
 _EDGE = struct.Struct("<16sBdqq")
+EDGE_BYTES = _EDGE.size
 _ASSOCIATION_TYPES = tuple(AssociationType)
 _ASSOCIATION_CODES = {kind: code for code, kind in enumerate(_ASSOCIATION_TYPES)}
 _NEUTRAL_JSON = codec.dump(NEUTRAL)
@@ -61,6 +70,15 @@ class ContentRow(msgspec.Struct, frozen=True, array_like=True):
     @property
     def store(self) -> Store:
         return STORES[self.store_code]
+
+
+class ArchivedRow(msgspec.Struct, frozen=True, array_like=True):
+    """A memory that decay took away: its three rows, until `kept_until`."""
+
+    content: ContentRow
+    state: bytes
+    edges: bytes
+    kept_until: int
 
 
 class RawRow(msgspec.Struct, frozen=True, array_like=True):
@@ -95,6 +113,7 @@ class Counters(msgspec.Struct, array_like=True):
     dream_episodic_summaries: int = 0
     dream_semantic_nodes: int = 0
     last_dream_tick_at: int | None = None
+    last_consolidated_at: int | None = None
 
     @classmethod
     def empty(cls) -> Counters:
@@ -102,6 +121,22 @@ class Counters(msgspec.Struct, array_like=True):
 
     def copy(self) -> Counters:
         return parse_counters(dump_counters(self))
+
+
+class LogRow(msgspec.Struct, frozen=True, array_like=True):
+    """What one commit leaves for its followers: audit lines from `first_line` on, and for the text index the
+    addresses of the records whose searchable content changed, and the places in groups that records left.
+    """
+
+    first_line: int
+    lines: bytes
+    changed: bytes
+    left: bytes = b""
+
+    @property
+    def end_line(self) -> int:
+        """The sequence behind the last of the lines."""
+        return self.first_line + self.lines.count(b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +160,24 @@ class KeptAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 _msgpack = msgspec.msgpack.Encoder()
 _content_rows = msgspec.msgpack.Decoder(ContentRow)
+_archived_rows = msgspec.msgpack.Decoder(ArchivedRow)
 _raw_rows = msgspec.msgpack.Decoder(RawRow)
 _counters = msgspec.msgpack.Decoder(Counters)
 _heads = msgspec.msgpack.Decoder(tuple[int, int, str, int])
 _kept_answers = msgspec.msgpack.Decoder(KeptAnswer)
+_log_rows = msgspec.msgpack.Decoder(LogRow)
 
 
-def dump_row(row: ContentRow | RawRow | KeptAnswer) -> bytes:
+def dump_row(row: ContentRow | ArchivedRow | RawRow | KeptAnswer | LogRow) -> bytes:
     return _msgpack.encode(row)
 
 
 def parse_content_row(value: bytes) -> ContentRow:
     return _read(_content_rows, value)
+
+
+def parse_archived_row(value: bytes) -> ArchivedRow:
+    return _read(_archived_rows, value)
 
 
 def parse_raw_row(value: bytes) -> RawRow:
@@ -145,6 +186,10 @@ def parse_raw_row(value: bytes) -> RawRow:
 
 def parse_kept_answer(value: bytes) -> KeptAnswer:
     return _read(_kept_answers, value)
+
+
+def parse_log_row(value: bytes) -> LogRow:
+    return _read(_log_rows, value)
 
 
 def dump_counters(counters: Counters) -> bytes:
@@ -178,26 +223,30 @@ def _read(decoder: msgspec.msgpack.Decoder[T], value: bytes) -> T:
         raise StorageDamaged(f"a stored row can't be read: {error}") from error
 
 
-def dump_state(state: State) -> bytes:
-    return _STATE.pack(
-        state.score,
-        state.noise_level,
-        state.base_at,
-        state.decay_rate,
-        state.emotional_anchor,
-        state.stability,
-        state.access_count,
-        state.reinforcement_count,
-        state.last_accessed_at,
-        state.last_decay_tick_at,
-    )
+def dump_state_row(store_code: int, state: State) -> bytes:
+    """The value under `state_key`, of `STATE_DTYPE`."""
+    return _STATE.pack(store_code, *msgspec.structs.astuple(state))
 
 
-def parse_state(value: bytes) -> State:
+def parse_state_row(value: bytes) -> tuple[int, State]:
     try:
-        return State(*_STATE.unpack(value))
+        store_code, *fields = _STATE.unpack(value)
     except struct.error as error:
         raise StorageDamaged(f"a state row can't be read: {error}") from error
+    return store_code, State(*fields)
+
+
+def dump_state_rows(rows: Rows) -> list[bytes]:
+    """The value of each of `rows` (`STATE_DTYPE`[n])."""
+    values = rows.tobytes()
+    return [values[start : start + STATE_BYTES] for start in range(0, len(values), STATE_BYTES)]
+
+
+def parse_state_rows(values: Sequence[bytes]) -> Rows:
+    """Many values under `state_key` as `STATE_DTYPE`[n], which can't be written to."""
+    if any(len(value) != STATE_BYTES for value in values):
+        raise StorageDamaged("a state row can't be read: one of many has another size")
+    return np.frombuffer(b"".join(values), STATE_DTYPE)
 
 
 def dump_edges(associations: tuple[Association, ...]) -> bytes:

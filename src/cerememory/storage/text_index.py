@@ -7,7 +7,7 @@ its owner, which also applies what was committed after `applied_sequence()`.
     index = TextIndex.open(path)         # IndexDamaged, IndexOutdated: wipe(path), open again, refill
     index.apply(documents, deletions, sequence)
     index.commit(sequence)               # durable, and in every snapshot taken from now on
-    index.snapshot().search("a few words", None, 10)
+    index.snapshot().search(DEFAULT_NAMESPACE, "a few words", None, 10)
 
 Curated memories and raw entries are two tantivy indexes, `curated` and `raw`. In one, the statistics of BM25
 (number of documents, average length) would be those of both, and memories would be ranked worse with every
@@ -25,9 +25,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tantivy import Document
+from tantivy import Document, TextAnalyzer
 
 from cerememory.domain import analysis
+from cerememory.domain.dialogue import ALONE, LENT_CHARS_MAX, Surroundings, name_terms
 from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.values import RecordId
 from cerememory.storage.inverted_index import (
@@ -36,13 +37,17 @@ from cerememory.storage.inverted_index import (
     IndexWriteFailed,
     InvertedIndex,
     TextIndexError,
+    build_analyzer,
+    document_id,
+    scoped,
+    scoped_terms,
 )
+from cerememory.storage.keys import Address
 from cerememory.storage.rows import RAW_CODE
-from cerememory.storage.text_search import ID_HALVES, Found, Hit, RawFound, Snapshot
+from cerememory.storage.text_search import ID_HALVES, Hit, RawFound, Snapshot
 
 __all__ = [
     "SCHEMA_EPOCH",
-    "Found",
     "Hit",
     "IndexDamaged",
     "IndexDocument",
@@ -55,7 +60,7 @@ __all__ = [
     "wipe",
 ]
 
-SCHEMA_EPOCH = 1  # raise it when fields or their meaning change: indexes are then rebuilt
+SCHEMA_EPOCH = 2  # raise it when fields or their meaning change: indexes are then rebuilt
 _PARTS = ("raw", "curated")  # in the order in which they are created and committed
 
 
@@ -64,14 +69,20 @@ class IndexDocument:
     """What the index keeps of a record.
 
     `store_code`: 0 to 4 as in `protocol.records.STORES`, 5 for the raw journal. `created_at`: nanoseconds
-    since the epoch. `session` (16 bytes), `visibility` and `secrecy` (codes) matter for raw entries only.
+    since the epoch. `session` (16 bytes), `visibility` and `secrecy` (codes) matter for raw entries only, and
+    for memories only what a conversation tells of them: the speaker, the `dates` (terms as of `domain.dates`)
+    on which it happened, the words that the turns around it lend.
     """
 
+    namespace: int
     record_id: RecordId
     store_code: int
     created_at: int
     text: str
     summary: str = ""
+    around: Surroundings = ALONE
+    speaker: str | None = None
+    dates: tuple[str, ...] = ()
     session: bytes | None = None
     visibility: int = 0
     secrecy: int = 0
@@ -91,6 +102,7 @@ class TextIndex:
         self._curated = curated
         self._pending_sequence = curated.sequence
         self._snapshot = Snapshot(curated, raw)
+        self._analyzer = build_analyzer()
 
     @classmethod
     def open(cls, path: Path | None, epoch: int = SCHEMA_EPOCH) -> TextIndex:
@@ -106,17 +118,19 @@ class TextIndex:
             return cls(*(InvertedIndex.open(part, identity) for part in parts))
         return cls(*(InvertedIndex.create(part, identity) for part in parts))
 
-    def apply(self, documents: Iterable[IndexDocument], deletions: Iterable[RecordId], sequence: int) -> None:
+    def apply(self, documents: Iterable[IndexDocument], deletions: Iterable[Address], sequence: int) -> None:
         """Deletes, then adds; a document replaces the one of the same id. Applying twice is harmless.
 
         `sequence`: that of the newest change among them. Raises `IndexWriteFailed`.
         """
         self._pending_sequence = max(sequence, self._pending_sequence)
-        for record_id in deletions:
-            self._curated.delete(record_id)
-            self._raw.delete(record_id)
+        for address in deletions:
+            self._curated.delete(address)
+            self._raw.delete(address)
+        stems = _Stems(self._analyzer)
         for document in documents:
-            self._part_of(document.store_code).replace(document.record_id, _tantivy_document(document))
+            address = (document.namespace, document.record_id)
+            self._part_of(document.store_code).replace(address, _tantivy_document(document, stems))
 
     def holds_store(self, store_code: int) -> bool:
         """Whether the last commit has documents of the store (or of the raw journal)."""
@@ -157,10 +171,34 @@ class TextIndex:
             self._curated.close()
 
 
-def _tantivy_document(document: IndexDocument) -> Document:
+class _Stems:
+    """The stems of texts; a turn lends its words to those around it, so each is looked at once."""
+
+    def __init__(self, analyzer: TextAnalyzer) -> None:
+        self._analyzer = analyzer
+        self._known: dict[str, list[str]] = {}
+
+    def of(self, text: str) -> list[str]:
+        known = self._known.get(text)
+        if known is None:
+            known = self._analyzer.analyze(" ".join(analysis.document_terms(text)))
+            if len(text) <= LENT_CHARS_MAX:
+                self._known[text] = known
+        return known
+
+
+def _tantivy_document(document: IndexDocument, stems: _Stems) -> Document:
+    """`text` has the words as they are written, `context` the stems of all that is said here and around it.
+
+    A summary gives to `context` the words that the text lacks, for what it says again isn't said louder. In a
+    field of its own, which few records have, they would count next to nothing: BM25 compares its length with
+    the average over all records.
+    """
     high, low = ID_HALVES.unpack(document.record_id)
+    namespace, around = document.namespace, document.around
     made = Document()
-    made.add_text("id", document.record_id.hex())
+    made.add_text("id", document_id((namespace, document.record_id)))
+    made.add_unsigned("namespace", namespace)
     made.add_unsigned("id_high", high)
     made.add_unsigned("id_low", low)
     made.add_integer("created_at", clamp_timestamp(document.created_at))
@@ -169,9 +207,18 @@ def _tantivy_document(document: IndexDocument) -> Document:
     made.add_unsigned("secrecy", document.secrecy)
     if document.session is not None:
         made.add_bytes("session", document.session)
-    # The summary's words stand in `text`: a field of their own, which few records have, would count next to
-    # nothing, since BM25 compares its length with the average over all records.
-    terms = analysis.document_terms(document.text)
-    made.add_text("text", " ".join([*terms, *analysis.document_terms(document.summary)]))
-    made.add_text("exact", " ".join(terms))
+    own = stems.of(document.text)
+    summary = [stem for stem in stems.of(document.summary) if stem not in own] if document.summary else []
+    lent = [stem for text in around.context for stem in stems.of(text)]
+    made.add_text("text", scoped_terms(namespace, analysis.document_terms(document.text)))
+    made.add_text("context", scoped_terms(namespace, [*own, *summary, *lent]))
+    if around.asked:
+        made.add_text("asked", scoped_terms(namespace, stems.of(around.asked)))
+    speaker = document.speaker or ""
+    for term in name_terms(speaker):
+        made.add_text("who", scoped(namespace, term))
+    for term in dict.fromkeys(term for name in (speaker, *around.speakers) for term in name_terms(name)):
+        made.add_text("company", scoped(namespace, term))
+    for date in document.dates:
+        made.add_text("date", scoped(namespace, date))
     return made

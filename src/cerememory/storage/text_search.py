@@ -1,7 +1,14 @@
 """Searching the text index: one immutable view of it, queries built from terms, orders that don't waver.
 
-No character of a text is query syntax: `domain.analysis` makes tokens of it, the analyzer of the index makes
-terms of those, and typed queries are put together from the terms.
+No character of a text is query syntax: `domain.question` says what a text asks for, the analyzer of the index
+makes stems of its words, and typed queries are put together from the terms.
+
+A memory is ranked by one boolean query over its fields (weights of the retrieval specification): its text 1, its
+context 2, who said it 1, when it happened 2, what it was asked .5. The first two and the last are BM25, of which
+the last needs no weight: a field that one memory in four has is taken for one of four times the average length,
+and gives half of what others do. Who and when count a share of the best that these give together, so that they
+weigh the same in every index. Who took part in what was said counts as much as who said it: where names leave
+the words that are looked for, they still tell one conversation from another.
 
 tantivy breaks ties by place in the index, which changes when segments are merged. So more than the wanted
 hits are read while they tie with the last of them, and ties are broken here: newest first, then by id.
@@ -10,47 +17,61 @@ hits are read while they tie with the last of them, and ties are broken here: ne
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
+from msgspec.structs import replace
 from tantivy import DocAddress, FieldType, Occur, Order, Query, Searcher
 
-from cerememory.domain import analysis
+from cerememory.domain import analysis, question
+from cerememory.domain.question import Question
+from cerememory.domain.ranking import WordParts
 from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
-from cerememory.storage.inverted_index import InvertedIndex, build_analyzer, reading
+from cerememory.storage.inverted_index import InvertedIndex, build_analyzer, document_id, reading, scoped
 from cerememory.storage.rows import RAW_CODE
 
-SCORE_DECIMALS = 5  # sums of float32 differ beyond that with the order of their parts
+CONTEXT_WEIGHT = 2.0
+WHO_SHARE, WHEN_SHARE = 1 / 3, 2 / 3  # of the best score, which is text and context, 3, together
+KNOWN_MAX = 20_000  # documents whose columns are kept, beyond those of one search
+SCORE_STEPS = 100_000  # in one point; sums of float32 differ below that with the order of their parts
 TIES_MAX = 4_096  # hits that are read beyond those wanted; among more the place in the index decides
 TIES_FIRST = 16  # of them, those that are read at once: a second search costs as much as the first
-KNOWN_MAX = 20_000  # documents whose columns are kept, beyond those of one search
 CURATED_CODES = range(RAW_CODE)
 ID_HALVES = struct.Struct(">QQ")
+COLUMNS = ("id_high", "id_low", "store", "created_at")
 
 _Scored: TypeAlias = tuple[float, DocAddress]
 _Columns: TypeAlias = tuple[RecordId, int, int]  # of a document: record id, store code, created_at
 
 
-class Hit(NamedTuple):
-    """A memory that was found; `score`, above 0, is BM25 over stems and over words as they are written."""
+class Hit(msgspec.Struct, frozen=True, gc=False):
+    """A memory that was found; `score` is above 0; `parts`, when they were asked for, sum to it."""
 
     record_id: RecordId
     store_code: int
     created_at: int
     score: float
-
-
-class Found(NamedTuple):
-    """`total`: how many match in all."""
-
-    hits: list[Hit]
-    total: int
+    parts: WordParts | None = None
 
 
 class RawFound(NamedTuple):
+    """`total`: how many match in all."""
+
     record_ids: list[RecordId]
     total: int
+
+
+class _Clauses(NamedTuple):
+    """A query's clauses for each field, in the order of `WordParts`."""
+
+    text: list[Query]
+    context: list[Query]
+    who: list[Query]
+    when: list[Query]
+    asked: list[Query]
 
 
 class Snapshot:
@@ -58,28 +79,83 @@ class Snapshot:
 
     def __init__(self, curated: InvertedIndex, raw: InvertedIndex) -> None:
         self._schema = curated.schema
+        self._searcher = curated.searcher
         self._curated = _Documents(curated.searcher)
         self._raw = _Documents(raw.searcher)
         self._analyzer = build_analyzer()
+        # What no memory has needn't be asked for: the words of half a query, in an index without conversations.
+        self._has_speakers, self._has_questions = (self._has_any(field) for field in ("who", "asked"))
 
-    def search(self, text: str, stores: Collection[int] | None, limit: int) -> Found:
-        """Memories with any word of `text`, best first, then newest first, then by id.
+    def _has_any(self, field: str) -> bool:
+        with reading():
+            return bool(self._searcher.terms_with_prefix(field, "", limit=1))
+
+    def search(
+        self, namespace: int, text: str, stores: Collection[int] | None, limit: int, *, explain: bool = False
+    ) -> list[Hit]:
+        """Memories that answer `text`, best first, then newest first, then by id.
 
         `stores`: store codes, None for all. A text without words finds nothing. Raises `IndexDamaged`.
         """
-        words = analysis.query_terms(text)
-        if not words:
-            return Found([], 0)
-        clauses = [(Occur.Should, self._term("text", stem)) for stem in self._stems(words)]
-        clauses += [(Occur.Should, self._term("exact", word)) for word in dict.fromkeys(words)]
-        if stores is not None:
-            others = [code for code in CURATED_CODES if code not in stores]
-            clauses += [(Occur.MustNot, self._term("store", code)) for code in others]
-        hits, total = self._curated.leading(Query.boolean_query(clauses), limit)
-        return Found(sorted(hits, key=_rank)[:limit], total)
+        with reading():
+            mark = scoped(namespace, "")
+            asked = question.read(text, lambda name: self._is_speaker(mark + name))
+            if not asked.words:
+                return []
+            clauses = self._clauses(mark, asked)
+            hits = self._curated.best(self._any_of(clauses, stores), limit)
+            return self._explained(namespace, clauses, hits) if explain else hits
+
+    def _is_speaker(self, term: str) -> bool:
+        return self._has_speakers and self._searcher.doc_freq("who", term) > 0
+
+    def _clauses(self, mark: str, asked: Question) -> _Clauses:
+        stems = [mark + stem for stem in self._stems(asked.words)]
+        clauses = _Clauses(
+            text=[self._term("text", mark + word) for word in asked.words],
+            context=[Query.boost_query(self._term("context", stem), CONTEXT_WEIGHT) for stem in stems],
+            who=[],
+            when=[],
+            asked=[self._term("asked", stem) for stem in stems] if self._has_questions else [],
+        )
+        if asked.names or asked.dates:
+            self._add_circumstances(mark, asked, clauses)
+        return clauses
+
+    def _add_circumstances(self, mark: str, asked: Question, clauses: _Clauses) -> None:
+        best = self._curated.best_score(self._any_of(clauses, None))
+        people = [("company", name) for name in asked.names]
+        if asked.speaker is not None:
+            people.append(("who", asked.speaker))
+        for field, name in people:
+            clauses.who.append(Query.const_score_query(self._term(field, mark + name), best * WHO_SHARE))
+        if asked.dates:
+            dates = _union([self._term("date", mark + when) for when in asked.dates])
+            clauses.when.append(Query.const_score_query(dates, best * WHEN_SHARE))
+
+    def _any_of(self, clauses: _Clauses, stores: Collection[int] | None) -> Query:
+        wanted = [(Occur.Should, clause) for part in clauses for clause in part]
+        if stores is None:
+            return Query.boolean_query(wanted)
+        others = [self._term("store", code) for code in CURATED_CODES if code not in stores]
+        return Query.boolean_query(wanted + [(Occur.MustNot, other) for other in others])
+
+    def _explained(self, namespace: int, clauses: _Clauses, hits: list[Hit]) -> list[Hit]:
+        ids = [document_id((namespace, hit.record_id)) for hit in hits]
+        among = Query.const_score_query(Query.term_set_query(self._schema, "id", ids), 0.0)
+        scores = [self._scores_among(among, part, len(hits)) for part in clauses]
+        return [replace(hit, parts=_parts(hit, scores)) for hit in hits]
+
+    def _scores_among(self, among: Query, part: list[Query], count: int) -> dict[RecordId, float]:
+        """What the clauses of one field give to the memories that pass `among`."""
+        if not part or not count:
+            return {}
+        both = Query.boolean_query([(Occur.Must, among), (Occur.Must, _union(part))])
+        return {hit.record_id: hit.score for hit in self._curated.best(both, count)}
 
     def search_raw(
         self,
+        namespace: int,
         text: str | None,
         session: bytes | None,
         start_ns: int | None,
@@ -93,32 +169,40 @@ class Snapshot:
         `text`: all its words must be there, stop words apart; a text without words finds nothing.
         Times are nanoseconds since the epoch, both ends inclusive. Raises `IndexDamaged`.
         """
-        filters = [self._one_of("visibility", visibilities), self._one_of("secrecy", secrecies)]
+        filters = [self._term("namespace", namespace)]
+        filters += [self._one_of("visibility", visibilities), self._one_of("secrecy", secrecies)]
         if text is not None:
-            filters += [self._term("text", word) for word in self._stems(analysis.query_terms(text))] or [
-                Query.empty_query()
-            ]
+            stems = self._stems(analysis.query_terms(text))
+            filters += [self._term("context", scoped(namespace, stem)) for stem in stems] or [Query.empty_query()]
         if session is not None:
             filters.append(self._term("session", session))
         if start_ns is not None or end_ns is not None:
             filters.append(self._created_within(start_ns, end_ns))
-        query = Query.boolean_query([(Occur.Must, part) for part in filters])
-        hits, total = self._raw.leading(query, limit, order_by_field="created_at", order=Order.Asc)
-        return RawFound([hit.record_id for hit in sorted(hits, key=_age)[:limit]], total)
+        with reading():
+            return self._raw.oldest(Query.boolean_query([(Occur.Must, part) for part in filters]), limit)
 
     def _stems(self, words: list[str]) -> list[str]:
         return list(dict.fromkeys(self._analyzer.analyze(" ".join(words))))
 
     def _term(self, field: str, value: str | bytes | int) -> Query:
-        return Query.term_query(self._schema, field, value, index_option="freq")
+        return Query.term_query(self._schema, field, value, "freq")
 
     def _one_of(self, field: str, codes: Collection[int]) -> Query:
-        return Query.boolean_query([(Occur.Should, self._term(field, code)) for code in codes])
+        return _union([self._term(field, code) for code in codes])
 
     def _created_within(self, start_ns: int | None, end_ns: int | None) -> Query:
         start = TIMESTAMP_MIN if start_ns is None else clamp_timestamp(start_ns)
         end = TIMESTAMP_MAX if end_ns is None else clamp_timestamp(end_ns)
         return Query.range_query(self._schema, "created_at", FieldType.Integer, start, end)
+
+
+def _union(queries: Sequence[Query]) -> Query:
+    return Query.boolean_query([(Occur.Should, query) for query in queries])
+
+
+def _parts(hit: Hit, scores: list[dict[RecordId, float]]) -> WordParts:
+    """The parts of the hit's score; each is a float32, so they are scaled to sum to it."""
+    return WordParts(*(found.get(hit.record_id, 0.0) for found in scores)).scaled_to(hit.score)
 
 
 class _Documents:
@@ -128,18 +212,39 @@ class _Documents:
         self._searcher = searcher
         self._known: dict[int, _Columns] = {}
 
-    def leading(self, query: Query, limit: int, **order: Any) -> tuple[list[Hit], int]:
-        """The first `limit` hits with those that tie with the last of them, and how many match in all."""
+    def best(self, query: Query, limit: int) -> list[Hit]:
+        """The first `limit`, best first, then newest first, then by id."""
+        scored, _total = self._leading(query, limit, _score, count=False)
+        hits = self._hits(scored)
+        if _have_ties(hits):
+            hits.sort(key=_rank)
+        return hits[:limit]
+
+    def best_score(self, query: Query) -> float:
+        """The highest score that `query` gives; 1 when it finds nothing."""
+        hits = self._searcher.search(query, 1, count=False).hits
+        return hits[0][0] if hits else 1.0
+
+    def oldest(self, query: Query, limit: int) -> RawFound:
+        """The first `limit`, oldest first, then by id, and how many there are."""
+        by_time = {"order_by_field": "created_at", "order": Order.Asc}
+        scored, total = self._leading(query, limit, itemgetter(0), count=True, **by_time)
+        hits = sorted(self._hits(scored), key=_age)
+        return RawFound([hit.record_id for hit in hits[:limit]], total)
+
+    def _leading(
+        self, query: Query, limit: int, key: Callable[[_Scored], float], *, count: bool, **order: Any
+    ) -> tuple[list[_Scored], int]:
+        """The first `limit` with those that tie with the last of them; when it is counted, how many match."""
         limit = max(limit, 1)  # none wanted: the total still is, and tantivy panics at 0
         width = limit + TIES_FIRST
-        with reading():
-            while True:
-                found: Any = self._searcher.search(query, width, count=True, **order)  # its type lacks `count`
-                scored: list[_Scored] = found.hits
-                end = _end_of_ties(scored, limit)
-                if end < width or width == limit + TIES_MAX:
-                    return self._hits(scored[:end]), found.count
-                width = min(4 * width, limit + TIES_MAX)
+        while True:
+            found: Any = self._searcher.search(query, width, count, **order)  # its type lacks `count`
+            scored: list[_Scored] = found.hits
+            end = _end_of_ties(scored, limit, key)
+            if end < width or width == limit + TIES_MAX:
+                return scored[:end], found.count or 0
+            width = min(4 * width, limit + TIES_MAX)
 
     def _hits(self, scored: list[_Scored]) -> list[Hit]:
         places = [address.segment_ord << 32 | address.doc for _score, address in scored]
@@ -149,29 +254,31 @@ class _Documents:
             rows = self._columns([scored[i][1] for i in unknown])
             known.update(zip((places[i] for i in unknown), rows, strict=True))
         self._known = known
-        return [Hit(*known[place], _key(pair)) for place, pair in zip(places, scored, strict=True)]
+        return [Hit(*known[place], _score(pair)) for place, pair in zip(places, scored, strict=True)]
 
     def _columns(self, addresses: list[DocAddress]) -> Iterator[_Columns]:
-        columns: list[list[Any]] = [
-            self._searcher.fast_field_values(field, addresses)
-            for field in ("id_high", "id_low", "store", "created_at")
-        ]
+        columns: list[list[Any]] = [self._searcher.fast_field_values(field, addresses) for field in COLUMNS]
         for high, low, store, created_at in zip(*columns, strict=True):
             yield RecordId(ID_HALVES.pack(high, low)), store, created_at
 
 
-def _end_of_ties(scored: list[_Scored], limit: int) -> int:
+def _end_of_ties(scored: list[_Scored], limit: int, key: Callable[[_Scored], float]) -> int:
     """How many to read: `limit`, and those behind them that tie with the last."""
     if len(scored) <= limit:
         return len(scored)
-    last, end = _key(scored[limit - 1]), limit
-    while end < len(scored) and _key(scored[end]) == last:
+    last, end = key(scored[limit - 1]), limit
+    while end < len(scored) and key(scored[end]) == last:
         end += 1
     return end
 
 
-def _key(scored: _Scored) -> float:
-    return round(scored[0], SCORE_DECIMALS)  # a score, or the nanoseconds of an order by time
+def _score(scored: _Scored) -> float:
+    """Equal for those that tie."""
+    return int(scored[0] * SCORE_STEPS + 0.5) / SCORE_STEPS
+
+
+def _have_ties(hits: list[Hit]) -> bool:
+    return len({hit.score for hit in hits}) < len(hits)
 
 
 def _rank(hit: Hit) -> tuple[float, int, bytes]:

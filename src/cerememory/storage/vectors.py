@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cerememory.protocol.values import RecordId
-from cerememory.storage.keys import ID_BYTES, Table, after, key, pack_time, unpack_time
+from cerememory.storage.keys import (
+    Table,
+    after,
+    key,
+    pack_time,
+    trailing_id,
+    unpack_time,
+)
 
 FloatMatrix = NDArray[np.float32]
 GROWTH = 1.5
@@ -31,6 +38,7 @@ class Space(Enum):
 class VectorChange:
     """`values` None takes the record's vector out of `space`, whatever its length."""
 
+    namespace: int
     space: Space
     record_id: RecordId
     store_code: int
@@ -38,13 +46,13 @@ class VectorChange:
     values: tuple[float, ...] | None
 
 
-def vector_key(space: Space, dimensions: int, record_id: bytes) -> bytes:
-    return key(Table.VECTORS, space.value, dimensions.to_bytes(4, "big"), record_id)
+def vector_key(namespace: int, space: Space, dimensions: int, record_id: bytes) -> bytes:
+    return key(namespace, Table.VECTORS, space.value, dimensions.to_bytes(4, "big"), record_id)
 
 
-def vector_range(space: Space, dimensions: int) -> tuple[bytes, bytes]:
+def vector_range(namespace: int, space: Space, dimensions: int) -> tuple[bytes, bytes]:
     """The first key of all vectors of this length, and the first behind them."""
-    prefix = key(Table.VECTORS, space.value, dimensions.to_bytes(4, "big"))
+    prefix = key(namespace, Table.VECTORS, space.value, dimensions.to_bytes(4, "big"))
     return prefix, after(prefix)
 
 
@@ -52,6 +60,11 @@ def dump_vector(change: VectorChange) -> bytes:
     """The value under `vector_key`: store code (1), created_at (8), float32[dimensions]."""
     vector = np.asarray(change.values, dtype="<f4").tobytes()
     return bytes([change.store_code]) + pack_time(change.created_at) + vector
+
+
+def parse_vector(value: bytes) -> tuple[float, ...]:
+    """The values that `dump_vector` stored."""
+    return tuple(np.frombuffer(value[9:], dtype="<f4").tolist())
 
 
 def normalised(values: FloatMatrix) -> FloatMatrix:
@@ -98,7 +111,7 @@ class VectorTable:
         self._matrix[start:stop] = normalised(vectors.reshape(len(rows), self.dimensions))
         self._codes[start:stop] = [value[0] for _key, value in rows]
         self._times[start:stop] = [unpack_time(value[1:9]) for _key, value in rows]
-        self._ids += [RecordId(row_key[-ID_BYTES:]) for row_key, _value in rows]
+        self._ids += [trailing_id(row_key) for row_key, _value in rows]
         self._rows.update(zip(self._ids[start:], range(start, stop), strict=True))
 
     def put(self, change: VectorChange) -> None:

@@ -88,6 +88,12 @@ class Metrics:
         self.reconsolidations_dropped = Counter(
             "cerememory_reconsolidations_dropped", "Recalls whose effect could not be queued.", registry=r
         )
+        self.llm_requests = Counter(
+            "cerememory_llm_requests",
+            "Requests to the LLM provider; the outcome is ok, cancelled, or the cause of the failure.",
+            ("ability", "outcome"),
+            registry=r,
+        )
         Gauge("cerememory_build_info", "Always 1.", ("version",), registry=r).labels(__version__).set(1)
 
     def render(self) -> bytes:

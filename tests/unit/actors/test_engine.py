@@ -30,13 +30,14 @@ from cerememory.protocol import codec
 from cerememory.protocol.records import STORES, MemoryRecord, Store
 from cerememory.protocol.requests import EncodeBatch, EncodeBatchRaw, EncodeUpdate
 from cerememory.protocol.values import RecordId, parse_id
-from cerememory.storage.keys import counters_key
+from cerememory.storage.keys import DEFAULT_NAMESPACE, counters_key
 from cerememory.storage.lmdb import LmdbStorage
 from tests.support.engine import (
     Running,
     raw_body,
     running_engine,
     store_body,
+    to_introspect,
     to_recall,
     to_store,
     to_store_raw,
@@ -69,7 +70,7 @@ async def batch(running: Running, *bodies: dict[str, Any], **given: Any) -> Any:
 
 
 async def read(running: Running, record_id: RecordId) -> MemoryRecord:
-    return codec.parse(bytes(await running.engine.introspect_record(record_id)), MemoryRecord)
+    return codec.parse(bytes(await running.engine.introspect_record(to_introspect(record_id))), MemoryRecord)
 
 
 def an_update(**given: Any) -> EncodeUpdate:
@@ -91,7 +92,7 @@ async def test_what_was_stored_is_read_back_at_once(running: Running, name: Stor
 
 async def test_a_record_that_is_not_there_is_not_found(running: Running) -> None:
     for ask in (
-        running.engine.introspect_record(NOBODY),
+        running.engine.introspect_record(to_introspect(NOBODY)),
         running.engine.encode_update(NOBODY, an_update(metadata={})),
     ):
         with pytest.raises(RecordNotFound, match=str(NOBODY)):
@@ -208,6 +209,22 @@ async def test_an_idempotency_key_outlives_a_restart_and_ends_after_a_day(
         assert later.reply.record_id != first.reply.record_id
 
 
+async def test_a_retried_update_is_answered_when_its_memory_has_left_working_memory(
+    tmp_path: Path, storage: MemoryStorage
+) -> None:
+    async with running_engine(tmp_path, storage=storage) as running:
+        record_id = await store(running, store="working")
+        first = await running.engine.encode_update(record_id, an_update(metadata={"n": 1}), None, RETRY)
+    async with running_engine(tmp_path, storage=storage) as running:
+        again = await running.engine.encode_update(record_id, an_update(metadata={"n": 1}), None, RETRY)
+        assert (again.sequence, again.replayed) == (first.sequence, True)
+        other = Idempotency(RETRY.scope, RETRY.key, b"o" * 16)
+        with pytest.raises(IdempotencyConflict):
+            await running.engine.encode_update(record_id, an_update(metadata={"n": 2}), None, other)
+        with pytest.raises(RecordNotFound):
+            await running.engine.encode_update(record_id, an_update(metadata={"n": 1}))
+
+
 async def test_the_commits_of_a_day_are_audited_as_they_happened(running: Running) -> None:
     record_id = await store(running)
     await batch(running, store_body("a"), store_body("b"))
@@ -254,7 +271,8 @@ async def test_stats_count_what_is_there(running: Running) -> None:
     assert (stats.total_records, stats.vector_index_records) == (4, 3)
     assert stats.records_by_store[Store.EPISODIC] == 2
     assert stats.records_by_store[Store.WORKING] == 1
-    assert stats.avg_fidelity_by_store == dict.fromkeys((Store.EPISODIC, Store.SEMANTIC, Store.WORKING), 1.0)
+    fresh = dict.fromkeys((Store.EPISODIC, Store.SEMANTIC, Store.WORKING), 1.0)
+    assert stats.avg_fidelity_by_store == pytest.approx(fresh)
     assert (stats.raw_journal_records, stats.raw_journal_pending_dream, stats.total_recall_count) == (1, 1, 1)
     assert stats.oldest_record == (await read(running, ids[0])).created_at
     assert stats.newest_record == (await read(running, working)).created_at
@@ -263,10 +281,10 @@ async def test_stats_count_what_is_there(running: Running) -> None:
 
 async def test_stats_come_from_counters_and_never_from_a_scan(running: Running, storage: MemoryStorage) -> None:
     await store(running)
-    counters = storage.rows()[counters_key()]
+    counters = storage.rows()[counters_key(DEFAULT_NAMESPACE)]
     rows = {row: None for row in storage.rows() if row.startswith(b"\0\0\0\0")}
     storage.commit(rows)
-    assert storage.rows()[counters_key()] == counters
+    assert storage.rows()[counters_key(DEFAULT_NAMESPACE)] == counters
     assert (await running.engine.introspect_stats()).total_records == 1
 
 
@@ -387,7 +405,7 @@ async def test_it_is_not_ready_when_an_actor_crashes_over_the_question(
 
 async def test_it_is_not_ready_when_the_counters_cannot_be_read(running: Running, storage: MemoryStorage) -> None:
     await store(running)
-    storage.commit({counters_key(): b"damaged"})
+    storage.commit({counters_key(DEFAULT_NAMESPACE): b"damaged"})
     assert await running.engine.not_ready() == "engine check failed"
     with pytest.raises(StorageDamaged):
         await running.engine.introspect_stats()

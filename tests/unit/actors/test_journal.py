@@ -16,7 +16,7 @@ from cerememory.protocol import codec
 from cerememory.protocol.records import RawJournalRecord, SecrecyLevel, Visibility
 from cerememory.protocol.requests import EncodeBatchRaw, RecallRawQuery
 from cerememory.protocol.values import NANOS, Timestamp, format_timestamp
-from cerememory.storage.keys import Table, key
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key
 from cerememory.storage.rows import dump_row, parse_raw_row
 from tests.support.engine import (
     NOW,
@@ -143,7 +143,9 @@ async def test_a_suppressed_entry_is_never_shown(tmp_path: Path) -> None:
     storage = MemoryStorage()
     async with running_engine(tmp_path, storage=storage) as running:
         await say(running, "word")
-        [(row_key, value)] = [row for row in storage.rows().items() if row[0].startswith(key(Table.RAW))]
+        [(row_key, value)] = [
+            row for row in storage.rows().items() if row[0].startswith(key(DEFAULT_NAMESPACE, Table.RAW))
+        ]
         hidden = msgspec.structs.replace(parse_raw_row(value), suppressed=True)
         storage.commit({row_key: dump_row(hidden)})
         assert (await ask(running))[0] == []

@@ -17,21 +17,24 @@ from cerememory.protocol.records import STORES, MemoryRecord, Store
 from cerememory.protocol.replies import Recalled
 from cerememory.protocol.requests import EncodeBatch, RecallQuery
 from cerememory.protocol.values import NANOS, RecordId, format_timestamp
-from cerememory.storage.keys import Table, key
-from cerememory.storage.rows import dump_state, parse_state
-from tests.support.committing import a_record, an_id, changed, commit, storing
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key
+from cerememory.storage.rows import dump_state_row, parse_state_row
+from tests.support.committing import a_record, an_id, changed, commit, state_key_of, stored_state, storing
 from tests.support.engine import (
     NOW,
     Running,
     WallClock,
     running_engine,
     store_body,
+    to_introspect,
     to_recall,
     to_store,
 )
 from tests.support.memory_storage import MemoryStorage
 
 JOY, FEAR = {"joy": 1.0}, {"fear": 1.0}
+
+FAR_AHEAD = NOW + 10**18
 
 
 @pytest.fixture
@@ -74,10 +77,11 @@ def rendered(answer: Recalled) -> list[str]:
 
 
 def fade(storage: MemoryStorage, record_id: RecordId, score: float) -> None:
-    """As if the memory had faded on disk."""
-    row = key(Table.STATE, record_id)
-    faded = changed(parse_state(storage.rows()[row]), score=score)
-    storage.commit({row: dump_state(faded)})
+    """As if the memory had faded on disk, and time stood still for it from now on."""
+    row_key = state_key_of(storage.rows(), record_id)
+    store_code, state = parse_state_row(storage.rows()[row_key])
+    faded = changed(state, score=score, base_score=score, base_at=FAR_AHEAD)
+    storage.commit({row_key: dump_state_row(store_code, faded)})
 
 
 async def test_words_find_memories_best_first(running: Running) -> None:
@@ -86,7 +90,7 @@ async def test_words_find_memories_best_first(running: Running) -> None:
     await store(running, "nothing of the sort")
     answer = await recall(running, "kettle")
     assert texts(answer) == ["kettle kettle kettle", "the kettle is in the kitchen with the cups and the plates"]
-    assert scores(answer)[0] == pytest.approx(1.0)
+    assert scores(answer)[0] == pytest.approx(1.0, abs=1e-4)
     assert scores(answer) == sorted(scores(answer), reverse=True)
     assert answer.total_candidates == 2
     assert answer.activation_trace is None
@@ -94,9 +98,9 @@ async def test_words_find_memories_best_first(running: Running) -> None:
 
 async def test_the_best_of_text_alone_scores_one_and_of_a_vector_its_cosine(running: Running) -> None:
     await store(running, "kettle", embedding=[1.0, 0.0])
-    assert scores(await recall(running, "kettle")) == [pytest.approx(1.0)]
+    assert scores(await recall(running, "kettle")) == [pytest.approx(1.0, abs=1e-4)]
     [score] = scores(await recall(running, cue={"embedding": [3.0, 4.0]}))
-    assert score == pytest.approx(0.6, abs=1e-5)
+    assert score == pytest.approx(0.6, abs=1e-4)
 
 
 async def test_text_and_vector_together_weigh_six_to_four(running: Running) -> None:
@@ -106,8 +110,8 @@ async def test_text_and_vector_together_weigh_six_to_four(running: Running) -> N
     answer = await recall(running, "kettle", cue={"embedding": [1.0, 0.0]})
     found = dict(zip((record.id for record in records(answer)), scores(answer), strict=True))
     assert found[both] == pytest.approx(0.6 * 1.0 + 0.4 * 1.0, abs=1e-4)
-    assert found[text_only] == pytest.approx(1.0, abs=1e-4), "the one signal that is there"
-    assert found[vector_only] == pytest.approx(0.6, abs=1e-4)
+    assert found[text_only] == pytest.approx(0.6 * 1.0, abs=1e-4)
+    assert found[vector_only] == pytest.approx(0.4 * 0.6, abs=1e-4)
 
 
 async def test_an_emotion_finds_what_felt_alike(running: Running) -> None:
@@ -132,13 +136,16 @@ async def test_an_emotion_beyond_its_range_counts_as_at_its_end_and_hides_nobody
     for joy in (1e39, 7.0, -1.0):
         await store(running, f"joy of {joy}", emotion={"joy": joy})
     answer = await recall(running, cue={"emotion": {"joy": 1e39}}, limit=1)
-    assert (texts(answer), scores(answer)) == (["joy of 7.0"], [1.0])
+    assert texts(answer) == ["joy of 7.0"]
+    assert scores(answer) == pytest.approx([1.0], abs=1e-4)
     assert len((await recall(running, cue={"emotion": JOY})).memories) == 3
     assert records(answer)[0].emotion.joy == 7.0, "what is stored is what was sent"
 
 
 async def times(running: Running, *ids: RecordId) -> list[int]:
-    found = [codec.parse(bytes(await running.engine.introspect_record(i)), MemoryRecord) for i in ids]
+    found = [
+        codec.parse(bytes(await running.engine.introspect_record(to_introspect(i))), MemoryRecord) for i in ids
+    ]
     return [record.created_at or 0 for record in found]
 
 
@@ -151,7 +158,7 @@ async def test_a_time_range_holds_what_was_made_in_it_both_ends_included(running
     at = await times(running, *ids)
     answer = await recall(running, cue=between(at[1], at[3]))
     assert texts(answer) == ["day 3", "day 2", "day 1"]
-    assert scores(answer) == [1.0] * 3, "which count by their fidelity"
+    assert scores(answer) == pytest.approx([1.0] * 3, abs=1e-3), "which count by their fidelity"
     assert texts(await recall(running, cue=between(at[2], at[2]))) == ["day 2"]
     assert texts(await recall(running, cue=between(at[4] + 1, at[4] + 9))) == []
     assert texts(await recall(running, cue=between(at[3], at[1]))) == []
@@ -201,7 +208,7 @@ async def test_a_limit_of_none_gives_none_and_touches_nothing(running: Running) 
     record_id = await store(running, "kettle")
     answer = await recall(running, "kettle", limit=0)
     assert answer.memories == ()
-    record = codec.parse(bytes(await running.engine.introspect_record(record_id)), MemoryRecord)
+    record = codec.parse(bytes(await running.engine.introspect_record(to_introspect(record_id))), MemoryRecord)
     assert record.access_count == 0
 
 
@@ -282,7 +289,7 @@ async def test_reconsolidation_shows_the_new_values_and_happens_once(
     assert shown.last_accessed_at > shown.created_at
     assert (shown.version, shown.updated_at) == (1, shown.created_at), "a recall is no update"
     await trio.sleep(1)
-    assert parse_state(storage.rows()[key(Table.STATE, record_id)]).access_count == 1
+    assert stored_state(storage.rows(), record_id).access_count == 1
     [again] = records(await recall(running, "kettle"))
     assert again.access_count == 2
 
@@ -296,7 +303,9 @@ async def test_reconsolidation_survives_a_restart_and_leaves_one_audit_entry_a_r
             await recall(running, "kettle")
     async with running_engine(tmp_path, storage=storage) as running:
         for record_id in ids:
-            record = codec.parse(bytes(await running.engine.introspect_record(record_id)), MemoryRecord)
+            record = codec.parse(
+                bytes(await running.engine.introspect_record(to_introspect(record_id))), MemoryRecord
+            )
             assert record.access_count == 2
         assert (await running.engine.introspect_stats()).total_recall_count == 2
     entries = [parse_line(line) for line in running.audit_lines]
@@ -377,6 +386,32 @@ async def test_what_has_faded_below_the_asked_fidelity_is_left_out_and_counted(
     assert len((await recall(running, cue=cue, min_fidelity=7)).memories) == 0
 
 
+async def test_behind_all_that_has_faded_what_is_clear_is_still_found(
+    running: Running, storage: MemoryStorage
+) -> None:
+    """However many fill the first places of each signal."""
+    clear = await store(running, "the kettle is one of many words that nobody asks for", embedding=[1.0, 1.0])
+    for i in range(100):
+        fade(storage, await store(running, f"kettle {i % 7}", embedding=[1.0, 0.0]), 0.1)
+    for cue in ({"text": "kettle"}, {"embedding": [1.0, 0.0]}):
+        answer = await recall(running, cue=cue, min_fidelity=0.5, limit=2, reconsolidate=False)
+        assert [record.id for record in records(answer)] == [clear], cue
+        assert answer.query_metadata.fidelity_filtered == 100
+
+
+async def test_between_like_answers_the_clearer_one_comes_first_and_no_answer_is_hidden(
+    running: Running, storage: MemoryStorage
+) -> None:
+    clear = await store(running, "the kettle whistles")
+    faded = await store(running, "the kettle whistles")
+    only = await store(running, "a whistle of copper")
+    for record_id in (faded, only):
+        fade(storage, record_id, 0.01)
+    for text, expected in (("kettle", [clear, faded]), ("copper", [only]), ("copper whistle", [only])):
+        answer = await recall(running, text, reconsolidate=False)
+        assert [record.id for record in records(answer)][: len(expected)] == expected
+
+
 async def test_between_equals_in_a_time_range_the_clearer_one_comes_first(
     running: Running, storage: MemoryStorage
 ) -> None:
@@ -421,7 +456,8 @@ async def test_a_memory_that_is_gone_from_the_store_is_left_out(running: Running
     gone = await store(running, "kettle one")
     await store(running, "kettle two")
     await recall(running, "kettle")
-    storage.commit({key(Table.CONTENT, gone): None, key(Table.STATE, gone): None})
+    content = key(DEFAULT_NAMESPACE, Table.CONTENT, gone)
+    storage.commit({content: None, state_key_of(storage.rows(), gone): None})
     assert texts(await recall(running, "kettle")) == ["kettle two"]
 
 
@@ -452,11 +488,6 @@ async def test_another_protocol_version_is_refused(running: Running) -> None:
     header = {"protocol": "cmp", "version": "9", "request_id": "0" * 32, "timestamp": "2026-01-01T00:00:00Z"}
     with pytest.raises(VersionMismatch):
         await recall(running, "kettle", header=header)
-
-
-async def test_what_is_not_built_is_refused_rather_than_ignored(running: Running) -> None:
-    with pytest.raises(ValidationFailed, match="explain"):
-        await recall(running, "kettle", explain=True)
 
 
 @pytest.mark.parametrize("signal", ["text", "vector", "both"])

@@ -28,15 +28,15 @@ from cerememory.actors.text_index import (
 )
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted, Writer
 from cerememory.config.settings import SecuritySettings, Settings
+from cerememory.domain.curve import Rules
 from cerememory.protocol import codec
 from cerememory.protocol.requests import EncodeBatch, EncodeUpdate
 from cerememory.storage import reindex
-from cerememory.storage.keys import Table, pack_sequence, system_key
-from cerememory.storage.mutations import UpdateRecord
-from cerememory.storage.prepare import edit
+from cerememory.storage.dynamics import Curves
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, pack_sequence, system_key
 from cerememory.storage.text_index import IndexWriteFailed, TextIndex
 from cerememory.telemetry.metrics import Metrics
-from tests.support.committing import a_record, an_id, commit, storing
+from tests.support.committing import a_record, commit, storing, updating
 from tests.support.engine import (
     Running,
     WallClock,
@@ -70,7 +70,7 @@ async def texts(running: Running, words: str) -> list[str]:
 
 
 async def search(running: Running, words: str) -> Searched:
-    return await running.actor("text_index").ask(Search(words, None, 100))
+    return await running.actor("text_index").ask(Search(DEFAULT_NAMESPACE, words, None, 100))
 
 
 async def test_a_recall_after_an_acknowledged_write_finds_it(running: Running) -> None:
@@ -89,7 +89,7 @@ async def test_so_does_one_after_an_update_a_batch_and_a_raw_entry(running: Runn
     await running.engine.encode_batch(codec.parse(codec.dump(records), EncodeBatch))
     assert len(await texts(running, "cup")) == 20
     await running.engine.encode_store_raw(to_store_raw("saucer"))
-    raw = SearchRaw("saucer", None, None, None, frozenset({0}), frozenset({0}), 10)
+    raw = SearchRaw(DEFAULT_NAMESPACE, "saucer", None, None, None, frozenset({0}), frozenset({0}), 10)
     assert (await running.actor("text_index").ask(raw)).total == 1
 
 
@@ -115,10 +115,10 @@ async def test_a_search_waits_fifty_milliseconds_at_most_and_then_says_that_some
         started = trio.current_time()
         searched = await search(running, "kettle")
         assert trio.current_time() - started == pytest.approx(FRESH_WITHIN_S) == pytest.approx(0.05)
-        assert (searched.found.total, searched.complete) == (1, False)
+        assert (len(searched.hits), searched.complete) == (1, False)
         held.release("_apply")
         searched = await search(running, "kettle")
-        assert (searched.found.total, searched.complete) == (2, True)
+        assert (len(searched.hits), searched.complete) == (2, True)
 
 
 async def test_a_recall_that_waited_in_vain_answers_and_says_so(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -153,7 +153,7 @@ async def test_a_search_that_comes_during_an_index_commit_waits_for_that_one_or_
             nursery.start_soon(ask)
             await wait_all_tasks_blocked()
             held.release("_apply")
-        assert [(each.found.total, each.complete) for each in found] == [(1, True), (1, True), (2, True)]
+        assert [(len(each.hits), each.complete) for each in found] == [(1, True), (1, True), (2, True)]
 
 
 async def test_without_searches_a_change_is_committed_soon(running: Running, autojump_clock: MockClock) -> None:
@@ -165,7 +165,7 @@ async def test_without_searches_a_change_is_committed_soon(running: Running, aut
     assert indexer.lag_s() == pytest.approx(0.9 * GATHER_S)
     await trio.sleep(0.2 * GATHER_S)
     assert indexer.lag_s() == 0.0
-    assert (await search(running, "kettle")).found.total == 1
+    assert len((await search(running, "kettle")).hits) == 1
 
 
 async def test_a_commit_that_took_long_is_followed_by_a_rest(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -224,7 +224,10 @@ COMMITS_MAX = 200
 def solitary(storage: MemoryStorage, path: Path | None = None, offload: Offload = inline) -> TextIndexer:
     """A text index on its own: whatever it tells goes into mailboxes that nobody reads."""
     world = WallClock().world(offload)
-    writer = Writer(storage, world, Metrics(()), group_commit_s=0.0, audited=True, mailbox_size=10_000)
+    curves = Curves(Rules())
+    writer = Writer(
+        storage, world, Metrics(()), curves=curves, group_commit_s=0.0, audited=True, mailbox_size=10_000
+    )
     return TextIndexer(storage, world, writer, Actor("working"), path)
 
 
@@ -240,14 +243,14 @@ async def running_alone(indexer: TextIndexer) -> AsyncIterator[TextIndexer]:
 async def level(indexer: TextIndexer) -> None:
     """Return when a search finds the index complete."""
     with trio.fail_after(600):
-        while not (await indexer.ask(Search("any", None, 1))).complete:  # noqa: ASYNC110 - a jumping clock
+        while not (await indexer.ask(Search(DEFAULT_NAMESPACE, "any", None, 1))).complete:  # noqa: ASYNC110 - a jumping clock
             await trio.sleep(0.1)
 
 
 async def found(indexer: TextIndexer, words: str) -> set[int]:
-    searched = await indexer.ask(Search(words, None, 100))
+    searched = await indexer.ask(Search(DEFAULT_NAMESPACE, words, None, 100))
     assert searched.complete
-    return {int.from_bytes(hit.record_id, "big") for hit in searched.found.hits}
+    return {int.from_bytes(hit.record_id, "big") for hit in searched.hits}
 
 
 def stored(storage: MemoryStorage, number: int, text: str) -> EffectsCommitted:
@@ -264,8 +267,8 @@ async def test_until_it_is_level_it_answers_from_what_there_is_and_says_so(autoj
     async with running_alone(solitary(storage, offload=held)) as indexer:
         await held.until_held("needs_rebuild")
         started = trio.current_time()
-        searched = await indexer.ask(Search("kettle", None, 9))
-        assert (searched.found.hits, searched.complete) == ([], False)
+        searched = await indexer.ask(Search(DEFAULT_NAMESPACE, "kettle", None, 9))
+        assert (searched.hits, searched.complete) == ([], False)
         assert trio.current_time() == started
         held.release("needs_rebuild")
         await level(indexer)
@@ -276,12 +279,12 @@ async def test_what_is_committed_while_it_catches_up_is_not_missed(autojump_cloc
     """The feed has been read, and before its reader goes on somebody commits and is acknowledged."""
     storage, held = MemoryStorage(), HeldOffload()
     stored(storage, 1, "kettle one")
-    held.hold("apply_feed", after=True)
+    held.hold("apply_log", after=True)
     async with running_alone(solitary(storage, offload=held)) as indexer:
-        await held.until_held("apply_feed")
+        await held.until_held("apply_log")
         indexer.post_nowait(stored(storage, 2, "kettle two"))
         await wait_all_tasks_blocked()
-        held.release("apply_feed")
+        held.release("apply_log")
         await level(indexer)
         assert await found(indexer, "kettle") == {1, 2}
 
@@ -326,8 +329,7 @@ async def test_a_told_commit_that_the_feed_has_brought_already_is_not_undone(aut
         await level(indexer)
         old = stored(storage, 1, "kettle of old")
         indexer.post_nowait(CommitsUntold())
-        request = codec.parse(codec.dump({"content": {"blocks": [text_block("teapot")]}}), EncodeUpdate)
-        commit(storage, UpdateRecord(an_id(1), edit(request, 0), None, 0))
+        commit(storage, updating(1, content={"blocks": [text_block("teapot")]}))
         await level(indexer)
         indexer.post_nowait(old)
         assert await found(indexer, "teapot") == {1}
@@ -372,8 +374,8 @@ async def test_an_index_that_is_damaged_or_gone_is_rebuilt_from_the_rows(
     async with running_alone(solitary(storage, path)) as indexer:
         await level(indexer)
     harm(path)
-    feed = [row for row in storage.rows() if row.startswith(system_key(Table.FEED))]
-    storage.commit({**dict.fromkeys(feed), system_key(Table.FEED_FLOOR): pack_sequence(5)})
+    feed = [row for row in storage.rows() if row.startswith(system_key(Table.LOG))]
+    storage.commit({**dict.fromkeys(feed), system_key(Table.LOG_FLOOR): pack_sequence(5)})
     async with running_alone(solitary(storage, path)) as indexer:
         await level(indexer)
         assert await found(indexer, "kettle") == {1, 2, 3, 4, 5}
@@ -387,8 +389,8 @@ async def test_an_index_that_is_older_than_the_feed_is_rebuilt(path: Path, autoj
         await level(indexer)
     for number in (2, 3):
         stored(storage, number, "kettle")
-    dropped = [system_key(Table.FEED, pack_sequence(sequence)) for sequence in (1, 2)]
-    storage.commit({**dict.fromkeys(dropped), system_key(Table.FEED_FLOOR): pack_sequence(2)})
+    dropped = [system_key(Table.LOG, pack_sequence(sequence)) for sequence in (1, 2)]
+    storage.commit({**dict.fromkeys(dropped), system_key(Table.LOG_FLOOR): pack_sequence(2)})
     async with running_alone(solitary(storage, path)) as indexer:
         await level(indexer)
         assert await found(indexer, "kettle") == {1, 2, 3}
@@ -412,8 +414,8 @@ async def test_an_index_that_cannot_be_written_is_opened_again_and_catches_up(
         assert await found(indexer, "kettle") == {1}
         monkeypatch.setattr(TextIndex, "commit", failing)
         indexer.post_nowait(stored(storage, 2, "kettle two"))
-        searched = await indexer.ask(Search("kettle", None, 9))
-        assert (searched.found.total, searched.complete) == (1, False)
+        searched = await indexer.ask(Search(DEFAULT_NAMESPACE, "kettle", None, 9))
+        assert (len(searched.hits), searched.complete) == (1, False)
         await trio.sleep(0.5)
         assert indexer.lag_s() > 0.4
         await level(indexer)
@@ -433,8 +435,8 @@ async def test_tries_to_open_it_come_less_and_less_often(
 
     monkeypatch.setattr(reindex, "open_index", failing)
     async with running_alone(solitary(MemoryStorage(), path)) as indexer:
-        searched = await indexer.ask(Search("kettle", None, 9))
-        assert (searched.found.hits, searched.complete) == ([], False)
+        searched = await indexer.ask(Search(DEFAULT_NAMESPACE, "kettle", None, 9))
+        assert (searched.hits, searched.complete) == ([], False)
         await trio.sleep(200)
     pauses = [later - before for before, later in pairwise(tried[1:])]
     assert pauses[:6] == pytest.approx([1, 2, 4, 8, 16, 30])
@@ -450,7 +452,7 @@ async def test_a_crash_lets_a_commit_under_way_finish_and_answers_the_searches_t
     outcomes: list[Searched] = []
 
     async def ask() -> None:
-        outcomes.append(await indexer.ask(Search("kettle", None, 9)))
+        outcomes.append(await indexer.ask(Search(DEFAULT_NAMESPACE, "kettle", None, 9)))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expect_crash, indexer)
@@ -464,7 +466,7 @@ async def test_a_crash_lets_a_commit_under_way_finish_and_answers_the_searches_t
         await wait_all_tasks_blocked()
         held.release("_apply")
     assert trio.current_time() == started
-    assert [(each.found.total, each.complete) for each in outcomes] == [(1, True)]
+    assert [(len(each.hits), each.complete) for each in outcomes] == [(1, True)]
 
 
 async def expect_crash(indexer: TextIndexer) -> None:

@@ -17,14 +17,11 @@ from cerememory.actors.seams import Offload, inline
 from cerememory.actors.vectors import Nearest, VectorIndexer
 from cerememory.actors.working import Evicted, ToldAnew
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted
-from cerememory.protocol import codec
 from cerememory.protocol.records import Store
-from cerememory.protocol.requests import EncodeUpdate
-from cerememory.storage import prepare
+from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.ledger import Effects, Mutation
-from cerememory.storage.mutations import UpdateRecord
 from cerememory.storage.vectors import Near, Space, VectorChange
-from tests.support.committing import a_record, an_id, commit, storing
+from tests.support.committing import a_record, an_id, commit, storing, updating
 from tests.support.engine import NOW, WallClock, text_block
 from tests.support.held import HeldOffload
 from tests.support.memory_storage import MemoryStorage
@@ -59,13 +56,17 @@ def stored(storage: MemoryStorage, number: int, embedding: list[float], **given:
 
 
 def updated(storage: MemoryStorage, number: int, embedding: list[float] | None) -> EffectsCommitted:
-    body = {"content": {"blocks": [text_block("x", embedding=embedding)]}}
-    request = codec.parse(codec.dump(body), EncodeUpdate)
-    return done(storage, UpdateRecord(an_id(number), prepare.edit(request, NOW), None, NOW))
+    return done(storage, updating(number, content={"blocks": [text_block("x", embedding=embedding)]}))
 
 
-async def nearest(indexer: VectorIndexer, *vector: float, limit: int = 100, codes: Any = None) -> list[Near]:
-    return await indexer.ask(Nearest(Space.CONTENT, vector, limit, codes))
+async def nearest(
+    indexer: VectorIndexer,
+    *vector: float,
+    limit: int = 100,
+    codes: Any = None,
+    namespace: int = DEFAULT_NAMESPACE,
+) -> list[Near]:
+    return await indexer.ask(Nearest(namespace, Space.CONTENT, vector, limit, codes))
 
 
 def numbers(found: list[Near]) -> list[int]:
@@ -130,7 +131,7 @@ async def test_emotions_are_a_space_of_their_own() -> None:
     axes = (1.0,) + (0.0,) * 7
     async with running(storage) as indexer:
         assert numbers(await nearest(indexer, *axes)) == [1]
-        assert numbers(await indexer.ask(Nearest(Space.EMOTION, axes, 10, None))) == [2]
+        assert numbers(await indexer.ask(Nearest(DEFAULT_NAMESPACE, Space.EMOTION, axes, 10, None))) == [2]
 
 
 @pytest.mark.parametrize("cache_bytes_max", [64 * MIB, 1], ids=["kept", "scanned"])
@@ -171,7 +172,7 @@ async def test_all_lengths_together_stay_within_the_cache_the_least_recently_ask
     async with running(storage, cache_bytes_max=2 * 102 * 4) as indexer:
         for dimensions in (100, 101, 100, 102):
             assert numbers(await nearest(indexer, *[1.0] * dimensions)) == [dimensions]
-        assert [length for _space, length in indexer._tables] == [100, 102]
+        assert [length for _namespace, _space, length in indexer._tables] == [100, 102]
         assert numbers(await nearest(indexer, *[1.0] * 101)) == [101]
 
 
@@ -197,8 +198,8 @@ async def test_lengths_that_nothing_has_are_not_kept() -> None:
         assert len(indexer._tables) == 1
 
 
-def held_vector(number: int, *values: float) -> VectorChange:
-    return VectorChange(Space.CONTENT, an_id(number), WORKING, NOW, values)
+def held_vector(number: int, *values: float, namespace: int = DEFAULT_NAMESPACE) -> VectorChange:
+    return VectorChange(namespace, Space.CONTENT, an_id(number), WORKING, NOW, values)
 
 
 @pytest.mark.parametrize("cache_bytes_max", [64 * MIB, 1], ids=["kept", "scanned"])
@@ -211,11 +212,57 @@ async def test_working_memory_is_found_beside_what_is_stored_until_it_is_evicted
         assert numbers(await nearest(indexer, 1.0, 0.0)) == [1, 2, 3]
         assert numbers(await nearest(indexer, 1.0, 0.0, codes=frozenset({WORKING}))) == [2, 3]
         assert numbers(await nearest(indexer, 1.0, 0.0, limit=2)) == [1, 2]
-        await indexer.post(Evicted((an_id(2),)))
+        await indexer.post(Evicted(DEFAULT_NAMESPACE, (an_id(2),)))
         assert numbers(await nearest(indexer, 1.0, 0.0)) == [1, 3]
-        gone = VectorChange(Space.CONTENT, an_id(3), WORKING, NOW, None)
+        gone = VectorChange(DEFAULT_NAMESPACE, Space.CONTENT, an_id(3), WORKING, NOW, None)
         await indexer.post(EffectsCommitted(10, Effects(vectors=[gone])))
         assert numbers(await nearest(indexer, 1.0, 0.0)) == [1]
+
+
+@pytest.mark.parametrize("cache_bytes_max", [64 * MIB, 1], ids=["kept", "scanned"])
+@pytest.mark.parametrize("asked_first", [True, False], ids=["told", "read"])
+async def test_vectors_are_compared_with_those_of_their_namespace(cache_bytes_max: int, asked_first: bool) -> None:
+    """Stored and held ones; of those told after a first question, and of those that are read at it."""
+    storage = MemoryStorage()
+    async with running(storage, cache_bytes_max=cache_bytes_max) as indexer:
+        if asked_first:
+            stored(storage, 1, [1.0, 0.0])
+            stored(storage, 1, [0.0, 1.0], namespace=7)
+            await nearest(indexer, 1.0, 1.0)
+            await nearest(indexer, 1.0, 1.0, namespace=7)
+        for number, namespace in ((1, DEFAULT_NAMESPACE), (1, 7), (2, 7)):
+            await indexer.post(stored(storage, number, [1.0, float(namespace)], namespace=namespace))
+        await indexer.post(ToldAnew((), (held_vector(3, 1.0, 0.0), held_vector(3, 0.5, 0.5, namespace=7))))
+        assert sorted(numbers(await nearest(indexer, 1.0, 0.0))) == [1, 3]
+        assert sorted(numbers(await nearest(indexer, 1.0, 0.0, namespace=7))) == [1, 2, 3]
+        assert await nearest(indexer, 1.0, 0.0, namespace=8) == []
+        await indexer.post(Evicted(7, (an_id(3),)))
+        await indexer.post(EffectsCommitted(9, Effects(deletions=[(8, an_id(1))])))
+        assert sorted(numbers(await nearest(indexer, 1.0, 0.0))) == [1, 3]
+        assert sorted(numbers(await nearest(indexer, 1.0, 0.0, namespace=7))) == [1, 2]
+
+
+async def test_the_same_id_in_two_namespaces_has_two_vectors() -> None:
+    storage = MemoryStorage()
+    async with running(storage) as indexer:
+        for namespace, embedding in ((DEFAULT_NAMESPACE, [1.0, 0.0]), (7, [0.6, 0.8])):
+            await indexer.post(stored(storage, 1, embedding, namespace=namespace))
+        [here], [there] = [await nearest(indexer, 1.0, 0.0, namespace=n) for n in (DEFAULT_NAMESPACE, 7)]
+        assert here.cosine == 1.0
+        assert there.cosine == pytest.approx(0.6)
+        await indexer.post(EffectsCommitted(9, Effects(deletions=[(7, an_id(1))])))
+        assert numbers(await nearest(indexer, 1.0, 0.0)) == [1]
+        assert await nearest(indexer, 1.0, 0.0, namespace=7) == []
+
+
+async def test_the_cache_is_shared_by_all_namespaces() -> None:
+    storage = MemoryStorage()
+    for namespace in (1, 2, 3):
+        stored(storage, 1, [1.0] * 100, namespace=namespace)
+    async with running(storage, cache_bytes_max=2 * 100 * 4) as indexer:
+        for namespace in (1, 2, 1, 3):
+            assert numbers(await nearest(indexer, *[1.0] * 100, namespace=namespace)) == [1]
+        assert [kind.namespace for kind in indexer._tables] == [1, 3]
 
 
 async def test_a_commit_that_nobody_told_of_is_read_from_storage() -> None:

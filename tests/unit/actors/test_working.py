@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from cerememory import failpoints
 from cerememory.actors.text_index import Search
 from cerememory.actors.vectors import Nearest
-from cerememory.actors.working import WORKING_CAPACITY, Held
+from cerememory.actors.working import WORKING_CAPACITY, CountHeld, Held
 from cerememory.errors import (
     InternalError,
     PreconditionFailed,
@@ -25,8 +25,17 @@ from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryRecord
 from cerememory.protocol.requests import EncodeBatch, EncodeUpdate
 from cerememory.protocol.values import RecordId
+from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.vectors import Space
-from tests.support.engine import Running, running_engine, store_body, text_block, to_recall, to_store
+from tests.support.engine import (
+    Running,
+    running_engine,
+    store_body,
+    text_block,
+    to_introspect,
+    to_recall,
+    to_store,
+)
 from tests.support.memory_storage import MemoryStorage
 
 Ids = list[RecordId]
@@ -38,29 +47,32 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         yield opened
 
 
-async def hold(running: Running, *texts: str, **given: Any) -> Ids:
-    stored = [await running.engine.encode_store(to_store(text, store="working", **given)) for text in texts]
+async def hold(running: Running, *texts: str, namespace: int = DEFAULT_NAMESPACE, **given: Any) -> Ids:
+    requests = [to_store(text, store="working", **given) for text in texts]
+    stored = [await running.engine.encode_store(request, namespace=namespace) for request in requests]
     return [each.reply.record_id for each in stored]
 
 
 async def read(running: Running, record_id: RecordId) -> MemoryRecord:
-    return codec.parse(bytes(await running.engine.introspect_record(record_id)), MemoryRecord)
+    return codec.parse(bytes(await running.engine.introspect_record(to_introspect(record_id))), MemoryRecord)
 
 
-async def held(running: Running, ids: Ids) -> list[int]:
+async def held(running: Running, ids: Ids, namespace: int = DEFAULT_NAMESPACE) -> list[int]:
     """Which of `ids` are still there, by their place; asking so is no access."""
-    memories = await running.actor("working").ask(Held())
+    memories = await running.actor("working").ask(Held(namespace))
     return sorted(ids.index(memory.record_id) for memory in memories)
 
 
-async def found_by_word(running: Running, text: str) -> set[RecordId]:
+async def found_by_word(running: Running, text: str, namespace: int = DEFAULT_NAMESPACE) -> set[RecordId]:
     """What the index itself finds, also if there is no such record any more."""
-    searched = await running.actor("text_index").ask(Search(text, None, 100))
-    return {hit.record_id for hit in searched.found.hits}
+    searched = await running.actor("text_index").ask(Search(namespace, text, None, 100))
+    return {hit.record_id for hit in searched.hits}
 
 
-async def found_by_vector(running: Running, vector: list[float]) -> set[RecordId]:
-    found = await running.actor("vector_index").ask(Nearest(Space.CONTENT, tuple(vector), 100, None))
+async def found_by_vector(
+    running: Running, vector: list[float], namespace: int = DEFAULT_NAMESPACE
+) -> set[RecordId]:
+    found = await running.actor("vector_index").ask(Nearest(namespace, Space.CONTENT, tuple(vector), 100, None))
     return {near.record_id for near in found}
 
 
@@ -71,12 +83,12 @@ async def test_it_holds_seven_and_the_eighth_takes_the_place_of_the_oldest(runni
     ids += await hold(running, "h")
     assert await held(running, ids) == list(range(1, 8))
     with pytest.raises(RecordNotFound):
-        await running.engine.introspect_record(ids[0])
+        await running.engine.introspect_record(to_introspect(ids[0]))
 
 
 async def test_a_read_counts_as_an_access(running: Running) -> None:
     ids = await hold(running, *"abcdefg")
-    await running.engine.introspect_record(ids[0])
+    await running.engine.introspect_record(to_introspect(ids[0]))
     ids += await hold(running, "h", "i")
     assert 0 in await held(running, ids)
     assert {1, 2}.isdisjoint(await held(running, ids))
@@ -101,6 +113,39 @@ async def test_a_batch_of_more_than_seven_leaves_its_last_seven(running: Running
     stored = await running.engine.encode_batch(codec.parse(codec.dump(body), EncodeBatch))
     ids = [each.record_id for each in stored.reply.results]
     assert await held(running, ids) == list(range(3, 10))
+
+
+async def test_each_namespace_holds_seven_of_its_own(running: Running) -> None:
+    here = await hold(running, *"abcdefg")
+    there = await hold(running, *"hijklmn", namespace=7)
+    assert await held(running, here) == await held(running, there, 7) == list(range(7))
+    there += await hold(running, "o", namespace=7)
+    assert await held(running, there, 7) == list(range(1, 8))
+    assert await held(running, here) == list(range(7)), "nobody made room for a record of another namespace"
+    assert await running.actor("working").ask(CountHeld()) == 14
+
+
+async def test_a_record_of_another_namespace_is_neither_read_nor_changed(running: Running) -> None:
+    [record_id] = await hold(running, "kettle", namespace=7)
+    edit = codec.parse(b'{"metadata":{"n":1}}', EncodeUpdate)
+    for namespace in (DEFAULT_NAMESPACE, 8):
+        with pytest.raises(RecordNotFound):
+            await running.engine.introspect_record(to_introspect(record_id), namespace=namespace)
+        with pytest.raises(RecordNotFound):
+            await running.engine.encode_update(record_id, edit, namespace=namespace)
+    await running.engine.encode_update(record_id, edit, namespace=7)
+    record = codec.parse(
+        bytes(await running.engine.introspect_record(to_introspect(record_id), namespace=7)), MemoryRecord
+    )
+    assert record.version == 2
+    assert await held(running, [record_id]) == []
+
+
+async def test_an_evicted_record_leaves_the_indexes_of_its_namespace_alone(running: Running) -> None:
+    here = await hold(running, "kettle", embedding=[1.0])
+    there = await hold(running, *["kettle"] * 8, embedding=[1.0], namespace=7)
+    assert await found_by_word(running, "kettle") == await found_by_vector(running, [1.0]) == set(here)
+    assert await found_by_word(running, "kettle", 7) == await found_by_vector(running, [1.0], 7) == set(there[1:])
 
 
 async def test_a_record_is_found_by_word_and_by_vector_and_its_evicted_neighbour_is_not(running: Running) -> None:

@@ -21,7 +21,9 @@ from cerememory.actors.writer import (
     AuditSynced,
     Commit,
     CommitLater,
+    CommitSeries,
     CommitsUntold,
+    EdgesCommitted,
     EffectsCommitted,
     IndexApplied,
     LinesCommitted,
@@ -29,7 +31,8 @@ from cerememory.actors.writer import (
     Writer,
 )
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, verify_lines
-from cerememory.domain.fidelity import fresh
+from cerememory.domain.curve import Rules
+from cerememory.domain.decay import STANDARD
 from cerememory.errors import (
     ActorBusy,
     ActorStopped,
@@ -40,18 +43,21 @@ from cerememory.errors import (
 )
 from cerememory.protocol.records import Store
 from cerememory.protocol.values import RecordId
-from cerememory.storage.keys import Table, system_key
+from cerememory.storage.dynamics import Curves
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key, system_key
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import Head, parse_head
-from cerememory.storage.text_index import IndexDocument
+from cerememory.storage.series import TOLD_MAX, Steps
 from cerememory.telemetry.metrics import Metrics
+from tests.support.committing import an_id
 from tests.support.engine import WallClock
 from tests.support.logged import Logged
 from tests.support.memory_storage import MemoryStorage
 
 ID = RecordId(bytes(16))
-STATE = SavedState(ID, 2, fresh(Store.PROCEDURAL, 0), 0.0)
+FRESH = STANDARD[Store.PROCEDURAL].fresh(0)
+STATE = SavedState(DEFAULT_NAMESPACE, ID, 0, 2, FRESH, FRESH)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Does:
     """A mutation made of a function of the ledger."""
 
     apply: Callable[[Ledger], Any]
+    namespace: int = DEFAULT_NAMESPACE
 
 
 def put(key: bytes, answer: object = None) -> Does:
@@ -101,6 +108,7 @@ class Watched:
     audit: Follower
     index: Follower
     stores: list[Follower]
+    graph: Follower
     supervisor: Supervisor
     restarts: list[str] = field(default_factory=list)
 
@@ -120,14 +128,16 @@ def watched(
         storage,
         world or WallClock().world(),
         metrics,
+        curves=Curves(Rules()),
         group_commit_s=group_commit_s,
         audited=True,
         mailbox_size=mailbox_size,
     )
     audit, index, stores = Follower("audit"), Follower("index"), [Follower(f"store {i}") for i in range(5)]
-    writer.tell(audit, (index,), tuple(stores))
-    supervisor = Supervisor([[writer], [audit, index, *stores]], restarts.append)
-    return Watched(writer, storage, metrics, audit, index, stores, supervisor, restarts)
+    graph = Follower("graph")
+    writer.tell(audit, (index,), tuple(stores), graph)
+    supervisor = Supervisor([[writer], [audit, index, *stores, graph]], restarts.append)
+    return Watched(writer, storage, metrics, audit, index, stores, graph, supervisor, restarts)
 
 
 @pytest.fixture
@@ -250,11 +260,10 @@ async def test_a_group_in_which_nothing_changed_is_no_transaction(running: Watch
 
 async def test_followers_are_told_before_the_asker_is_answered(running: Watched) -> None:
     """So whoever was answered finds its write in their mailboxes before its next question."""
-    document = IndexDocument(record_id=ID, store_code=0, created_at=0, text="x")
 
     def apply(ledger: Ledger) -> None:
         ledger.put(b"k", b"v")
-        ledger.index(document)
+        ledger.index(ID)
         ledger.audit(AuditDraft(0, "encode.store", (), (), {}))
         ledger.saved(STATE)
 
@@ -265,7 +274,7 @@ async def test_followers_are_told_before_the_asker_is_answered(running: Watched)
     [effects] = [m for m in running.index.told if isinstance(m, EffectsCommitted)]
     [states] = [m for m in running.stores[2].told if isinstance(m, StatesCommitted)]
     assert (lines_told.last_sequence, effects.sequence, states.states) == (1, 1, (STATE,))
-    assert effects.effects.documents == [document]
+    assert effects.effects.changed == [(DEFAULT_NAMESPACE, ID)]
     assert not [m for m in running.stores[0].told if isinstance(m, StatesCommitted)]
 
 
@@ -399,22 +408,19 @@ async def test_how_far_the_audit_file_is_synced_never_goes_back(running: Watched
     assert running.head.audit_synced == 2
 
 
-async def test_what_the_index_has_on_disk_trims_the_feed(
-    running: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_the_index_has_on_disk_trims_the_log(running: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cerememory.storage.ledger.TRIM_EVERY", 1)
-    document = IndexDocument(record_id=ID, store_code=0, created_at=0, text="x")
 
     def apply(ledger: Ledger) -> None:
         ledger.put(b"k", b"v")
-        ledger.index(document)
+        ledger.index(ID)
 
     for _ in range(3):
         await running.commit(Does(apply))
     running.writer.post_nowait(IndexApplied(2))
     await running.commit(Does(apply))
-    feed = [key for key in running.storage.rows() if key.startswith(system_key(Table.FEED))]
-    assert len(feed) == 2
+    log = [key for key in running.storage.rows() if key.startswith(system_key(Table.LOG))]
+    assert len(log) == 2
 
 
 async def test_a_full_mailbox_is_busy_before_anything_was_stored(autojump_clock: MockClock) -> None:
@@ -445,11 +451,10 @@ async def test_what_waits_at_a_stop_is_committed_lazies_too(autojump_clock: Mock
 async def test_a_follower_that_was_given_up_stops_no_write(running: Watched) -> None:
     running.index.give_up()
     running.audit.give_up()
-    document = IndexDocument(record_id=ID, store_code=0, created_at=0, text="x")
 
     def apply(ledger: Ledger) -> str:
         ledger.put(b"k", b"v")
-        ledger.index(document)
+        ledger.index(ID)
         ledger.audit(AuditDraft(0, "encode.store", (), (), {}))
         return "stored"
 
@@ -466,8 +471,40 @@ async def test_a_crash_between_commit_and_answer_fails_one_request_and_the_follo
     assert {b"a", b"b"} <= running.storage.rows().keys(), "what was committed stays"
     assert await running.commit(put(b"c", 3)) == 3
     await running.audit.ask(Ping())
+    await running.graph.ask(Ping())
     assert [m for m in running.audit.told if isinstance(m, CommitsUntold)]
+    assert [m for m in running.graph.told if isinstance(m, CommitsUntold)]
     assert running.head.commit_sequence == 2
+
+
+def edges_of(number: int) -> bytes:
+    return key(DEFAULT_NAMESPACE, Table.EDGES, an_id(number))
+
+
+async def test_the_graph_is_told_whose_edges_have_changed_and_who_is_gone_and_of_nothing_else(
+    running: Watched,
+) -> None:
+    def remove(ledger: Ledger) -> None:
+        ledger.delete(edges_of(2))
+        ledger.unindex(an_id(3))
+
+    await running.commit(put(b"a"))
+    await together(running, put(edges_of(1)), Does(remove), put(b"b"))
+    await running.graph.ask(Ping())
+    told = [message for message in running.graph.told if not isinstance(message, Ping)]
+    assert {type(message) for message in told} == {EdgesCommitted}
+    addresses = [address for message in told for address in message.addresses]
+    assert sorted(addresses) == [(DEFAULT_NAMESPACE, an_id(i)) for i in (1, 2, 3)]
+
+
+async def test_the_graph_is_not_told_of_edges_that_were_refused(running: Watched) -> None:
+    def refuse(ledger: Ledger) -> None:
+        ledger.put(edges_of(1), b"")
+        raise ValidationFailed("no")
+
+    await together(running, Does(refuse), put(b"a"))
+    await running.graph.ask(Ping())
+    assert [message for message in running.graph.told if not isinstance(message, Ping)] == []
 
 
 async def test_a_message_that_it_does_not_know_is_a_bug(running: Watched, autojump_clock: MockClock) -> None:
@@ -487,3 +524,97 @@ async def test_a_new_writer_goes_on_where_the_last_one_stopped(autojump_clock: M
             await made.supervisor.stop()
         assert (made.head.commit_sequence, made.head.audit_sequence) == (number + 1, number + 1)
         assert not [m for m in made.audit.told if isinstance(m, CommitsUntold)]
+
+
+def index(*numbers: int) -> Does:
+    def apply(ledger: Ledger) -> None:
+        for number in numbers:
+            ledger.put(b"%d" % number, b"")
+            ledger.index(RecordId(number.to_bytes(16, "big")))
+
+    return Does(apply)
+
+
+def series(*mutations: Does) -> CommitSeries[list[Any]]:
+    """Of `mutations`; answers their answers."""
+
+    def steps() -> Steps[list[Any]]:
+        answers = []
+        for mutation in mutations:
+            answers.append((yield mutation))
+        return answers
+
+    return CommitSeries(steps)
+
+
+async def test_a_series_is_one_transaction_behind_what_came_before_it(running: Watched) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(running.commit, put(b"before"))
+        await wait_all_tasks_blocked()
+        assert await running.writer.ask(series(put(b"a", 1), put(b"b", 2))) == [1, 2]
+    assert [sorted({b"a", b"b", b"before"} & set(changes)) for changes in running.storage.commits] == [
+        [b"before"],
+        [b"a", b"b"],
+    ]
+    assert running.head.commit_sequence == 3
+    await running.commit(put(b"behind"))
+    assert running.head.commit_sequence == 4
+
+
+async def test_what_a_series_did_is_told_before_it_is_answered(running: Watched) -> None:
+    await running.writer.ask(series(index(1), put(b"a"), index(2)))
+    await wait_all_tasks_blocked()
+    told = [message for message in running.index.told if isinstance(message, EffectsCommitted)]
+    assert [message.sequence for message in told] == [1, 3]
+    [lines] = running.audit.told
+    assert isinstance(lines, LinesCommitted)
+    assert lines.last_sequence == 1
+
+
+async def test_after_a_large_series_the_followers_look_for_themselves(running: Watched) -> None:
+    await running.writer.ask(series(put(b"a"), index(*range(TOLD_MAX + 1))))
+    await wait_all_tasks_blocked()
+    for follower in (running.audit, running.index, running.graph):
+        assert follower.told == [CommitsUntold()]
+    assert running.metrics.registry.get_sample_value("cerememory_audit_sequence") == 1.0
+
+
+async def test_a_known_error_of_a_series_is_its_answer_and_leaves_nothing(running: Watched) -> None:
+    with pytest.raises(RecordNotFound):
+        await running.writer.ask(series(put(b"a"), raising(RecordNotFound("no"))))
+    assert running.storage.rows() == {}
+    assert (running.restarts, running.index.told) == ([], [])
+    assert await running.commit(put(b"b", "next")) == "next"
+
+
+async def test_a_bug_in_a_series_fails_it_alone(running: Watched) -> None:
+    with pytest.raises(InternalError, match="crashed while it handled CommitSeries"):
+        await running.writer.ask(series(put(b"a"), raising(KeyError("bug"))))
+    assert await running.commit(put(b"b", "next")) == "next"
+    assert b"a" not in running.storage.rows()
+    assert running.restarts == ["writer"]
+
+
+async def test_a_series_that_the_disk_refuses_leaves_nothing_and_the_writer_recovers(
+    running: Watched, autojump_clock: MockClock
+) -> None:
+    running.storage.break_disk()
+    with pytest.raises(StorageUnavailable):
+        await running.writer.ask(series(put(b"a")))
+    with pytest.raises(StorageUnavailable):
+        await running.writer.ask(series(put(b"a")))
+    with pytest.raises(StorageUnavailable):
+        await running.writer.ask(Ping())
+    running.storage.mend_disk()
+    assert await running.writer.ask(series(put(b"a", 1))) == [1]
+    await running.writer.ask(Ping())
+
+
+async def test_a_series_that_waits_at_a_stop_is_committed(storage: MemoryStorage) -> None:
+    made = watched(storage)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.writer.ask, series(put(b"a")))
+        await wait_all_tasks_blocked()
+        await made.supervisor.start(nursery)
+        await made.supervisor.stop()
+    assert storage.rows()[b"a"] == b"v"

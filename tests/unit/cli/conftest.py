@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cerememory.cli import encode, load, recall, stats
+from cerememory.cli import consolidate, dream, encode, load, recall, stats, timeline
 from cerememory.errors import CerememoryError
 from cerememory.protocol import codec
 
@@ -38,6 +38,6 @@ class FakeMemory:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> FakeMemory:
     memory = FakeMemory()
-    for module in (encode, load, recall, stats):
+    for module in (consolidate, dream, encode, load, recall, stats, timeline):
         monkeypatch.setattr(module, "connect", lambda options: nullcontext(memory))
     return memory

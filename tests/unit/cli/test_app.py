@@ -13,7 +13,6 @@ from cerememory.cli.app import COMMANDS, parse
 from cerememory.cli.main import run
 from cerememory.cli.options import Options, UsageError
 
-UNBUILT = ("consolidate", "set-mode", "decay-tick", "dream-tick", "forget", "export", "import")
 
 
 def parsed(*argv: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -54,6 +53,10 @@ def test_names_of_the_protocol_are_taken_as_they_are() -> None:
 
 def test_levels_come_with_commas_between() -> None:
     assert parsed("recall-raw", "--secrecy-levels", "public, secret")[1]["secrecy_levels"] == ("public", "secret")
+
+
+def test_a_time_may_have_any_offset() -> None:
+    assert parsed("timeline", "--start", "2026-01-31T09:00:00+01:00")[1]["start"] == "2026-01-31T08:00:00Z"
 
 
 def test_an_id_may_have_any_form_of_a_uuid() -> None:
@@ -98,6 +101,15 @@ def test_a_dash_alone_is_stdin() -> None:
             "got 'hidden'",
         ),
         (
+            ["associate", "0191aaaa-0000-7000-8000-000000000001", "--association-types", "causal,close"],
+            "invalid value for --association-types: expected temporal, spatial, semantic, emotional, causal, "
+            "sequential, cross_modal, user_defined with commas between, got 'close'",
+        ),
+        (
+            ["timeline", "--start", "monday"],
+            "invalid value for --start: expected an RFC 3339 timestamp, got 'monday'",
+        ),
+        (
             ["mcp", "--server-url", "http://x", "--server-timeout-secs", "0"],
             'invalid value "0" for --server-timeout-secs. Must be >= 1.',
         ),
@@ -110,7 +122,7 @@ def test_a_mistake_is_one_line(argv: list[str], message: str) -> None:
     assert str(refused.value) == message
 
 
-@pytest.mark.parametrize("name", [*UNBUILT, "migrate-store-encryption"])
+@pytest.mark.parametrize("name", ["migrate-store-encryption"])
 def test_a_command_that_isnt_built_is_unknown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name]) == 2
     assert capsys.readouterr().err.startswith(f"error: unknown command '{name}'")

@@ -7,9 +7,26 @@ from typing import Any, get_args
 
 import pytest
 
-from cerememory.cli.arguments import ModeName, SecrecyName, SourceName, SpeakerName, StoreName, VisibilityName
-from cerememory.protocol.records import RawSource, SecrecyLevel, Speaker, Store, Visibility
-from cerememory.protocol.requests import RecallMode
+from cerememory.cli.arguments import (
+    AssociationName,
+    GranularityName,
+    ModeName,
+    SecrecyName,
+    SourceName,
+    SpeakerName,
+    StoreName,
+    StrategyName,
+    VisibilityName,
+)
+from cerememory.protocol.records import (
+    AssociationType,
+    RawSource,
+    SecrecyLevel,
+    Speaker,
+    Store,
+    Visibility,
+)
+from cerememory.protocol.requests import Granularity, RecallMode, Strategy
 
 
 @pytest.mark.parametrize(
@@ -21,6 +38,9 @@ from cerememory.protocol.requests import RecallMode
         (VisibilityName, Visibility),
         (SecrecyName, SecrecyLevel),
         (ModeName, RecallMode),
+        (GranularityName, Granularity),
+        (StrategyName, Strategy),
+        (AssociationName, AssociationType),
     ],
 )
 def test_each_enumeration_is_repeated_in_full(names: Any, enumeration: type[StrEnum]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from cerememory.cli.main import run
 from cerememory.cli.recall import _raw_table, _recalled_table, _record_table
+from cerememory.cli.timeline import _table as _timeline_table
 from cerememory.errors import ActorBusy
 from tests.unit.cli.conftest import FakeMemory
 
@@ -161,6 +163,61 @@ def test_a_memory_without_text_says_so(memory: FakeMemory, capsys: pytest.Captur
     assert "   [non-text content]\n" in capsys.readouterr().out
 
 
+def test_associate_asks_for_what_hangs_together_with_a_memory(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory.answers["recall.associate"] = {"memories": recalled("a fox")["memories"], "total_candidates": 3}
+    assert run(["associate", RECORD_ID, "--depth", "4", "--association-types", "causal, semantic"]) == 0
+    body = {"depth": 4, "limit": 10, "min_weight": 0.1, "association_types": ["causal", "semantic"]}
+    assert memory.calls == [("recall.associate", body, {"record_id": RECORD_ID})]
+    assert capsys.readouterr().out == (
+        "Found 1 memories (total candidates: 3)\n"
+        "1. [episodic] score=0.5000 fidelity=0.2500\n"
+        f"   ID: {RECORD_ID}\n"
+        "   a fox\n"
+    )
+
+
+def timeline(*texts: str, **more: Any) -> dict[str, Any]:
+    """One bucket, which counts one memory more than it has."""
+    hits = recalled(*texts)["memories"]
+    bucket = {"start": "2025-05-04T00:00:00Z", "end": "2025-05-05T00:00:00Z", "memories": hits}
+    return {"buckets": [{**bucket, "count": len(hits) + 1}], **more}
+
+
+def test_timeline_asks_for_the_last_week_by_day(memory: FakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.answers["recall.timeline"] = timeline()
+    monkeypatch.setattr(time, "time_ns", lambda: 1_800_000_000_000_000_000)
+    assert run(["timeline"]) == 0
+    span = {"start": "2027-01-08T08:00:00Z", "end": "2027-01-15T08:00:00Z"}
+    assert memory.calls == [("recall.timeline", {"range": span, "granularity": "day"}, {})]
+
+
+def test_timeline_sends_what_it_was_given(memory: FakeMemory) -> None:
+    memory.answers["recall.timeline"] = timeline()
+    span = {"start": "2025-05-04T00:00:00Z", "end": "2025-05-05T00:00:00Z"}
+    given = ["--start", span["start"], "--end", span["end"], "--granularity", "month"]
+    run(["timeline", *given, "--min-fidelity", "0.5", "--emotion", "joy"])
+    [(_operation, body, _params)] = memory.calls
+    assert (body["range"], body["granularity"], body["min_fidelity"]) == (span, "month", 0.5)
+    assert body["emotion_filter"]["joy"] == 1.0
+
+
+def test_a_timeline_in_a_pipe(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    memory.answers["recall.timeline"] = timeline("one", "two\nlines \x1b[2J", truncated=True)
+    run(["timeline"])
+    assert capsys.readouterr() == (
+        "Found 3 memories in 1 buckets\n"
+        "2025-05-04T00:00:00Z 3\n"
+        f"   {TIME} [episodic] {RECORD_ID}\n"
+        "      one\n"
+        f"   {TIME} [episodic] {RECORD_ID}\n"
+        "      two\n"
+        "      lines \\x1b[2J\n",
+        "note: there are more memories than one answer has; take a shorter range to see the others\n",
+    )
+
+
 def test_recall_raw_sends_what_it_was_given(memory: FakeMemory) -> None:
     memory.answers["recall.raw_query"] = {"records": [], "total_candidates": 0}
     run(["recall-raw", "fox", "--session-id", "s", "--include-sealed", "--secrecy-levels", "secret"])
@@ -177,6 +234,13 @@ def test_recall_raw_sends_what_it_was_given(memory: FakeMemory) -> None:
 def test_a_table_of_memories_shows_text_id_and_numbers() -> None:
     table = drawn(_recalled_table(recalled("a [bold]red[/bold] fox")))
     for shown in ("a [bold]red[/bold] fox", RECORD_ID, "episodic", "0.5000", "0.2500", "1 of 7 found"):
+        assert shown in table
+
+
+def test_a_table_of_a_timeline_shows_when_and_what() -> None:
+    table = drawn(_timeline_table(timeline("a fox", "two foxes")))
+    assert table.count("2025-05-04T00:00:00Z") == 1
+    for shown in ("a fox", "two foxes", RECORD_ID, "episodic", "3 memories in 1 buckets"):
         assert shown in table
 
 

@@ -10,19 +10,20 @@ import pytest
 
 from cerememory.cli.main import run
 from cerememory.cli.memory import connect, server_url
-from cerememory.cli.offline import OfflineMemory
+from cerememory.cli.offline import METHODS, OfflineMemory
 from cerememory.cli.options import Options, UsageError
 from cerememory.errors import (
     AuditBroken,
     ConfigInvalid,
     DataDirLocked,
-    NoRoute,
     RecordNotFound,
     ValidationFailed,
 )
+from cerememory.protocol.operations import BY_NAME
 from cerememory.storage.datadir import DataDir
 from cerememory.telemetry import logs
 from tests.support.fake_daemon import FakeDaemon, answer
+from tests.support.stored import stored_in
 
 UNKNOWN_ID = "01920000-0000-7000-8000-000000000000"
 
@@ -59,6 +60,19 @@ def test_a_url_is_asked_with_the_key_of_the_environment(monkeypatch: pytest.Monk
     with FakeDaemon(answer({"total_records": 3})) as daemon:
         headers = stats_asked_with(daemon, Options(server_url=daemon.url))
     assert headers["authorization"] == "Bearer sesame"
+
+
+def test_a_url_is_asked_for_the_namespace() -> None:
+    with FakeDaemon(answer({"total_records": 3})) as daemon:
+        headers = stats_asked_with(daemon, Options(server_url=daemon.url, namespace="work"))
+    assert headers["x-cerememory-namespace"] == "work"
+
+
+def test_the_owner_is_asked_for_the_namespace(owned: DataDir, data_dir: Path) -> None:
+    with FakeDaemon(answer({"total_records": 3})) as daemon:
+        owned.announce(daemon.url.removeprefix("http://"))
+        headers = stats_asked_with(daemon, Options(data_dir=data_dir, namespace="work"))
+    assert headers["x-cerememory-namespace"] == "work"
 
 
 def test_a_url_needs_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +176,55 @@ def test_what_is_stored_is_there_for_the_next_command(data_dir: Path) -> None:
     assert hit["record"]["id"] == stored["record_id"]
 
 
+def test_a_command_sees_its_namespace_alone(data_dir: Path) -> None:
+    for name, words in ((None, "the fox sleeps"), ("work", "the heron waits"), ("home", "the owl listens")):
+        with connect(Options(data_dir=data_dir, namespace=name)) as memory:
+            memory.call("encode.store", text(words))
+    found = {name: texts_in(data_dir, name) for name in (None, "default", "work", "home", "nowhere")}
+    assert found == {
+        None: ["the fox sleeps"],
+        "default": ["the fox sleeps"],
+        "work": ["the heron waits"],
+        "home": ["the owl listens"],
+        "nowhere": [],
+    }
+
+
+def texts_in(data_dir: Path, namespace: str | None) -> list[str]:
+    """All memories of the namespace, as one command lists them."""
+    with connect(Options(data_dir=data_dir, namespace=namespace)) as memory:
+        memories = memory.call("recall.query", {"cue": {}, "recall_mode": "perfect"})["memories"]
+        assert memory.call("introspect.stats")["total_records"] == len(memories)
+    return [bytes(each["record"]["content"]["blocks"][0]["data"]).decode() for each in memories]
+
+
+def test_a_namespace_begins_when_something_is_stored_in_it(data_dir: Path) -> None:
+    with connect(Options(data_dir=data_dir, namespace="work")) as memory:
+        memory.call("recall.query", {"cue": {}})
+        with pytest.raises(RecordNotFound):
+            memory.call("encode.update", text("x"), path_params={"record_id": UNKNOWN_ID})
+    with DataDir.acquire(data_dir):
+        assert stored_in(data_dir).names == {}
+    with connect(Options(data_dir=data_dir, namespace="work")) as memory:
+        memory.call("encode.store_raw", {"session_id": "s", **text("x")})
+    with DataDir.acquire(data_dir):
+        stored = stored_in(data_dir)
+    assert stored.names == {"work": 1}
+    assert list(stored.namespaces[1].raw_texts.values()) == ["x"]
+    assert stored.raw_texts == {}
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_what_cannot_be_the_name_of_a_namespace_is_refused_in_one_line(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], offline: bool
+) -> None:
+    where = ["--offline", "--data-dir", str(data_dir)] if offline else ["--server-url", "http://127.0.0.1:9"]
+    assert run(["stats", *where, "--namespace", "no name"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: namespace: expected 1 to 64 ")
+    assert message.count("\n") == 1
+
+
 def test_every_operation_of_a_command_can_be_asked(data_dir: Path) -> None:
     with connect(Options(data_dir=data_dir)) as memory:
         batch = memory.call("encode.batch", {"records": [text("a"), text("b")]})
@@ -213,9 +276,5 @@ def test_a_data_dir_that_is_a_file_is_said_in_one_line(
     assert "directory" in message
 
 
-def test_an_operation_that_isnt_built_is_said_to_be(data_dir: Path) -> None:
-    with (
-        connect(Options(data_dir=data_dir)) as memory,
-        pytest.raises(NoRoute, match=r"lifecycle\.forget: isn't available"),
-    ):
-        memory.call("lifecycle.forget", {"confirm": True})
+def test_every_operation_can_be_done_without_a_daemon() -> None:
+    assert set(METHODS) == set(BY_NAME)

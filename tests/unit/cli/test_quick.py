@@ -11,17 +11,20 @@ from cerememory.cli.app import parse
 from cerememory.cli.main import run
 
 URL = "http://127.0.0.1:8420"
+Told = tuple[str, str | None, int | None, str | None]
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--server-url", URL], (URL, None, None)),
-        ([f"--server-url={URL}/a=b"], (f"{URL}/a=b", None, None)),
-        (["--server-timeout-secs", "5", "--server-url", URL, "--server-api-key=k"], (URL, "k", 5)),
+        (["--server-url", URL], (URL, None, None, None)),
+        ([f"--server-url={URL}/a=b"], (f"{URL}/a=b", None, None, None)),
+        (["--server-timeout-secs", "5", "--server-url", URL, "--server-api-key=k"], (URL, "k", 5, None)),
+        (["--namespace", "work", "--server-url", URL], (URL, None, None, "work")),
+        (["--server-url", URL, "--namespace=no name"], (URL, None, None, "no name")),
     ],
 )
-def test_the_usual_options_are_read(arguments: list[str], told: tuple[str, str | None, int | None]) -> None:
+def test_the_usual_options_are_read(arguments: list[str], told: Told) -> None:
     proxy = quick.usual(arguments)
     assert isinstance(proxy, partial)
     assert proxy.args == told
@@ -41,6 +44,10 @@ def test_the_usual_options_are_read(arguments: list[str], told: tuple[str, str |
         ["--server-url", URL, "--server-timeout-secs", "-1"],
         ["--server-url", URL, "--server-timeout-secs", "soon"],
         ["--server-api-key", "k"],
+        ["--namespace", "work"],
+        ["--server-url", URL, "--namespace"],
+        ["--server-url", URL, "--namespace", "--json"],
+        ["--server-url", URL, "--namespace", "a", "--namespace", "b"],
     ],
     ids=" ".join,
 )
@@ -49,10 +56,12 @@ def test_anything_else_is_left_to_the_library(arguments: list[str]) -> None:
 
 
 def test_the_library_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, str | None, int | None]] = []
+    told: list[Told] = []
     monkeypatch.setattr(mcp, "run_proxy", lambda *arguments: told.append(arguments))
-    parse(["mcp", "--server-url", URL, "--server-api-key", "k", "--server-timeout-secs", "5", "--json"])()
-    assert told == [(URL, "k", 5)]
+    own = ["--server-url", URL, "--server-api-key", "k", "--server-timeout-secs", "5", "--namespace", "work"]
+    parse(["mcp", *own, "--json"])()
+    parse(["mcp", "--server-url", URL, "--json"])()
+    assert told == [(URL, "k", 5, "work"), (URL, None, None, None)]
 
 
 def test_a_daemon_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,12 +70,12 @@ def test_a_daemon_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, int | None]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
     """What the proxy was started with."""
-    started: list[tuple[str, str | None, int | None]] = []
+    started: list[Told] = []
 
-    def proxy(server_url: str, api_key: str | None, timeout_s: int | None) -> int:
-        started.append((server_url, api_key, timeout_s))
+    def proxy(server_url: str, api_key: str | None, timeout_s: int | None, namespace: str | None) -> int:
+        started.append((server_url, api_key, timeout_s, namespace))
         return 0
 
     monkeypatch.setattr(quick, "run", proxy)
@@ -77,24 +86,24 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, int 
 def test_the_key_comes_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    started: list[tuple[str, str | None, int | None]],
+    started: list[Told],
     variable: str,
     key: str | None,
 ) -> None:
     monkeypatch.setenv("CEREMEMORY_SERVER_API_KEY", variable)
     assert run(["mcp", "--server-url", URL]) == 0
-    assert started == [(URL, key, None)]
+    assert started == [(URL, key, None, None)]
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_key_as_an_argument_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    started: list[tuple[str, str | None, int | None]],
+    started: list[Told],
 ) -> None:
     monkeypatch.setenv("CEREMEMORY_SERVER_API_KEY", "other")
     run(["mcp", "--server-url", URL, "--server-api-key", "sesame"])
-    assert started == [(URL, "sesame", None)]
+    assert started == [(URL, "sesame", None, None)]
     warning = capsys.readouterr().err
     assert warning.startswith("warning: --server-api-key: ps shows it")
     assert "sesame" not in warning
@@ -103,3 +112,15 @@ def test_a_key_as_an_argument_is_warned_of(
 def test_a_key_never_goes_over_the_network_in_the_clear(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["mcp", "--server-url", "http://192.0.2.1", "--server-api-key", "k"]) == 1
     assert "error: api_key: would go to 192.0.2.1 unencrypted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--namespace", "no name"], ["--json", "--namespace", "no name"]])
+def test_what_cannot_be_the_name_of_a_namespace_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """By the proxy itself, before its first answer."""
+    assert run(["mcp", "--server-url", URL, *arguments]) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("error: namespace: expected 1 to 64 ")
+    assert errors.count("\n") == 1

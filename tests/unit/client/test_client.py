@@ -63,6 +63,25 @@ def test_the_key_goes_into_the_authorization_header(daemon: FakeDaemon) -> None:
     assert daemon.requests[0].headers["authorization"] == "Bearer sesame"
 
 
+def test_a_namespace_goes_into_its_header_at_every_call(daemon: FakeDaemon) -> None:
+    with Client(daemon.url, namespace="work") as client:
+        client.call("introspect.stats")
+        client.call("encode.store", {})
+    assert [request.headers["x-cerememory-namespace"] for request in daemon.requests] == ["work", "work"]
+
+
+def test_without_a_namespace_there_is_no_such_header(daemon: FakeDaemon) -> None:
+    with Client(daemon.url) as client:
+        client.call("introspect.stats")
+    assert "x-cerememory-namespace" not in daemon.requests[0].headers
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\r\nX-Evil: 1", "é", "a" * 65])
+def test_what_cannot_be_the_name_of_a_namespace_is_refused_before_anything_is_sent(name: str) -> None:
+    with pytest.raises(ValidationFailed, match=r"^namespace: expected 1 to 64 "):
+        Client("http://127.0.0.1:9", namespace=name)
+
+
 def test_headers_of_a_call_come_before_the_clients_own(daemon: FakeDaemon) -> None:
     with Client(daemon.url) as client:
         client.call("introspect.stats", headers={"Accept": "application/vnd.cmp+json;bytes=base64", "X-A": "b"})

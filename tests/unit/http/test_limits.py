@@ -99,7 +99,7 @@ REFUSALS: list[tuple[str, Settings, dict[str, str], int]] = [
     ("key", with_auth(BARE), {}, 401),
     ("origin", BARE, {"origin": "https://evil.example"}, 403),
     ("host", BARE, {"host": "evil.example"}, 403),
-    ("namespace", BARE, {"x-cerememory-namespace": "other"}, 400),
+    ("namespace", BARE, {"x-cerememory-namespace": "no name"}, 400),
 ]
 
 

@@ -211,18 +211,6 @@ async def test_a_sequence_that_is_no_number_is_refused(client: AsgiClient) -> No
     assert reply.message == "X-Cerememory-Sequence: expected a number, got 'soon'"
 
 
-@pytest.mark.parametrize("namespace", ["other", "", "Default", "default "])
-async def test_another_namespace_is_refused_rather_than_ignored(namespace: str) -> None:
-    reply = await bare().ask("POST", "/v1/encode", store_body("x"), {"x-cerememory-namespace": namespace})
-    assert (reply.status, reply.code) == (400, "VALIDATION_ERROR")
-    assert reply.message.startswith("X-Cerememory-Namespace: ")
-
-
-async def test_the_default_namespace_may_be_named(client: AsgiClient) -> None:
-    reply = await client.ask("POST", "/v1/encode", store_body("x"), {"x-cerememory-namespace": "default"})
-    assert reply.status == 200
-
-
 @pytest.mark.parametrize(
     "accept", [BASE64, "application/vnd.cmp+json; bytes=base64", f"text/html, {BASE64};q=0.9"]
 )
@@ -267,8 +255,20 @@ async def test_the_flags_of_a_record_are_read(client: AsgiClient, query: str) ->
     assert reply.status == 200
 
 
+async def test_an_earlier_version_of_a_record_is_read_and_one_that_never_was_is_404(client: AsgiClient) -> None:
+    record_id = await stored(client)
+    path = f"/v1/introspect/record/{record_id}"
+    changed = {"content": {"blocks": [{"modality": "text", "format": "text/plain", "text": "another"}]}}
+    assert (await client.ask("PATCH", f"/v1/encode/{record_id}", changed)).status == 204
+
+    assert (await client.ask("GET", path, query="version=1")).json["version"] == 1
+    assert (await client.ask("GET", path, query="version=2")).json["version"] == 2
+    assert (await client.ask("GET", path, query="version=3")).status == 404
+
+
 @pytest.mark.parametrize(
-    "query", ["include_history=yes", "include_versions=", "include_associations=TRUE", "version=1"]
+    "query",
+    ["include_history=yes", "include_versions=", "include_associations=TRUE", "version=0", "version=x", "version="],
 )
 async def test_a_flag_that_cannot_be_read_is_refused_with_its_name(client: AsgiClient, query: str) -> None:
     record_id = await stored(client)

@@ -77,7 +77,7 @@ def uploaded(port: int, path: str, headers: dict[str, str]) -> tuple[int, bytes]
 REFUSED = [
     pytest.param(with_auth(BARE), {}, 401, b"UNAUTHORIZED", id="401"),
     pytest.param(BARE, {"Origin": "https://evil.example"}, 403, b"UNAUTHORIZED", id="403"),
-    pytest.param(BARE, {"X-Cerememory-Namespace": "other"}, 400, b"VALIDATION_ERROR", id="400"),
+    pytest.param(BARE, {"X-Cerememory-Namespace": "no name"}, 400, b"VALIDATION_ERROR", id="400"),
     pytest.param(settings_with(BARE, "http", max_inflight_bytes=MIB), {}, 503, b"DECAY_ENGINE_BUSY", id="503"),
 ]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cerememory.errors import ExportFailed, ValidationFailed
+from cerememory.errors import DaemonUnreachable, ExportFailed, ValidationFailed
 from cerememory.mcp.archive_file import check_new_file, write_new_file
 
 
@@ -62,7 +63,7 @@ def test_two_dots_inside_a_name_are_allowed(tmp_path: Path) -> None:
 
 
 def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
-    write_new_file(tmp_path / "new.cma", b"archive")
+    write_new_file(tmp_path / "new.cma", [b"arch", b"ive"])
     assert (tmp_path / "new.cma").read_bytes() == b"archive"
     assert stat.S_IMODE((tmp_path / "new.cma").stat().st_mode) == 0o600
 
@@ -70,20 +71,20 @@ def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 def test_a_file_that_came_after_the_check_is_kept(tmp_path: Path) -> None:
     (tmp_path / "new.cma").write_bytes(b"kept")
     with pytest.raises(ValidationFailed, match="exists already"):
-        write_new_file(tmp_path / "new.cma", b"archive")
+        write_new_file(tmp_path / "new.cma", [b"arch", b"ive"])
     assert (tmp_path / "new.cma").read_bytes() == b"kept"
 
 
 def test_a_link_that_came_after_the_check_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "new.cma").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValidationFailed, match="exists already"):
-        write_new_file(tmp_path / "new.cma", b"archive")
+        write_new_file(tmp_path / "new.cma", [b"arch", b"ive"])
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_folder_that_went_after_the_check_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ExportFailed, match="No such file or directory"):
-        write_new_file(tmp_path / "gone" / "new.cma", b"archive")
+        write_new_file(tmp_path / "gone" / "new.cma", [b"arch", b"ive"])
 
 
 def test_a_full_disk_leaves_no_part_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,5 +93,15 @@ def test_a_full_disk_leaves_no_part_of_the_file(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(ExportFailed, match="No space left on device"):
-        write_new_file(tmp_path / "new.cma", b"archive")
+        write_new_file(tmp_path / "new.cma", [b"arch", b"ive"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_breaks_off_leaves_no_part_of_the_file(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"arch"
+        raise DaemonUnreachable("broke off")
+
+    with pytest.raises(DaemonUnreachable):
+        write_new_file(tmp_path / "new.cma", chunks())
     assert list(tmp_path.iterdir()) == []

@@ -39,8 +39,9 @@ HEAVY = {
 class Process(Peer):
     """`run` in a process of its own."""
 
-    def __init__(self, server_url: str) -> None:
-        script = f"import sys; from cerememory.mcp.proxy import run; sys.exit(run({server_url!r}, None, None))"
+    def __init__(self, server_url: str, namespace: str | None = None) -> None:
+        told = f"{server_url!r}, None, None, {namespace!r}"
+        script = f"import sys; from cerememory.mcp.proxy import run; sys.exit(run({told}))"
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0
@@ -68,11 +69,11 @@ class Process(Peer):
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[str], Process]]:
+def start() -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def start(server_url: str = NOBODY) -> Process:
-        started.append(Process(server_url))
+    def start(server_url: str = NOBODY, namespace: str | None = None) -> Process:
+        started.append(Process(server_url, namespace))
         return started[-1]
 
     yield start
@@ -81,7 +82,7 @@ def start() -> Iterator[Callable[[str], Process]]:
 
 
 @pytest.fixture
-def listening(start: Callable[[str], Process]) -> Process:
+def listening(start: Callable[..., Process]) -> Process:
     """A process that has answered `initialize`, with no daemon there."""
     process = start(NOBODY)
     process.listen()
@@ -90,7 +91,7 @@ def listening(start: Callable[[str], Process]) -> Process:
     return process
 
 
-def test_a_session_over_pipes_holds_json_rpc_and_nothing_else(start: Callable[[str], Process]) -> None:
+def test_a_session_over_pipes_holds_json_rpc_and_nothing_else(start: Callable[..., Process]) -> None:
     process = start(NOBODY)
     lines = [
         json.dumps(INITIALIZE),
@@ -108,12 +109,21 @@ def test_a_session_over_pipes_holds_json_rpc_and_nothing_else(start: Callable[[s
     assert (process.process.returncode, logged) == (0, b"")
 
 
-def test_a_call_before_the_end_of_input_is_answered(start: Callable[[str], Process]) -> None:
+def test_a_call_before_the_end_of_input_is_answered(start: Callable[..., Process]) -> None:
     call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n'
     with FakeDaemon(answer({"total_records": 3})) as daemon:
         output, logged = start(daemon.url).process.communicate(call, timeout=WAIT_S)
     assert json.loads(output)["result"]["structuredContent"] == {"total_records": 3}
     assert logged == b""
+
+
+@pytest.mark.parametrize("namespace", [None, "work"])
+def test_its_calls_are_about_its_namespace(start: Callable[..., Process], namespace: str | None) -> None:
+    call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n'
+    with FakeDaemon(answer({"total_records": 3})) as daemon:
+        start(daemon.url, namespace).process.communicate(call, timeout=WAIT_S)
+        [request] = daemon.requests
+    assert request.headers.get("x-cerememory-namespace") == namespace
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -122,7 +132,7 @@ def test_a_signal_ends_it_quietly(listening: Process, number: signal.Signals) ->
     assert listening.end() == (0, b"")
 
 
-def test_a_signal_ends_it_while_a_call_is_under_way(start: Callable[[str], Process]) -> None:
+def test_a_signal_ends_it_while_a_call_is_under_way(start: Callable[..., Process]) -> None:
     def never(_handler: object) -> None:
         """No answer; the connection stays open until the client goes."""
 
@@ -135,7 +145,7 @@ def test_a_signal_ends_it_while_a_call_is_under_way(start: Callable[[str], Proce
         assert process.end() == (0, b"")
 
 
-def test_a_signal_ends_it_while_nobody_reads_its_output(start: Callable[[str], Process]) -> None:
+def test_a_signal_ends_it_while_nobody_reads_its_output(start: Callable[..., Process]) -> None:
     with FakeDaemon(answer({"much": "x" * 1_000_000})) as daemon:
         process = start(daemon.url)
         process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n')
@@ -144,14 +154,14 @@ def test_a_signal_ends_it_while_nobody_reads_its_output(start: Callable[[str], P
         assert process.end() == (0, b"")
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(start: Callable[[str], Process]) -> None:
+def test_a_reader_that_goes_away_ends_it_quietly(start: Callable[..., Process]) -> None:
     process = start(NOBODY)
     process.stdout.close()
     process.stdin.write(json.dumps(INITIALIZE).encode() + b"\n")
     assert process.end() == (0, b"")
 
 
-def test_a_reader_that_goes_away_during_a_call_ends_it_quietly(start: Callable[[str], Process]) -> None:
+def test_a_reader_that_goes_away_during_a_call_ends_it_quietly(start: Callable[..., Process]) -> None:
     with FakeDaemon(answer({"much": "x" * 1_000_000})) as daemon:
         process = start(daemon.url)
         process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n')
@@ -161,11 +171,19 @@ def test_a_reader_that_goes_away_during_a_call_ends_it_quietly(start: Callable[[
 
 
 @pytest.mark.parametrize(
-    ("url", "key"), [("ftp://127.0.0.1", None), ("http://192.0.2.1", "sesame"), ("http://u@127.0.0.1", None)]
+    ("url", "key", "namespace"),
+    [
+        ("ftp://127.0.0.1", None, None),
+        ("http://192.0.2.1", "sesame", None),
+        ("http://u@127.0.0.1", None, None),
+        (NOBODY, None, "no name"),
+    ],
 )
-def test_an_url_or_key_that_cant_be_used_is_refused_before_anything_is_read(url: str, key: str | None) -> None:
+def test_what_cant_be_used_is_refused_before_anything_is_read(
+    url: str, key: str | None, namespace: str | None
+) -> None:
     with pytest.raises(ValidationFailed):
-        run(url, key, None)
+        run(url, key, None, namespace)
 
 
 def test_it_loads_nothing_that_only_a_daemon_needs() -> None:

@@ -12,6 +12,7 @@ import pytest
 from cerememory.client import Client
 from cerememory.errors import (
     CerememoryError,
+    DaemonUnreachable,
     ExportFailed,
     ForgetUnconfirmed,
     InternalError,
@@ -20,7 +21,7 @@ from cerememory.errors import (
 )
 from cerememory.mcp.toolbox import Toolbox
 from cerememory.protocol.values import parse_timestamp
-from tests.support.fake_daemon import FakeDaemon, answer, no_content, refusal
+from tests.support.fake_daemon import FakeDaemon, answer, cut_short, no_content, raw_answer, refusal
 from tests.unit.mcp.answers import ID, block, memory, recalled
 
 OTHER_ID = "0191aaaa-0000-7000-8000-00000000000b"
@@ -294,7 +295,8 @@ def test_a_tool_that_only_looks_sends_no_body(
         ("inspect", {"record_id": "42"}, "record_id: expected a UUID"),
         ("forget", {"record_ids": [ID]}, "confirm: missing"),
         ("forget", {"confirm": True}, "record_ids: missing"),
-        ("forget", {"record_ids": "", "confirm": True}, "record_ids: must name at least one record"),
+        ("forget", {"record_ids": "", "confirm": True}, "record_ids: missing, give record_ids or session_id"),
+        ("forget", {"record_ids": ["x"], "confirm": True}, "record_ids[0]: expected a UUID"),
         ("dream_tick", {"max_groups": -1}, "max_groups: must be from 0"),
         ("consolidate", {"strategy": "hasty"}, "strategy: expected full or incremental or selective"),
         ("export", {}, "output_path: missing"),
@@ -348,19 +350,24 @@ def test_the_daemons_error_comes_through(
 
 
 EXPORTED = {"archive_id": "a-1", "size_bytes": 4, "record_count": 1, "checksum": "ab"}
+ARCHIVE_HEAD = {
+    "X_Cerememory_Archive_Id": "a-1",
+    "X_Cerememory_Record_Count": "1",
+    "X_Cerememory_Checksum": "ab",
+}
 
 
-@pytest.mark.parametrize("data", [[1, 2, 255, 0], "AQL/AA=="], ids=["array", "base64"])
 def test_an_export_is_written_to_a_new_file_beside_the_working_directory(
-    daemon: FakeDaemon, tools: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: object
+    daemon: FakeDaemon, tools: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    daemon.then(answer({**EXPORTED, "archive_data": data}))
+    daemon.then(raw_answer(b"\x01\x02\xff\x00", 200, **ARCHIVE_HEAD))
     given = {"output_path": "new.cma", "encrypt": True, "encryption_key": "sesame"}
     result = tools.call("export", given)
     assert (tmp_path / "new.cma").read_bytes() == b"\x01\x02\xff\x00"
     assert result.text.endswith("}\nArchive written to: new.cma\nArchive size: 4 bytes")
     assert result.structured == EXPORTED
+    assert (daemon.requests[0].method, daemon.requests[0].path) == ("POST", "/v1/archive")
     assert daemon.requests[0].json == {
         "format": "cma",
         "encrypt": True,
@@ -380,6 +387,13 @@ def test_an_export_that_the_daemon_refuses_leaves_no_file(
 
 def test_an_export_without_an_archive_leaves_no_file(daemon: FakeDaemon, tools: Toolbox, tmp_path: Path) -> None:
     daemon.then(answer(EXPORTED))
-    with pytest.raises(InternalError, match="isn't CMP"):
+    with pytest.raises(InternalError, match="is no archive"):
+        tools.call("export", {"output_path": str(tmp_path / "new.cma")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_is_cut_short_leaves_no_file(daemon: FakeDaemon, tools: Toolbox, tmp_path: Path) -> None:
+    daemon.then(cut_short(**ARCHIVE_HEAD))
+    with pytest.raises(DaemonUnreachable, match="broke off the archive"):
         tools.call("export", {"output_path": str(tmp_path / "new.cma")})
     assert list(tmp_path.iterdir()) == []

@@ -24,7 +24,7 @@ PARAMETERS = {
     "timeline": "start end granularity",
     "associate": "record_id* depth limit",
     "inspect": "record_id*",
-    "forget": "record_ids* confirm* cascade",
+    "forget": "record_ids session_id confirm* cascade",
     "dream_tick": "session_id dry_run max_groups include_private_scratch include_sealed promote_semantic"
     " secrecy_levels",
     "consolidate": "strategy dry_run",

@@ -46,6 +46,10 @@ introspect.record           GET     /v1/introspect/record/{record_id}
 introspect.decay_forecast   POST    /v1/introspect/decay-forecast
 introspect.evolution        GET     /v1/introspect/evolution
 """
+OURS = """
+lifecycle.restore           POST    /v1/lifecycle/restore
+lifecycle.compact           POST    /v1/lifecycle/compact
+"""
 
 
 def saved(case: dict[str, Any]) -> dict[str, Any]:
@@ -120,10 +124,15 @@ def lost(sent: Any, kept: Any, where: str = "") -> list[str]:
     return [] if sent == kept else [f"{where}: {sent!r} became {kept!r}"]
 
 
-def test_the_table_has_exactly_the_specified_operations() -> None:
-    assert [f"{row.name} {row.method} {row.path}" for row in OPERATIONS] == [
-        " ".join(line.split()) for line in SPECIFIED.strip().splitlines()
-    ]
+def rows_of(table: str) -> list[str]:
+    return [" ".join(line.split()) for line in table.strip().splitlines()]
+
+
+def test_the_table_has_exactly_the_specified_operations_and_ours() -> None:
+    rows = [f"{row.name} {row.method} {row.path}" for row in OPERATIONS]
+    ours = rows_of(OURS)
+    assert [row for row in rows if row not in ours] == rows_of(SPECIFIED)
+    assert [row for row in rows if row in ours] == ours
 
 
 def test_operations_are_found_by_name() -> None:
@@ -145,13 +154,14 @@ def test_only_stats_and_evolution_ask_for_nothing() -> None:
 def test_what_only_reads_does_not_mutate() -> None:
     reads = {row.name for row in OPERATIONS if not row.mutates}
     assert reads == {row.name for row in OPERATIONS if row.name.startswith(("recall.", "introspect."))} | {
-        "lifecycle.export"
+        "lifecycle.compact",
+        "lifecycle.export",
     }
 
 
 def test_the_recorded_cases_ask_for_almost_every_operation() -> None:
     asked = {operation(case).name for case in ACCEPTED}
-    assert set(BY_NAME) - asked == {"lifecycle.decay_tick"}
+    assert set(BY_NAME) - asked == {"lifecycle.decay_tick", "lifecycle.restore", "lifecycle.compact"}
 
 
 @pytest.mark.parametrize("case", named(SENT))

@@ -43,6 +43,7 @@ def defaults(kind: type[Any], **required: Any) -> dict[str, Any]:
                 "metadata": {},
                 "associations": None,
                 "meta": None,
+                "if_absent": False,
             },
         ),
         ("encode.batch", {"records": []}, {"infer_associations": False}),
@@ -115,7 +116,13 @@ def defaults(kind: type[Any], **required: Any) -> dict[str, Any]:
         (
             "lifecycle.consolidate",
             {},
-            {"strategy": "incremental", "min_age_hours": 0, "min_access_count": 0, "dry_run": False},
+            {
+                "strategy": "incremental",
+                "min_age_hours": 0,
+                "min_access_count": 0,
+                "dry_run": False,
+                "dedup": False,
+            },
         ),
         (
             "lifecycle.dream_tick",
@@ -135,7 +142,15 @@ def defaults(kind: type[Any], **required: Any) -> dict[str, Any]:
         (
             "lifecycle.forget",
             {"confirm": True},
-            {"record_ids": None, "store": None, "temporal_range": None, "cascade": False, "dry_run": False},
+            {
+                "record_ids": None,
+                "store": None,
+                "temporal_range": None,
+                "raw_record_ids": None,
+                "session_id": None,
+                "cascade": False,
+                "dry_run": False,
+            },
         ),
         (
             "lifecycle.export",
@@ -151,7 +166,12 @@ def defaults(kind: type[Any], **required: Any) -> dict[str, Any]:
         (
             "lifecycle.import",
             {"archive_id": "x", "archive_data": []},
-            {"strategy": "merge", "conflict_resolution": "keep_newer", "decryption_key": None},
+            {
+                "strategy": "merge",
+                "conflict_resolution": "keep_newer",
+                "decryption_key": None,
+                "dry_run": False,
+            },
         ),
         (
             "introspect.record",

@@ -248,6 +248,17 @@ def test_used_bytes_grow_with_what_is_stored(storage: Storage) -> None:
     assert storage.used_bytes() >= before + 1_000_000
 
 
+def test_compaction_keeps_every_row_and_the_store_goes_on(storage: Storage) -> None:
+    storage.commit({b"a": b"1", b"b": b"x" * 100_000, b"c": b"", b"k" * KEY_BYTES_MAX: b"2"})
+    storage.commit({b"b": None})
+    before, used = all_of(storage), storage.used_bytes()
+    compaction = storage.compact()
+    assert all_of(storage) == before
+    assert (compaction.bytes_before, compaction.bytes_after) == (used, storage.used_bytes())
+    storage.commit({b"a": b"3"})
+    assert get(storage, b"a") == b"3"
+
+
 @contextmanager
 def memory() -> Iterator[Storage]:
     yield MemoryStorage()

@@ -9,31 +9,34 @@ from typing import Any
 import pytest
 
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, parse_line, verify_lines
-from cerememory.domain.fidelity import fresh
+from cerememory.domain.decay import STANDARD
 from cerememory.errors import InternalError
 from cerememory.protocol.records import Store
 from cerememory.protocol.values import RecordId
 from cerememory.storage import ledger as ledger_module
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import (
+    DEFAULT_NAMESPACE,
     Table,
     after,
     counters_key,
+    key,
     pack_sequence,
+    parse_addresses,
     system_key,
     unpack_sequence,
 )
 from cerememory.storage.ledger import Finished, Ledger, commit_alone
 from cerememory.storage.prepared import SavedState
-from cerememory.storage.rows import Head, parse_counters, parse_head, parse_ids
+from cerememory.storage.rows import Head, LogRow, parse_counters, parse_head, parse_log_row
 from cerememory.storage.text_index import IndexDocument
 from cerememory.storage.vectors import Space, VectorChange
 from tests.support.memory_storage import MemoryStorage
 
 NOW = 1_800_000_000_000_000_000
 ID = RecordId(bytes(range(16)))
-DOCUMENT = IndexDocument(record_id=ID, store_code=0, created_at=NOW, text="kettle")
-VECTOR = VectorChange(Space.CONTENT, ID, 0, NOW, (1.0,))
+HERE = (DEFAULT_NAMESPACE, ID)
+VECTOR = VectorChange(DEFAULT_NAMESPACE, Space.CONTENT, ID, 0, NOW, (1.0,))
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Does:
     """A mutation made of a function."""
 
     apply: Callable[[Ledger], Any]
+    namespace: int = DEFAULT_NAMESPACE
 
 
 def put(key: bytes, value: bytes) -> Does:
@@ -62,7 +66,7 @@ def everything(ledger: Ledger) -> None:
     ledger.delete(b"there")
     ledger.counters().records[0] += 1
     ledger.audit(draft())
-    ledger.index(DOCUMENT)
+    ledger.index(ID)
     ledger.vector(VECTOR)
 
 
@@ -138,10 +142,20 @@ def test_a_mutation_reads_what_it_and_those_before_it_wrote(storage: MemoryStora
     assert seen == [b"1", b"2", None, None]
 
 
-def test_a_scan_of_what_is_committed_does_not_show_the_transaction(storage: MemoryStorage) -> None:
+def test_a_scan_shows_what_the_mutations_before_left_and_the_own_edits_and_no_own_additions(
+    storage: MemoryStorage,
+) -> None:
+    storage.commit({b"three": b"before", b"two": b"before"})
     seen: list[list[tuple[bytes, bytes]]] = []
-    finish(storage, put(b"t", b"1"), Does(lambda ledger: seen.append(list(ledger.scan_committed(b"t", b"u")))))
-    assert seen == [[(b"there", b"before")]]
+
+    def scans(ledger: Ledger) -> None:
+        ledger.put(b"there", b"edited")
+        ledger.delete(b"two")
+        ledger.put(b"tt", b"added")
+        seen.append(list(ledger.scan(b"t", b"u")))
+
+    finish(storage, put(b"t", b"1"), Does(failing_after_everything), put(b"three", b"3"), Does(scans))
+    assert seen == [[(b"t", b"1"), (b"there", b"edited"), (b"three", b"3")]]
 
 
 def test_of_two_values_under_one_key_only_the_last_is_written(storage: MemoryStorage) -> None:
@@ -164,18 +178,30 @@ def test_counters_add_up_over_the_mutations_of_a_group_and_over_groups(storage: 
 
     commit(storage, Does(count), Does(failing_after_everything), Does(count))
     commit(storage, Does(count))
-    counters = parse_counters(storage.rows()[counters_key()])
+    counters = parse_counters(storage.rows()[counters_key(DEFAULT_NAMESPACE)])
     assert (counters.records, counters.recalls) == ([0, 3, 0, 0, 0], 3)
 
 
 def test_counters_of_namespaces_are_kept_apart(storage: MemoryStorage) -> None:
     def count(ledger: Ledger) -> None:
         ledger.put(b"k", b"v")
-        ledger.counters(7).vectors += 2
+        ledger.counters().vectors += 2
 
-    commit(storage, Does(count))
-    assert parse_counters(storage.rows()[counters_key(7)]).vectors == 2
-    assert counters_key() not in storage.rows()
+    commit(storage, Does(count, 7), Does(failing_after_everything, 8), Does(count, 9), Does(count, 7))
+    commit(storage, Does(count, 9))
+    assert parse_counters(storage.rows()[counters_key(7)]).vectors == 4
+    assert parse_counters(storage.rows()[counters_key(9)]).vectors == 4
+    assert counters_key(DEFAULT_NAMESPACE) not in storage.rows()
+    assert counters_key(8) not in storage.rows()
+
+
+def test_a_mutation_makes_keys_of_its_namespace(storage: MemoryStorage) -> None:
+    def mark(ledger: Ledger) -> None:
+        ledger.put(ledger.key(Table.CONTENT, ID), b"%d" % ledger.namespace)
+
+    commit(storage, Does(mark, 7), Does(mark), Does(mark, 9))
+    marked = {number: storage.rows()[key(number, Table.CONTENT, ID)] for number in (7, DEFAULT_NAMESPACE, 9)}
+    assert marked == {7: b"7", DEFAULT_NAMESPACE: b"0", 9: b"9"}
 
 
 def test_each_group_has_the_next_commit_number(storage: MemoryStorage) -> None:
@@ -197,18 +223,41 @@ def test_a_failed_mutation_takes_no_audit_sequence(storage: MemoryStorage) -> No
     assert [parse_line(line).sequence for line in finished.audit_lines] == [1, 2]
 
 
-def test_the_lines_of_a_group_are_committed_with_it_under_their_first_sequence(storage: MemoryStorage) -> None:
-    commit(storage, Does(audited))
-    finished = commit(storage, Does(audited), Does(audited))
-    row = storage.rows()[system_key(Table.AUDIT_OUTBOX, pack_sequence(2))]
-    assert row == b"".join(finished.audit_lines)
+def test_a_group_leaves_one_log_row_with_its_lines_and_their_first_sequence(storage: MemoryStorage) -> None:
+    commit(storage, Does(audited), Does(audited))
+    finished = commit(storage, Does(audited), Does(audited), Does(audited))
+    row = log_row(storage, 2)
+    assert (row.first_line, row.end_line) == (3, 6)
+    assert row.lines == b"".join(finished.audit_lines)
+    assert row.changed == b""
+    assert rows_of(storage, Table.LOG) == [1, 2]
+
+
+def test_lines_and_changes_of_a_group_share_its_log_row(storage: MemoryStorage) -> None:
+    finished = commit(storage, Does(everything), Does(everything))
+    row = log_row(storage, 1)
+    assert row.lines == b"".join(finished.audit_lines)
+    assert parse_addresses(row.changed) == [HERE] * 2
+
+
+def test_a_group_that_no_follower_needs_leaves_no_log_row(storage: MemoryStorage) -> None:
+    commit(storage, put(b"a", b"1"))
+    assert rows_of(storage, Table.LOG) == []
+    assert head_of(storage).commit_sequence == 1
 
 
 def test_without_an_audit_log_there_are_no_lines(storage: MemoryStorage) -> None:
     finished = commit(storage, Does(audited), audited=False)
     assert finished.audit_lines == ()
     assert finished.head.audit_sequence == 0
-    assert not rows_of(storage, Table.AUDIT_OUTBOX)
+    assert not rows_of(storage, Table.LOG)
+
+
+def test_changes_without_an_audit_log_are_a_row_without_lines(storage: MemoryStorage) -> None:
+    commit(storage, Does(everything), audited=False)
+    row = log_row(storage, 1)
+    assert (row.first_line, row.end_line, row.lines) == (1, 1, b"")
+    assert parse_addresses(row.changed) == [HERE]
 
 
 def test_an_audit_entry_alone_is_a_transaction(storage: MemoryStorage) -> None:
@@ -216,31 +265,36 @@ def test_an_audit_entry_alone_is_a_transaction(storage: MemoryStorage) -> None:
     assert [parse_line(line).operation for line in finished.audit_lines] == ["audit.repaired"]
 
 
-def test_durable_documents_enter_the_feed_and_others_do_not(storage: MemoryStorage) -> None:
+def test_durable_documents_enter_the_log_and_others_do_not(storage: MemoryStorage) -> None:
     other = RecordId(bytes(16))
-    held = IndexDocument(record_id=other, store_code=4, created_at=NOW, text="")
+    held = IndexDocument(namespace=DEFAULT_NAMESPACE, record_id=other, store_code=4, created_at=NOW, text="")
 
     def index(ledger: Ledger) -> None:
-        ledger.index(held, durable=False)
-        ledger.index(DOCUMENT)
+        ledger.index_held(held)
+        ledger.index(ID)
 
     finished = commit(storage, Does(index))
-    assert finished.effects.documents == [held, DOCUMENT]
-    assert parse_ids(storage.rows()[system_key(Table.FEED, pack_sequence(1))]) == [ID]
+    assert (finished.effects.held, finished.effects.changed) == ([held], [HERE])
+    assert parse_addresses(log_row(storage, 1).changed) == [HERE]
 
 
 def test_effects_come_in_the_order_in_which_they_happened(storage: MemoryStorage) -> None:
-    state = SavedState(ID, 0, fresh(Store.EPISODIC, NOW), 0.0)
+    fresh = STANDARD[Store.EPISODIC].fresh(NOW)
+    state = SavedState(DEFAULT_NAMESPACE, ID, NOW, 0, fresh, fresh)
 
     def first(ledger: Ledger) -> None:
         everything(ledger)
         ledger.saved(state)
 
     finished = commit(storage, Does(first), Does(everything))
-    assert finished.effects.documents == [DOCUMENT, DOCUMENT]
+    assert finished.effects.changed == [HERE, HERE]
     assert finished.effects.vectors == [VECTOR, VECTOR]
     assert finished.effects.saved == [state]
     assert finished.effects.concern_indexes
+
+
+def log_row(storage: MemoryStorage, sequence: int) -> LogRow:
+    return parse_log_row(storage.rows()[system_key(Table.LOG, pack_sequence(sequence))])
 
 
 def rows_of(storage: MemoryStorage, table: Table) -> list[int]:
@@ -251,20 +305,52 @@ def rows_of(storage: MemoryStorage, table: Table) -> list[int]:
 
 
 def index_and_audit(ledger: Ledger) -> None:
-    ledger.index(DOCUMENT)
+    ledger.index(ID)
     ledger.audit(draft())
     ledger.audit(draft())
 
 
-def test_the_feed_is_dropped_up_to_what_the_index_has_and_says_so(
-    storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+def floor_of(storage: MemoryStorage) -> int | None:
+    value = storage.rows().get(system_key(Table.LOG_FLOOR))
+    return None if value is None else unpack_sequence(value)
+
+
+@pytest.mark.parametrize(
+    ("index_applied", "synced", "kept", "first"),
+    [
+        (10, 20, 4, 9),  # the newest lines stay
+        (10, 20, 0, 11),
+        (10, 20, 3, 9),  # line 18 is one of the kept: the row of 17 and 18 stays whole
+        (10, 9, 0, 5),  # the file may lack line 10, of row 5
+        (10, 10, 0, 6),
+        (10, 11, 0, 6),
+        (7, 20, 0, 8),  # the index lacks row 8
+        (7, 9, 0, 5),
+        (7, 20, 12, 5),
+        (0, 20, 0, 1),
+        (10, 0, 0, 1),
+    ],
+)
+def test_a_log_row_is_dropped_when_file_and_index_have_it_and_its_lines_are_old(
+    storage: MemoryStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    index_applied: int,
+    synced: int,
+    kept: int,
+    first: int,
 ) -> None:
-    monkeypatch.setattr(ledger_module, "TRIM_EVERY", 10)
-    for sequence in range(1, 11):
-        commit(storage, Does(index_and_audit), index_applied=7)
-        assert len(rows_of(storage, Table.FEED)) == sequence or sequence == 10
-    assert rows_of(storage, Table.FEED) == [8, 9, 10]
-    assert storage.rows()[system_key(Table.FEED_FLOOR)] == pack_sequence(7)
+    """Each of eleven groups has two lines; the last trims what the ten before it left."""
+    monkeypatch.setattr(ledger_module, "TRIM_EVERY", 11)
+    monkeypatch.setattr(ledger_module, "OUTBOX_LINES_KEPT", kept)
+    for sequence in range(1, 12):
+        assert rows_of(storage, Table.LOG) == list(range(1, sequence)), "between two trims nothing is dropped"
+        commit(storage, Does(index_and_audit), index_applied=index_applied, synced=synced)
+    held = rows_of(storage, Table.LOG)
+    assert held == list(range(first, 12))
+    assert log_row(storage, held[0]).first_line <= synced + 1, "the file may lack the lines behind what is synced"
+    assert log_row(storage, held[0]).first_line <= 20 - kept + 1
+    assert held[0] <= index_applied + 1, "the index may lack the changes behind what it has applied"
+    assert floor_of(storage) == (first - 1 or None)
 
 
 def test_nothing_is_dropped_while_nobody_says_what_it_has(
@@ -274,38 +360,46 @@ def test_nothing_is_dropped_while_nobody_says_what_it_has(
     monkeypatch.setattr(ledger_module, "OUTBOX_LINES_KEPT", 0)
     for _ in range(5):
         commit(storage, Does(index_and_audit))
-    assert rows_of(storage, Table.FEED) == [1, 2, 3, 4, 5]
-    assert rows_of(storage, Table.AUDIT_OUTBOX) == [1, 3, 5, 7, 9]
-    assert system_key(Table.FEED_FLOOR) not in storage.rows()
+    assert rows_of(storage, Table.LOG) == [1, 2, 3, 4, 5]
+    assert floor_of(storage) is None
 
 
-@pytest.mark.parametrize(
-    ("synced", "kept", "first"), [(20, 4, 15), (9, 4, 9), (10, 4, 9), (11, 4, 11), (20, 0, 19)]
-)
-def test_the_outbox_keeps_the_newest_lines_and_all_that_the_file_may_lack(
-    storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch, synced: int, kept: int, first: int
+def test_rows_without_changes_do_not_wait_for_an_index_that_is_never_told_of_them(
+    storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of eleven groups has two lines; the last trims what the ten before it left."""
-    monkeypatch.setattr(ledger_module, "TRIM_EVERY", 11)
-    monkeypatch.setattr(ledger_module, "OUTBOX_LINES_KEPT", kept)
-    for _ in range(11):
-        commit(storage, Does(index_and_audit), synced=synced)
-    held = rows_of(storage, Table.AUDIT_OUTBOX)
-    assert held == list(range(first, 22, 2))
-    assert held[0] <= synced + 1, "the file may lack the lines behind what is synced"
-    assert held[0] <= 20 - kept + 1
+    """The index stays at the last commit that changed a document; the floor stays there, too."""
+    monkeypatch.setattr(ledger_module, "TRIM_EVERY", 6)
+    monkeypatch.setattr(ledger_module, "OUTBOX_LINES_KEPT", 0)
+    for mutation in (index_and_audit, *[audited] * 5):
+        commit(storage, Does(mutation), index_applied=1, synced=6)
+    assert rows_of(storage, Table.LOG) == [6]
+    assert floor_of(storage) == 1
 
 
-def test_one_transaction_drops_a_bounded_number_of_rows(
+def test_rows_without_lines_do_not_wait_for_an_audit_file_that_is_never_written(
+    storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "TRIM_EVERY", 6)
+    for _ in range(6):
+        commit(storage, Does(index_and_audit), audited=False, index_applied=4)
+    assert rows_of(storage, Table.LOG) == [5, 6]
+    assert floor_of(storage) == 4
+
+
+def test_one_transaction_drops_a_bounded_number_of_rows_and_the_next_goes_on(
     storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_module, "TRIM_EVERY", 20)
     monkeypatch.setattr(ledger_module, "TRIM_ROWS_MAX", 5)
+    monkeypatch.setattr(ledger_module, "OUTBOX_LINES_KEPT", 0)
     for _ in range(20):
-        commit(storage, Does(index_and_audit), index_applied=20)
-    left = rows_of(storage, Table.FEED)
-    assert 20 - 6 <= len(left) <= 20 - 5
-    assert left == list(range(21 - len(left), 21))
+        commit(storage, Does(index_and_audit), index_applied=40, synced=80)
+    assert rows_of(storage, Table.LOG) == list(range(6, 21))
+    assert floor_of(storage) == 5
+    for _ in range(20):
+        commit(storage, Does(index_and_audit), index_applied=40, synced=80)
+    assert rows_of(storage, Table.LOG) == list(range(11, 41))
+    assert floor_of(storage) == 10
 
 
 def test_a_mutation_can_be_committed_before_there_is_a_writer(storage: MemoryStorage) -> None:

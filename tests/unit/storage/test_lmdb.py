@@ -15,13 +15,9 @@ import lmdb
 import pytest
 
 from cerememory.errors import DataDirUnusable, StorageUnavailable
-from cerememory.protocol import codec
-from cerememory.protocol.requests import EncodeUpdate
-from cerememory.storage import prepare
 from cerememory.storage.lmdb import MAP_BYTES_MIN, READER_CHECK_INTERVAL_S, LmdbStorage
 from cerememory.storage.mutations import UpdateRecord
-from tests.support.committing import a_record, an_id, commit, storing
-from tests.support.engine import NOW
+from tests.support.committing import a_record, commit, storing, updating
 
 MIB = 1 << 20
 WAIT_S = 30.0  # how long a test waits for an event that must come
@@ -210,19 +206,6 @@ def test_reads_leave_no_reader_behind(path: Path) -> None:
         assert get(storage, b"005") == b""
 
 
-def test_what_was_deleted_and_what_was_replaced_is_not_in_a_compacted_copy(path: Path, tmp_path: Path) -> None:
-    """Deleting is enough to forget, as long as no key is written twice in one transaction."""
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    with opened(path, map_size_bytes=64 * MIB) as storage:
-        storage.commit({b"%d" % i: CANARY for i in range(200)})
-        storage.commit({b"%d" % i: b"short" for i in range(100)})
-        storage.commit({b"%d" % i: None for i in range(100, 200)})
-        storage._opened().copy(str(copy), compact=True)
-    assert CANARY[:26] in (path / "data.mdb").read_bytes()
-    assert CANARY[:26] not in (copy / "data.mdb").read_bytes()
-
-
 def test_of_two_edits_in_one_transaction_the_first_never_gets_to_the_disk(path: Path) -> None:
     """A long value that a short one replaces in the same transaction would stay behind in a freed page."""
     with opened(path, map_size_bytes=64 * MIB) as storage:
@@ -234,5 +217,4 @@ def test_of_two_edits_in_one_transaction_the_first_never_gets_to_the_disk(path: 
 
 
 def an_edit(text: str) -> UpdateRecord:
-    request = codec.parse(codec.dump({"metadata": {"note": text}}), EncodeUpdate)
-    return UpdateRecord(an_id(1), prepare.edit(request, NOW), None, NOW)
+    return updating(1, versions_kept=0, metadata={"note": text})

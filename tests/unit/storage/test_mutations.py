@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cerememory.domain.audit_chain import parse_line
-from cerememory.domain.fidelity import retrieved
+from cerememory.domain.decay import STANDARD
 from cerememory.errors import (
     CerememoryError,
     IdempotencyConflict,
@@ -27,7 +27,20 @@ from cerememory.protocol.replies import Encoded
 from cerememory.protocol.requests import EncodeUpdate
 from cerememory.protocol.values import parse_id
 from cerememory.storage import prepare
-from cerememory.storage.keys import Table, counters_key, digest, key, pack_time
+from cerememory.storage.documents import row_document
+from cerememory.storage.keys import (
+    DEFAULT_NAMESPACE,
+    SYSTEM_NAMESPACE,
+    Table,
+    counters_key,
+    digest,
+    key,
+    pack_namespace,
+    pack_sequence,
+    pack_time,
+    state_key,
+    system_key,
+)
 from cerememory.storage.ledger import Finished, Mutation
 from cerememory.storage.mutations import (
     EXPIRED_DROPPED_MAX,
@@ -39,30 +52,30 @@ from cerememory.storage.mutations import (
     UpdateHeld,
     UpdateRecord,
 )
-from cerememory.storage.prepared import NewRecord, SavedState
+from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import (
     ContentRow,
     Counters,
     parse_content_row,
     parse_counters,
     parse_edges,
-    parse_state,
+    parse_state_row,
 )
 from cerememory.storage.vectors import Space, vector_key
-from tests.support.committing import a_record, an_id, commit, storing, storing_raw
+from tests.support.committing import a_record, an_id, changed, commit, saved_state, storing, storing_raw, updating
 from tests.support.engine import NOW
 from tests.support.memory_storage import MemoryStorage
 
 LATER = NOW + 60_000_000_000
 LIFE_NS = 1_000
+EPISODIC = STANDARD[Store.EPISODIC]
 DIGEST = digest("open\0k-1")
 BODY, OTHER_BODY = b"b" * 16, b"o" * 16
 TARGET = parse_id("0191aaaa-0000-7000-8000-0000000000ff")
 
 
-def updating(number: int, expected: int | None = None, **given: Any) -> UpdateRecord:
-    request = codec.parse(codec.dump(given), EncodeUpdate)
-    return UpdateRecord(an_id(number), prepare.edit(request, LATER), expected, LATER)
+def later(number: int, expected: int | None = None, **given: Any) -> UpdateRecord:
+    return updating(number, expected, now=LATER, **given)
 
 
 class LedgerStore:
@@ -89,11 +102,11 @@ class LedgerStore:
         return self.storage.rows()
 
     def content(self, number: int) -> ContentRow:
-        return parse_content_row(self.rows[key(Table.CONTENT, an_id(number))])
+        return parse_content_row(self.rows[key(DEFAULT_NAMESPACE, Table.CONTENT, an_id(number))])
 
     @property
     def counters(self) -> Counters:
-        return parse_counters(self.rows.get(counters_key()))
+        return parse_counters(self.rows.get(counters_key(DEFAULT_NAMESPACE)))
 
     @property
     def operations(self) -> list[str]:
@@ -112,8 +125,8 @@ def test_a_stored_record_has_its_rows_and_is_counted(store: LedgerStore, name: S
     record = a_record(1, store=name)
     assert store.do(storing(record)) == Stored(prepare.encoded(record), 1)
     assert store.content(1).store is name
-    assert parse_state(store.rows[key(Table.STATE, an_id(1))]) == record.state
-    assert store.rows[key(Table.BY_TIME, pack_time(NOW), an_id(1))] == bytes([STORES.index(name)])
+    state_row = store.rows[state_key(DEFAULT_NAMESPACE, NOW, an_id(1))]
+    assert parse_state_row(state_row) == (STORES.index(name), record.state)
     assert store.counters.records == [int(each is name) for each in STORES]
     assert store.counters.fidelity_sums[STORES.index(name)] == 1.0
     assert store.operations == ["encode.store"]
@@ -123,35 +136,35 @@ def test_the_indexes_are_told_of_a_stored_record(store: LedgerStore) -> None:
     record = a_record(1, "kettle", embedding=[3.0, 4.0])
     store.do(storing(record))
     assert store.finished is not None
-    assert store.finished.effects.documents == [record.document]
+    assert store.finished.effects.changed == [(DEFAULT_NAMESPACE, an_id(1))]
     [vector] = store.finished.effects.vectors
     assert (vector.space, vector.record_id, vector.values) == (Space.CONTENT, an_id(1), (3.0, 4.0))
-    assert vector_key(Space.CONTENT, 2, an_id(1)) in store.rows
+    assert vector_key(DEFAULT_NAMESPACE, Space.CONTENT, 2, an_id(1)) in store.rows
     assert store.counters.vectors == 1
 
 
 def test_a_felt_record_has_its_emotion_among_the_vectors_and_a_neutral_one_has_not(store: LedgerStore) -> None:
     store.do(storing(a_record(1, emotion={"joy": 0.5, "intensity": 1.0})))
     store.do(storing(a_record(2, emotion={"intensity": 1.0})))
-    assert vector_key(Space.EMOTION, 8, an_id(1)) in store.rows
-    assert vector_key(Space.EMOTION, 8, an_id(2)) not in store.rows
+    assert vector_key(DEFAULT_NAMESPACE, Space.EMOTION, 8, an_id(1)) in store.rows
+    assert vector_key(DEFAULT_NAMESPACE, Space.EMOTION, 8, an_id(2)) not in store.rows
     assert store.counters.vectors == 0, "only embeddings are counted"
 
 
 def test_given_associations_are_stored_one_way_and_found_by_their_target(store: LedgerStore) -> None:
     edge = {"target_id": str(TARGET), "association_type": "causal", "weight": 0.5}
     store.do(storing(a_record(1, associations=[edge])))
-    [stored] = parse_edges(store.rows[key(Table.EDGES, an_id(1))])
+    [stored] = parse_edges(store.rows[key(DEFAULT_NAMESPACE, Table.EDGES, an_id(1))])
     assert (stored.target_id, stored.association_type, stored.weight) == (TARGET, "causal", 0.5)
-    assert key(Table.EDGES_BY_TARGET, TARGET, an_id(1)) in store.rows
-    assert key(Table.EDGES, TARGET) not in store.rows
+    assert key(DEFAULT_NAMESPACE, Table.EDGES_BY_TARGET, TARGET, an_id(1)) in store.rows
+    assert key(DEFAULT_NAMESPACE, Table.EDGES, TARGET) not in store.rows
     assert store.counters.associations == 1
 
 
 def test_a_batch_is_one_transaction_with_one_audit_entry(store: LedgerStore) -> None:
     records = tuple(a_record(i) for i in range(1, 4))
     audit = prepare.batch_audit(records, 0, NOW)
-    store.do(StoreRecords(records, audit, None))
+    store.do(StoreRecords(DEFAULT_NAMESPACE, records, audit, None))
     assert store.counters.records[0] == 3
     assert store.operations == ["encode.batch"]
     assert len(store.storage.commits) == 1
@@ -164,26 +177,29 @@ def test_a_working_record_has_no_rows_but_an_entry_and_is_told_of(store: LedgerS
     assert store.counters == Counters.empty()
     assert store.operations == ["encode.store"]
     assert store.finished is not None
-    assert store.finished.effects.documents == [record.document]
+    assert store.finished.effects.held == [row_document(DEFAULT_NAMESPACE, an_id(1), record.row)]
+    assert store.finished.effects.changed == []
     assert {change.space for change in store.finished.effects.vectors} == set(Space)
 
 
 def test_an_update_replaces_what_is_given_and_leaves_the_rest(store: LedgerStore) -> None:
     store.do(storing(a_record(1, "before", metadata={"a": 1}, emotion={"joy": 1.0})))
     before = store.content(1)
-    state = store.rows[key(Table.STATE, an_id(1))]
-    assert store.do(updating(1, metadata={"b": 2})) == Stored(None, 2)
+    state = store.rows[state_key(DEFAULT_NAMESPACE, NOW, an_id(1))]
+    assert store.do(later(1, metadata={"b": 2})) == Stored(None, 2)
     after = store.content(1)
     assert (after.version, after.updated_at, after.metadata) == (2, LATER, b'{"b":2}')
     assert (after.content, after.emotion, after.meta) == (before.content, before.emotion, before.meta)
     assert after.created_at == before.created_at
-    assert store.rows[key(Table.STATE, an_id(1))] == state, "fidelity and access fields are left alone"
+    assert store.rows[state_key(DEFAULT_NAMESPACE, NOW, an_id(1))] == state, (
+        "fidelity and access fields are left alone"
+    )
     assert store.operations == ["encode.update"]
 
 
 def test_an_update_completes_its_meta_and_names_its_trigger(store: LedgerStore) -> None:
     store.do(storing(a_record(1)))
-    store.do(updating(1, meta={"intent": "why"}))
+    store.do(later(1, meta={"intent": "why"}))
     meta = codec.parse(store.content(1).meta, MetaMemory)
     assert (meta.intent, meta.trigger, meta.captured_at, meta.capture_status) == (
         "why",
@@ -195,10 +211,9 @@ def test_an_update_completes_its_meta_and_names_its_trigger(store: LedgerStore) 
 
 def test_an_update_is_indexed_anew(store: LedgerStore) -> None:
     store.do(storing(a_record(1, "before")))
-    store.do(updating(1, content={"blocks": [{"modality": "text", "format": "txt", "text": "after"}]}))
+    store.do(later(1, content={"blocks": [{"modality": "text", "format": "txt", "text": "after"}]}))
     assert store.finished is not None
-    [document] = store.finished.effects.documents
-    assert document.text == "after"
+    assert store.finished.effects.changed == [(DEFAULT_NAMESPACE, an_id(1))]
 
 
 VECTOR_UPDATES = [
@@ -217,15 +232,19 @@ def test_an_update_of_content_leaves_exactly_the_new_embedding(
 ) -> None:
     store.do(storing(a_record(1, embedding=old)))
     block = {"modality": "text", "format": "txt", "text": "x", "embedding": new}
-    store.do(updating(1, content={"blocks": [block]}))
-    stored = {length for length in range(1, 4) if vector_key(Space.CONTENT, length, an_id(1)) in store.rows}
+    store.do(later(1, content={"blocks": [block]}))
+    stored = {
+        length
+        for length in range(1, 4)
+        if vector_key(DEFAULT_NAMESPACE, Space.CONTENT, length, an_id(1)) in store.rows
+    }
     assert (stored, store.counters.vectors) == (lengths, counted)
 
 
 def test_an_update_that_gives_no_content_keeps_the_embedding(store: LedgerStore) -> None:
     store.do(storing(a_record(1, embedding=[1.0, 2.0])))
-    store.do(updating(1, metadata={}))
-    assert vector_key(Space.CONTENT, 2, an_id(1)) in store.rows
+    store.do(later(1, metadata={}))
+    assert vector_key(DEFAULT_NAMESPACE, Space.CONTENT, 2, an_id(1)) in store.rows
     assert store.counters.vectors == 1
 
 
@@ -234,8 +253,8 @@ def test_an_update_of_emotion_leaves_exactly_the_new_one(
     store: LedgerStore, new: dict[str, float], stays: bool
 ) -> None:
     store.do(storing(a_record(1, emotion={"joy": 1.0})))
-    store.do(updating(1, emotion=new))
-    assert (vector_key(Space.EMOTION, 8, an_id(1)) in store.rows) == stays
+    store.do(later(1, emotion=new))
+    assert (vector_key(DEFAULT_NAMESPACE, Space.EMOTION, 8, an_id(1)) in store.rows) == stays
     assert codec.parse(store.content(1).emotion, EmotionVector).joy == 0.0
     assert store.finished is not None
     [told] = store.finished.effects.vectors
@@ -244,23 +263,23 @@ def test_an_update_of_emotion_leaves_exactly_the_new_one(
 
 def test_an_update_of_an_unknown_record_is_refused_and_writes_nothing(store: LedgerStore) -> None:
     with pytest.raises(RecordNotFound, match="00000000-0000-0000-0000-000000000009"):
-        store.do(updating(9, metadata={}))
+        store.do(later(9, metadata={}))
     assert store.storage.commits == []
 
 
 def test_an_update_against_the_current_version_is_done_and_against_another_refused(store: LedgerStore) -> None:
     store.do(storing(a_record(1)))
-    store.do(updating(1, 1, metadata={"n": 1}))
+    store.do(later(1, 1, metadata={"n": 1}))
     before = store.rows
     with pytest.raises(PreconditionFailed) as refused:
-        store.do(updating(1, 1, metadata={"n": 2}))
+        store.do(later(1, 1, metadata={"n": 2}))
     assert refused.value.details == {"current_version": 2}
     assert store.rows == before
 
 
 def test_of_two_updates_against_one_version_in_one_group_the_second_is_refused(store: LedgerStore) -> None:
     store.do(storing(a_record(1)))
-    first, second = store.group(updating(1, 1, metadata={"n": 1}), updating(1, 1, metadata={"n": 2}))
+    first, second = store.group(later(1, 1, metadata={"n": 1}), later(1, 1, metadata={"n": 2}))
     assert first == Stored(None, 2)
     assert isinstance(second, PreconditionFailed)
     assert store.content(1).metadata == b'{"n":1}'
@@ -269,8 +288,10 @@ def test_of_two_updates_against_one_version_in_one_group_the_second_is_refused(s
 def test_raw_entries_are_found_by_session_and_by_time_with_who_may_see_them(store: LedgerStore) -> None:
     store.do(storing_raw(1, session_id="s-7", visibility="sealed", secrecy_level="secret"))
     flags = bytes([tuple(Visibility).index(Visibility.SEALED), tuple(SecrecyLevel).index(SecrecyLevel.SECRET)])
-    assert store.rows[key(Table.RAW_BY_SESSION, digest("s-7"), pack_time(NOW), an_id(1))] == flags
-    assert store.rows[key(Table.RAW_BY_TIME, pack_time(NOW), an_id(1))] == flags
+    assert (
+        store.rows[key(DEFAULT_NAMESPACE, Table.RAW_BY_SESSION, digest("s-7"), pack_time(NOW), an_id(1))] == flags
+    )
+    assert store.rows[key(DEFAULT_NAMESPACE, Table.RAW_BY_TIME, pack_time(NOW), an_id(1))] == flags
     assert (store.counters.raw_records, store.counters.raw_pending_dream) == (1, 1)
     assert store.counters.records == [0] * 5
     assert store.operations == ["encode.store_raw"]
@@ -279,11 +300,11 @@ def test_raw_entries_are_found_by_session_and_by_time_with_who_may_see_them(stor
 def test_what_a_recall_did_is_saved_and_its_stores_are_told(store: LedgerStore) -> None:
     record = a_record(1)
     store.do(storing(record))
-    state = retrieved(record.state, Store.EPISODIC, LATER)
-    saved = SavedState(an_id(1), 0, state, -0.25)
+    state = changed(EPISODIC.retrieved(record.state, LATER), score=0.75)
+    saved = saved_state(record, state)
     audit = prepare.store_audit(record, LATER)
-    store.do(SaveRecall((saved,), audit))
-    assert parse_state(store.rows[key(Table.STATE, an_id(1))]) == state
+    store.do(SaveRecall(DEFAULT_NAMESPACE, (saved,), audit, None))
+    assert parse_state_row(store.rows[state_key(DEFAULT_NAMESPACE, NOW, an_id(1))]) == (0, state)
     assert (store.counters.recalls, store.counters.fidelity_sums[0]) == (1, 0.75)
     assert store.finished is not None
     assert store.finished.effects.saved == [saved]
@@ -291,8 +312,78 @@ def test_what_a_recall_did_is_saved_and_its_stores_are_told(store: LedgerStore) 
     assert store.content(1).updated_at == NOW, "a recall is no update"
 
 
+def test_of_two_recalls_that_found_the_same_state_both_count(store: LedgerStore) -> None:
+    record = a_record(1)
+    store.do(storing(record))
+    saved = saved_state(record, EPISODIC.retrieved(record.state, LATER))
+    recall = SaveRecall(DEFAULT_NAMESPACE, (saved,), prepare.store_audit(record, LATER), None)
+    store.group(recall, recall)
+    _code, state = parse_state_row(store.rows[state_key(DEFAULT_NAMESPACE, NOW, an_id(1))])
+    assert (state.access_count, state.reinforcement_count, store.counters.recalls) == (2, 2, 2)
+    assert state.stability > saved.state.stability
+
+
+def test_a_memory_that_was_forgotten_since_its_recall_gets_no_state_and_its_store_is_told(
+    store: LedgerStore,
+) -> None:
+    record, forgotten = a_record(1), a_record(2)
+    store.do(storing(record))
+    before = store.rows
+    saved = saved_state(forgotten, EPISODIC.retrieved(forgotten.state, LATER))
+    store.do(SaveRecall(DEFAULT_NAMESPACE, (saved,), prepare.store_audit(record, LATER), None))
+    written = {row for row, value in store.rows.items() if before.get(row) != value}
+    log_row = system_key(Table.LOG, pack_sequence(2))
+    assert written == {log_row, system_key(Table.HEAD), counters_key(DEFAULT_NAMESPACE)}
+    assert (store.counters.recalls, store.counters.fidelity_sums[0], store.counters.records[0]) == (1, 1.0, 1)
+    assert store.finished is not None
+    assert store.finished.effects.saved == [saved], "so that it keeps the state no longer"
+
+
+def counted(*, fidelity: float, recalls: int) -> Counters:
+    """The counters of one episodic memory with an embedding."""
+    counters = Counters.empty()
+    counters.records[0], counters.fidelity_sums[0] = 1, fidelity
+    counters.vectors, counters.recalls = 1, recalls
+    return counters
+
+
+def test_the_same_id_in_another_namespace_is_another_memory(store: LedgerStore) -> None:
+    """Rows, counters and what the followers are told are each of their own namespace."""
+    here, there = a_record(1, "here", embedding=[1.0]), a_record(1, "there", namespace=7, embedding=[2.0])
+    store.do(storing(here))
+    before = {row: value for row, value in store.rows.items() if row.startswith(pack_namespace(0))}
+    store.do(storing(there))
+    assert store.finished is not None
+    assert store.finished.effects.changed == [(7, an_id(1))]
+    assert [change.namespace for change in store.finished.effects.vectors] == [7]
+    state = changed(EPISODIC.retrieved(there.state, LATER), score=0.5)
+    store.do(SaveRecall(7, (saved_state(there, state),), prepare.store_audit(there, LATER), None))
+    store.do(later(1, namespace=7, metadata={"n": 1}))
+    assert {row: value for row, value in store.rows.items() if row.startswith(pack_namespace(0))} == before
+    assert parse_state_row(store.rows[state_key(7, NOW, an_id(1))]) == (0, state)
+    assert parse_content_row(store.rows[key(7, Table.CONTENT, an_id(1))]).version == 2
+    assert store.counters == counted(fidelity=1.0, recalls=0)
+    assert parse_counters(store.rows[counters_key(7)]) == counted(fidelity=0.5, recalls=1)
+
+
+def test_an_update_finds_nothing_in_another_namespace(store: LedgerStore) -> None:
+    store.do(storing(a_record(1)))
+    before = store.rows
+    with pytest.raises(RecordNotFound):
+        store.do(later(1, namespace=7, metadata={"n": 1}))
+    assert store.rows == before
+
+
+def test_a_raw_entry_has_its_rows_in_its_namespace(store: LedgerStore) -> None:
+    store.do(storing_raw(1, session_id="s-7", namespace=7))
+    tables = {row[4:5] for row in store.rows if row.startswith(pack_namespace(7))}
+    assert {table.value for table in (Table.RAW, Table.RAW_BY_SESSION, Table.RAW_BY_TIME)} <= tables
+    assert {row[:4] for row in store.rows} == {pack_namespace(7), pack_namespace(SYSTEM_NAMESPACE)}
+    assert parse_counters(store.rows[counters_key(7)]).raw_records == 1
+
+
 def test_an_entry_of_its_own_is_committed(store: LedgerStore) -> None:
-    store.do(NoteAudit(prepare.store_audit(a_record(1), NOW)))
+    store.do(NoteAudit(DEFAULT_NAMESPACE, prepare.store_audit(a_record(1), NOW)))
     assert store.operations == ["encode.store"]
 
 
@@ -304,11 +395,11 @@ def test_an_edit_of_working_memory_is_audited_and_told_unless_it_expects_another
     request = codec.parse(b'{"metadata":{"n":1}}', EncodeUpdate)
     edit = prepare.edit(request, LATER)
     edited = NewRecord(
+        namespace=DEFAULT_NAMESPACE,
         record_id=held.record_id,
         row=edit.applied(held.row, LATER),
         state=held.state,
         associations=(),
-        document=held.document,
         embedding=None,
         emotion=None,
         durable=False,
@@ -322,7 +413,7 @@ def test_an_edit_of_working_memory_is_audited_and_told_unless_it_expects_another
     assert store.do(mutation) == Stored(None, 1)
     assert store.operations == ["encode.update"]
     assert store.finished is not None
-    assert store.finished.effects.documents == [held.document]
+    assert store.finished.effects.held == [row_document(DEFAULT_NAMESPACE, an_id(1), edited.row)]
     assert {(change.space, change.values) for change in store.finished.effects.vectors} == {
         (space, None) for space in Space
     }
@@ -346,8 +437,8 @@ def test_the_same_key_answers_the_first_result_and_stores_nothing_again(store: L
 
 def test_an_answer_without_a_body_is_replayed_too(store: LedgerStore) -> None:
     store.do(storing(a_record(1)))
-    first = store.do(once(updating(1, metadata={"n": 1}), reply_type=None))
-    again = store.do(once(updating(1, metadata={"n": 1}), reply_type=None))
+    first = store.do(once(later(1, metadata={"n": 1}), reply_type=None))
+    again = store.do(once(later(1, metadata={"n": 1}), reply_type=None))
     assert again == Stored(None, first.sequence, replayed=True)
     assert store.content(1).version == 2
 
@@ -372,11 +463,18 @@ def test_other_keys_are_other_requests(store: LedgerStore) -> None:
     assert store.counters.records[0] == 2
 
 
+def test_the_same_key_in_another_namespace_is_another_request(store: LedgerStore) -> None:
+    store.do(once(storing(a_record(1))))
+    assert not store.do(once(storing(a_record(1, namespace=7)), body=OTHER_BODY)).replayed
+    assert store.do(once(storing(a_record(2)))).replayed
+    assert store.do(once(storing(a_record(2, namespace=7)), body=OTHER_BODY)).replayed
+
+
 def test_a_failed_request_is_not_kept(store: LedgerStore) -> None:
     with pytest.raises(RecordNotFound):
-        store.do(once(updating(1, metadata={}), reply_type=None))
+        store.do(once(later(1, metadata={}), reply_type=None))
     store.do(storing(a_record(1)))
-    assert not store.do(once(updating(1, metadata={}), body=OTHER_BODY, reply_type=None)).replayed
+    assert not store.do(once(later(1, metadata={}), body=OTHER_BODY, reply_type=None)).replayed
 
 
 def test_an_expired_key_is_as_good_as_new(store: LedgerStore) -> None:
@@ -391,9 +489,9 @@ def test_expired_answers_are_dropped_by_later_requests(store: LedgerStore) -> No
     for i in range(5):
         store.do(once(storing(a_record(i)), NOW + i, key_digest=digest(f"k-{i}")))
     store.do(once(storing(a_record(9)), NOW + LIFE_NS + 2, key_digest=digest("k-9")))
-    kept = {i for i in range(10) if key(Table.IDEMPOTENCY, digest(f"k-{i}")) in store.rows}
+    kept = {i for i in range(10) if key(DEFAULT_NAMESPACE, Table.IDEMPOTENCY, digest(f"k-{i}")) in store.rows}
     assert kept == {3, 4, 9}
-    expiries = [row for row in store.rows if row.startswith(key(Table.IDEMPOTENCY_BY_EXPIRY))]
+    expiries = [row for row in store.rows if row.startswith(key(DEFAULT_NAMESPACE, Table.IDEMPOTENCY_BY_EXPIRY))]
     assert len(expiries) == 3
 
 
@@ -401,7 +499,7 @@ def test_one_request_drops_a_bounded_number_of_expired_answers(store: LedgerStor
     count = EXPIRED_DROPPED_MAX + 10
     store.group(*(once(storing(a_record(i)), key_digest=digest(f"k-{i}")) for i in range(count)))
     store.do(once(storing(a_record(count)), NOW + LIFE_NS, key_digest=digest("last")))
-    left = [row for row in store.rows if row.startswith(key(Table.IDEMPOTENCY))]
+    left = [row for row in store.rows if row.startswith(key(DEFAULT_NAMESPACE, Table.IDEMPOTENCY))]
     assert len(left) == 10 + 1
 
 

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from cerememory.domain.audit_chain import RECORD_IDS_MAX
-from cerememory.domain.fidelity import DYNAMICS, fresh
+from cerememory.domain.decay import STANDARD
+from cerememory.domain.fidelity import DYNAMICS
 from cerememory.errors import ContentTooLarge, Invalid, ValidationFailed, VersionMismatch
 from cerememory.protocol import codec
 from cerememory.protocol.limits import (
@@ -24,12 +25,14 @@ from cerememory.protocol.replies import Encoded, RawEncoded
 from cerememory.protocol.requests import EncodeStore, EncodeStoreRaw, EncodeUpdate
 from cerememory.protocol.values import RecordId, format_id
 from cerememory.storage import prepare
+from cerememory.storage.documents import row_document
 from cerememory.storage.keys import digest
 from cerememory.storage.mutations import Edit, NewRaw
 from cerememory.storage.prepared import NewRecord
 from tests.support.engine import raw_body, store_body, text_block
 
 NOW = 1_800_000_000_000_000_000
+NAMESPACE = 7
 ID = RecordId(bytes(range(16)))
 NIL = "00000000-0000-0000-0000-000000000000"
 TARGET = "0191aaaa-0000-7000-8000-0000000000ff"
@@ -37,11 +40,11 @@ HEADER = {"protocol": "cmp", "version": "1.4", "request_id": TARGET, "timestamp"
 
 
 def record(body: dict[str, Any], where: str = "") -> NewRecord:
-    return prepare.new_record(codec.parse(codec.dump(body), EncodeStore), ID, NOW, where)
+    return prepare.new_record(NAMESPACE, codec.parse(codec.dump(body), EncodeStore), ID, NOW, where)
 
 
 def raw(body: dict[str, Any], where: str = "") -> NewRaw:
-    return prepare.new_raw(codec.parse(codec.dump(body), EncodeStoreRaw), ID, NOW, where)
+    return prepare.new_raw(NAMESPACE, codec.parse(codec.dump(body), EncodeStoreRaw), ID, NOW, where)
 
 
 def edit(body: dict[str, Any]) -> Edit:
@@ -66,7 +69,7 @@ def test_a_record_goes_where_it_is_sent_or_by_whether_it_has_a_summary(given: An
 @pytest.mark.parametrize("store", STORES)
 def test_a_new_record_is_whole_and_fades_as_its_store_does(store: Store) -> None:
     made = record(store_body("x", store=store))
-    assert made.state == fresh(store, NOW)
+    assert made.state == STANDARD[store].fresh(NOW)
     assert (made.state.score, made.state.decay_rate) == (1.0, DYNAMICS[store].decay_rate)
     assert (made.row.version, made.row.created_at, made.row.updated_at) == (1, NOW, NOW)
     assert made.durable == (store is not Store.WORKING)
@@ -124,8 +127,10 @@ def test_inferred_edges_stand_behind_the_given_ones_and_outside_the_answer() -> 
 
 def test_the_document_has_what_the_record_can_be_found_by() -> None:
     made = record(store_body("kettle", summary="short", meta={"intent": "boiling"}))
-    assert made.document.text.split("\n") == ["kettle", "boiling"]
-    assert (made.document.summary, made.document.created_at) == ("short", NOW)
+    document = row_document(made.namespace, made.record_id, made.row)
+    assert document.text.split("\n") == ["kettle", "boiling"]
+    assert (document.summary, document.created_at) == ("short", NOW)
+    assert (document.namespace, document.record_id) == (NAMESPACE, ID)
 
 
 DEEP: dict[str, Any] = {}
@@ -268,7 +273,7 @@ def test_a_raw_entry_is_what_was_sent_with_defaults_for_the_rest() -> None:
         0,
     )
     assert (made.row.topic_id, made.row.turn_id, made.row.suppressed) == ("t", None, False)
-    assert (made.session_digest, made.document.session) == (digest("s-7"), digest("s-7"))
+    assert made.session_digest == digest("s-7")
     assert prepare.raw_encoded(made) == RawEncoded(
         record_id=ID, session_id="s-7", visibility=Visibility.NORMAL, secrecy_level=SecrecyLevel.PUBLIC
     )

@@ -8,9 +8,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cerememory.domain.audit_chain import GENESIS
-from cerememory.domain.fidelity import State, fresh
+from cerememory.domain.decay import STANDARD
+from cerememory.domain.fidelity import State
 from cerememory.errors import StorageDamaged
 from cerememory.protocol import codec
 from cerememory.protocol.records import (
@@ -33,6 +35,7 @@ from cerememory.protocol.records import (
 from cerememory.protocol.values import NIL_ID, ByteArray, RecordId, Timestamp
 from cerememory.storage import rows
 from cerememory.storage.rows import ContentRow, Counters, Head, KeptAnswer, RawRow
+from tests.support.states import states
 
 NOW = 1_800_000_000_123_456_789
 ID = RecordId(bytes(range(16)))
@@ -52,7 +55,22 @@ ASSOCIATIONS = st.builds(
     created_at=INT64.map(Timestamp),
     last_co_activation=INT64.map(Timestamp),
 )
-STATES = st.builds(State, FLOATS, FLOATS, INT64, FLOATS, FLOATS, FLOATS, UINT32, UINT32, INT64, INT64)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+STORE_CODES = st.integers(0, len(STORES) - 1)
+STATES = states(
+    base_at=INT64,
+    decay_rate=FLOATS,
+    intensity=FLOATS,
+    emotional_anchor=FLOATS,
+    stability=FLOATS,
+    access_count=UINT32,
+    reinforcement_count=UINT32,
+    last_accessed_at=INT64,
+    last_decay_tick_at=INT64,
+    epoch=st.integers(0, 2**16 - 1),
+)
+SHOWN = states(stability=NUMBERS, decay_rate=NUMBERS, emotional_anchor=NUMBERS, access_count=UINT32)
+FRESH = STANDARD[Store.EPISODIC].fresh(NOW)
 
 
 def content_row(**given: Any) -> ContentRow:
@@ -89,11 +107,37 @@ def raw_row(**given: Any) -> RawRow:
     return RawRow(**parts | given)
 
 
-@given(STATES)
-def test_a_state_comes_back_from_a_row_of_fixed_size(state: State) -> None:
-    row = rows.dump_state(state)
-    assert rows.parse_state(row) == state
-    assert len(row) == len(rows.dump_state(fresh(Store.EPISODIC, 0)))
+@given(STATES, STORE_CODES)
+def test_a_state_comes_back_from_a_row_of_fixed_size(state: State, store_code: int) -> None:
+    row = rows.dump_state_row(store_code, state)
+    assert rows.parse_state_row(row) == (store_code, state)
+    assert len(row) == rows.STATE_BYTES == rows.STATE_DTYPE.itemsize
+
+
+@given(st.lists(st.tuples(STORE_CODES, STATES), max_size=5))
+def test_many_state_rows_are_columns_of_the_same_names(pairs: list[tuple[int, State]]) -> None:
+    values = [rows.dump_state_row(store_code, state) for store_code, state in pairs]
+    columns = rows.parse_state_rows(values)
+    assert columns["store_code"].tolist() == [store_code for store_code, _ in pairs]
+    for name in State.__struct_fields__:
+        assert columns[name].tolist() == [getattr(state, name) for _, state in pairs]
+    assert rows.dump_state_rows(columns) == values
+
+
+def test_columns_that_were_chosen_or_changed_are_rows_again() -> None:
+    values = [rows.dump_state_row(2, replace(FRESH, access_count=i)) for i in range(4)]
+    columns = rows.parse_state_rows(values)
+    assert rows.dump_state_rows(columns[[3, 1]]) == [values[3], values[1]]
+    other = columns[::2].copy()
+    other["score"] = 0.25
+    expected = [(2, replace(FRESH, access_count=i, score=0.25)) for i in (0, 2)]
+    assert [rows.parse_state_row(value) for value in rows.dump_state_rows(other)] == expected
+
+
+@pytest.mark.parametrize("sizes", [(98,), (100,), (99, 98, 100), (0, 99)])
+def test_a_state_row_of_another_size_among_many_is_damage(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(StorageDamaged):
+        rows.parse_state_rows([bytes(size) for size in sizes])
 
 
 @given(st.lists(ASSOCIATIONS, max_size=5).map(tuple))
@@ -153,10 +197,11 @@ def test_a_copy_of_counters_changes_alone() -> None:
         (rows.parse_kept_answer, rows.dump_row(KeptAnswer(b"d", NOW, 7, b"{}"))),
         (rows.parse_counters, rows.dump_counters(Counters.empty())),
         (lambda value: rows.parse_head(value, GENESIS), rows.dump_head(Head(4, 9, "ab" * 32, 7))),
-        (rows.parse_state, rows.dump_state(fresh(Store.EPISODIC, NOW))),
+        (rows.parse_state_row, rows.dump_state_row(0, FRESH)),
+        (lambda value: rows.parse_state_rows([value]), rows.dump_state_row(0, FRESH)),
         (rows.parse_edges, b"\0" * 16 + b"\1" + b"\0" * 24),
     ],
-    ids=["content", "raw", "kept", "counters", "head", "state", "edges"],
+    ids=["content", "raw", "kept", "counters", "head", "state", "states", "edges"],
 )
 def test_a_row_that_was_cut_is_damage(parse: Any, good: bytes) -> None:
     parse(good)
@@ -178,7 +223,7 @@ def test_an_edge_of_an_unknown_type_is_damage() -> None:
         rows.parse_edges(bytes(row))
 
 
-@given(STATES, st.lists(ASSOCIATIONS, max_size=3).map(tuple), st.sampled_from(STORES), UINT32.filter(bool))
+@given(SHOWN, st.lists(ASSOCIATIONS, max_size=3).map(tuple), st.sampled_from(STORES), UINT32.filter(bool))
 def test_a_joined_record_is_read_as_what_its_rows_say(
     state: State, edges: tuple[Association, ...], store: Store, version: int
 ) -> None:
@@ -191,7 +236,6 @@ def test_a_joined_record_is_read_as_what_its_rows_say(
         metadata=b'{"n":1.10,"deep":[1,{}]}',
         meta=codec.dump(meta),
     )
-    state = msgspec_friendly(state)
     joined = rows.record_json(ID, row, state, rows.dump_edges(edges))
     record = codec.parse(joined, MemoryRecord)
     assert (record.id, record.store, record.version) == (ID, store, version)
@@ -202,30 +246,13 @@ def test_a_joined_record_is_read_as_what_its_rows_say(
     assert record.last_accessed_at == state.last_accessed_at
 
 
-def msgspec_friendly(state: State) -> State:
-    """`state` within what the wire type of fidelity allows: scores from 0 to 1, finite numbers."""
-    finite = [value if abs(value) < 1e300 else 1.0 for value in (state.decay_rate, state.stability)]
-    return State(
-        abs(state.score) % 1.0 if abs(state.score) < 1e300 else 1.0,
-        0.25,
-        state.base_at,
-        finite[0],
-        1.0,
-        finite[1],
-        state.access_count,
-        state.reinforcement_count,
-        state.last_accessed_at,
-        state.last_decay_tick_at,
-    )
-
-
 def test_a_joined_record_has_the_keys_of_the_wire_in_their_order() -> None:
-    joined = rows.record_json(ID, content_row(), fresh(Store.EPISODIC, NOW), None)
+    joined = rows.record_json(ID, content_row(), FRESH, None)
     assert list(msgspec.json.decode(joined)) == list(MemoryRecord.__struct_fields__)
 
 
 def test_a_record_without_emotion_and_meta_shows_what_stands_for_them() -> None:
-    joined = rows.record_json(ID, content_row(), fresh(Store.EPISODIC, NOW), None)
+    joined = rows.record_json(ID, content_row(), FRESH, None)
     record = codec.parse(joined, MemoryRecord)
     assert record.emotion == NEUTRAL
     assert record.associations == ()

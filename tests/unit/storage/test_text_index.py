@@ -10,16 +10,17 @@ import pytest
 import tantivy
 
 from cerememory.storage.inverted_index import reading
+from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.text_index import (
     SCHEMA_EPOCH,
-    Found,
+    Hit,
     IndexDamaged,
     IndexOutdated,
     IndexWriteFailed,
     TextIndex,
     wipe,
 )
-from tests.support.indexed import RAW, SEMANTIC, WORKING, an_id, found, memory, numbers, put, raw, search_raw
+from tests.support.indexed import RAW, SEMANTIC, WORKING, address, found, memory, numbers, put, raw, search_raw
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def filled(path: Path, sequence: int = 7) -> None:
     index = TextIndex.open(path)
     index.apply([memory(1, "alpha"), memory(2, "beta"), raw(3, "gamma"), raw(4, "delta")], [], 1)
     index.commit(1)
-    index.apply([memory(5, "alpha again")], [an_id(2), an_id(4)], sequence)
+    index.apply([memory(5, "alpha again")], [address(2), address(4)], sequence)
     index.commit(sequence)
     index.close()
 
@@ -58,7 +59,7 @@ def test_the_last_of_several_updates_in_one_commit_counts(index: TextIndex) -> N
 
 def test_a_deleted_record_is_not_found(index: TextIndex) -> None:
     put(index, memory(1, "alpha"), memory(2, "alpha"), raw(3, "alpha"))
-    index.apply([], [an_id(1), an_id(3), an_id(77)], 2)
+    index.apply([], [address(1), address(3), address(77)], 2)
     index.commit()
     assert found(index, "alpha") == [2]
     assert search_raw(index).total == 0
@@ -66,7 +67,7 @@ def test_a_deleted_record_is_not_found(index: TextIndex) -> None:
 
 def test_applying_the_same_twice_changes_nothing(index: TextIndex) -> None:
     for _ in range(2):
-        index.apply([memory(1, "alpha"), raw(2, "alpha")], [an_id(3)], 4)
+        index.apply([memory(1, "alpha"), raw(2, "alpha")], [address(3)], 4)
     index.commit()
     assert (found(index, "alpha"), numbers(search_raw(index))) == ([1], [2])
 
@@ -91,21 +92,23 @@ def test_nothing_is_seen_before_its_commit(index: TextIndex) -> None:
 def test_a_snapshot_stays_as_it_was(index: TextIndex) -> None:
     put(index, memory(1, "alpha"), raw(2, "alpha"))
     before = index.snapshot()
-    index.apply([memory(3, "alpha")], [an_id(1), an_id(2)], 2)
+    index.apply([memory(3, "alpha")], [address(1), address(2)], 2)
     index.commit()
-    assert numbers(before.search("alpha", None, 10)) == [1]
-    assert before.search_raw(None, None, None, None, {0}, {0}, 10).total == 1
+    assert numbers(before.search(DEFAULT_NAMESPACE, "alpha", None, 10)) == [1]
+    assert before.search_raw(DEFAULT_NAMESPACE, None, None, None, None, {0}, {0}, 10).total == 1
 
 
 def test_snapshots_are_searched_in_other_threads_while_the_index_is_written(path: Path) -> None:
     index = TextIndex.open(path)
     put(index, *(memory(i, f"alpha w{i % 7}") for i in range(50)))
     snapshot = index.snapshot()
-    expected = [snapshot.search(f"alpha w{i}", None, 20) for i in range(7)]
-    seen: list[list[Found]] = []
+    expected = [snapshot.search(DEFAULT_NAMESPACE, f"alpha w{i}", None, 20) for i in range(7)]
+    seen: list[list[list[Hit]]] = []
     searches = [
         threading.Thread(
-            target=lambda: seen.append([snapshot.search(f"alpha w{i % 7}", None, 20) for i in range(70)])
+            target=lambda: seen.append(
+                [snapshot.search(DEFAULT_NAMESPACE, f"alpha w{i % 7}", None, 20) for i in range(70)]
+            )
         )
         for _ in range(3)
     ]
@@ -117,7 +120,7 @@ def test_snapshots_are_searched_in_other_threads_while_the_index_is_written(path
         thread.join()
     index.close()
     assert seen == [expected * 10] * 3
-    assert snapshot.search("alpha w0", None, 20) == expected[0]
+    assert snapshot.search(DEFAULT_NAMESPACE, "alpha w0", None, 20) == expected[0]
 
 
 def test_what_was_committed_is_there_after_opening_again(path: Path) -> None:
@@ -132,7 +135,7 @@ def test_what_was_committed_is_there_after_opening_again(path: Path) -> None:
 def test_what_was_not_committed_is_gone_after_opening_again(path: Path) -> None:
     filled(path, sequence=7)
     index = TextIndex.open(path)
-    index.apply([memory(6, "alpha")], [an_id(1)], 8)
+    index.apply([memory(6, "alpha")], [address(1)], 8)
     index.close()
     again = TextIndex.open(path)
     assert again.applied_sequence() == 7
@@ -180,7 +183,7 @@ def test_a_commit_that_stops_half_way_is_not_counted_and_can_be_repeated(
 
 def test_an_index_of_another_epoch_is_outdated(path: Path) -> None:
     TextIndex.open(path, SCHEMA_EPOCH - 1).close()
-    with pytest.raises(IndexOutdated, match="epoch-0"):
+    with pytest.raises(IndexOutdated, match=f"epoch-{SCHEMA_EPOCH - 1}"):
         TextIndex.open(path)
 
 

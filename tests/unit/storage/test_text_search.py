@@ -10,16 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerememory.domain.analysis import tokens
+from cerememory.domain.dialogue import Surroundings
 from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN
 from cerememory.storage import text_search
-from cerememory.storage.text_index import Found, RawFound, TextIndex
+from cerememory.storage.keys import DEFAULT_NAMESPACE
+from cerememory.storage.text_index import RawFound, TextIndex
 from tests.support.indexed import (
     EPISODIC,
     OTHER_SESSION,
     SEMANTIC,
     SESSION,
     WORKING,
+    an_id,
     found,
+    hits,
     memory,
     numbers,
     put,
@@ -88,7 +92,7 @@ def test_operators_are_words_that_can_be_found(index: TextIndex) -> None:
 @pytest.mark.parametrize("query", ["", "   ", "?!", "🎉", '"" ()'])
 def test_a_query_without_words_finds_nothing(index: TextIndex, query: str) -> None:
     put(index, memory(1, "alpha"), raw(2, "alpha"))
-    assert index.snapshot().search(query, None, 10) == Found([], 0)
+    assert hits(index, query) == []
     assert search_raw(index, query) == RawFound([], 0)
 
 
@@ -125,7 +129,7 @@ def test_equal_scores_are_ordered_newest_first_and_then_by_id(index: TextIndex) 
 def test_ties_at_the_limit_are_broken_the_same_way(index: TextIndex) -> None:
     for i in range(30):
         put(index, memory(i, "same"))
-    assert numbers(index.snapshot().search("same", None, 3)) == [29, 28, 27]
+    assert found(index, "same", 3) == [29, 28, 27]
 
 
 def test_ties_beyond_the_bound_still_give_as_many_as_asked(
@@ -134,26 +138,25 @@ def test_ties_beyond_the_bound_still_give_as_many_as_asked(
     monkeypatch.setattr(text_search, "TIES_MAX", 5)
     put(index, *(memory(i, "same") for i in range(40)))
     assert len(found(index, "same")) == 40
-    assert len(index.snapshot().search("same", None, 3).hits) == 3
+    assert len(hits(index, "same", 3)) == 3
 
 
 def test_a_hit_says_what_it_is(index: TextIndex) -> None:
     document = memory(2**64 - 1, "alpha", store_code=SEMANTIC, created_at=-5)
     put(index, document)
-    (hit,) = index.snapshot().search("alpha", None, 1).hits
-    assert hit[:3] == (document.record_id, SEMANTIC, -5)
+    (hit,) = hits(index, "alpha", 1)
+    assert (hit.record_id, hit.store_code, hit.created_at) == (document.record_id, SEMANTIC, -5)
     assert hit.score > 0
 
 
 def test_a_word_that_is_everywhere_still_has_a_score(index: TextIndex) -> None:
     put(index, *(memory(i, "everywhere") for i in range(2_000)))
-    assert all(hit.score > 0 for hit in index.snapshot().search("everywhere", None, 5).hits)
+    assert all(hit.score > 0 for hit in hits(index, "everywhere", 5))
 
 
-def test_the_total_counts_what_the_limit_cuts(index: TextIndex) -> None:
+def test_no_more_than_the_limit_is_answered(index: TextIndex) -> None:
     put(index, *(memory(i, "alpha") for i in range(5)))
-    assert index.snapshot().search("alpha", None, 0) == Found([], 5)
-    assert index.snapshot().search("alpha", None, 2).total == 5
+    assert [len(hits(index, "alpha", limit)) for limit in (0, 1, 2, 9)] == [0, 1, 2, 5]
 
 
 @pytest.mark.parametrize(
@@ -170,22 +173,164 @@ def test_only_the_stores_asked_for_are_searched(
     index: TextIndex, stores: frozenset[int] | None, expected: list[int]
 ) -> None:
     put(index, *(memory(code, "alpha", store_code=code) for code in range(5)), raw(9, "alpha"))
-    assert sorted(found(index, "alpha", stores)) == expected
+    assert sorted(found(index, "alpha", stores=stores)) == expected
 
 
 def test_a_store_filter_leaves_scores_as_they_are(index: TextIndex) -> None:
     put(index, memory(1, "alpha beta"), memory(2, "alpha", store_code=SEMANTIC))
-    everywhere = index.snapshot().search("alpha", None, 10).hits
-    assert index.snapshot().search("alpha", frozenset({SEMANTIC}), 10).hits == [everywhere[0]]
+    everywhere = hits(index, "alpha", 10)
+    assert hits(index, "alpha", stores={SEMANTIC}) == [everywhere[0]]
 
 
 def test_raw_entries_change_nothing_in_the_ranking_of_memories(index: TextIndex) -> None:
     put(index, *(memory(i, f"{'alpha ' * (i % 3)}{'beta ' * (i % 5)}gamma") for i in range(200)))
-    before = index.snapshot().search("alpha beta", None, 50).hits
+    before = hits(index, "alpha beta", 50)
     put(index, *(raw(i, "alpha") for i in range(1_000, 3_000)))
-    after = index.snapshot().search("alpha beta", None, 50).hits
+    after = hits(index, "alpha beta", 50)
     assert [hit.record_id for hit in after] == [hit.record_id for hit in before]
     assert [hit.score for hit in after] == pytest.approx([hit.score for hit in before], rel=0.02)
+
+
+def lent(*texts: str, asked: str = "", speakers: tuple[str, ...] = ()) -> Surroundings:
+    return Surroundings(texts, asked, speakers)
+
+
+def test_a_memory_is_found_by_the_words_around_it_behind_those_that_have_them(index: TextIndex) -> None:
+    around = lent("sanding the canoe", "more varnish")
+    put(index, memory(1, "it takes a week", around=around), memory(2, "the canoe"), memory(3, "something else"))
+    assert found(index, "canoes") == [2, 1]
+
+
+def test_of_two_answers_the_one_to_the_question_comes_first(index: TextIndex) -> None:
+    question = "how was the journey"
+    put(index, memory(1, "long", around=lent(question, asked=question)), memory(2, "short", around=lent(question)))
+    assert found(index, "the journey") == [1, 2]
+
+
+def test_of_two_who_said_the_same_the_one_that_is_named_comes_first(index: TextIndex) -> None:
+    put(index, memory(1, "a red kettle", speaker="Ann Lee"), memory(2, "a red kettle", speaker="Ben"))
+    for name, expected in (("Ann", [1, 2]), ("ann lee", [1, 2]), ("Lee", [1, 2]), ("BEN", [2, 1])):
+        assert found(index, f"the kettle of {name}") == expected
+
+
+def test_with_two_named_what_both_took_part_in_comes_first(index: TextIndex) -> None:
+    with_ann, with_ben = lent(speakers=("Ann",)), lent(speakers=("Ben",))
+    put(
+        index,
+        memory(1, "kettle", speaker="Ann"),
+        memory(2, "kettle", speaker="Ann", around=with_ben),
+        memory(3, "kettle", speaker="Cleo", around=with_ann),
+        memory(4, "kettle", speaker="Cleo"),
+        memory(5, "hello", speaker="Ben"),
+    )
+    assert found(index, "the kettle of Ann and Ben") == [2, 3, 1, 4, 5]
+
+
+def test_a_name_that_nobody_has_is_a_word(index: TextIndex) -> None:
+    put(index, memory(1, "Ann has a kettle"), memory(2, "a kettle"))
+    assert found(index, "Ann kettle") == [1, 2]
+    put(index, memory(3, "hello", speaker="Ann"))
+    assert found(index, "Ann") == [1, 3]
+
+
+def test_a_date_prefers_what_happened_then_and_keeps_out_nothing(index: TextIndex) -> None:
+    may, june = ("--05", "2021", "2021-05"), ("--06", "2021", "2021-06")
+    put(
+        index,
+        memory(1, "the kettle", dates=may),
+        memory(2, "the kettle", dates=june),
+        memory(3, "a cup", dates=june),
+    )
+    assert found(index, "the kettle of June 2021") == [2, 1, 3]
+    assert found(index, "what happened in June 2021") == [3, 2]
+    assert found(index, "the kettle of May") == [1, 2]
+    assert sorted(found(index, "in 2021")) == [1, 2, 3]
+
+
+def test_a_bare_word_is_no_date(index: TextIndex) -> None:
+    put(index, memory(1, "the kettle", dates=("--05",)), memory(2, "may we have the kettle"))
+    assert found(index, "may")[0] == 2
+
+
+SIGNALS = memory(
+    1,
+    "the canoe",
+    speaker="Ann",
+    dates=("2021",),
+    around=lent("how is the canoe", asked="how is the canoe"),
+)
+
+
+def test_an_explained_hit_has_a_part_for_each_signal_and_they_sum_to_its_score(index: TextIndex) -> None:
+    put(
+        index,
+        SIGNALS,
+        memory(2, "canoes and more words", summary="canoe"),
+        memory(3, "Ben said so", speaker="Ben"),
+    )
+    explained = hits(index, "Ann's canoe in 2021", explain=True)
+    plain = hits(index, "Ann's canoe in 2021")
+    assert [(hit.record_id, hit.score) for hit in explained] == [(hit.record_id, hit.score) for hit in plain]
+    assert all(hit.parts is None for hit in plain)
+    parts = [hit.parts for hit in explained if hit.parts is not None]
+    assert all(part > 0 for part in parts[0])
+    assert [part > 0 for part in parts[1]] == [False, True, False, False, False]
+    assert [sum(each) for each in parts] == pytest.approx([hit.score for hit in explained], abs=1e-9)
+
+
+def test_each_signal_alone_is_the_whole_of_what_it_found(index: TextIndex) -> None:
+    put(index, SIGNALS, memory(2, "of no account"))
+    for query, signal in (("in 2021", "when"), ("of Ann, not", "who")):
+        [hit] = hits(index, query, explain=True)
+        assert hit.parts is not None
+        assert getattr(hit.parts, signal) > 0, query
+
+
+def test_who_and_when_weigh_a_third_and_two_thirds_of_the_best_score_by_words(index: TextIndex) -> None:
+    put(index, SIGNALS, memory(2, "nothing", speaker="Ann"), memory(3, "nothing", dates=("2021",)))
+    best, when, who = hits(index, "Ann's canoe in 2021", explain=True)
+    assert best.parts is not None
+    by_words = best.parts.text + best.parts.context + best.parts.asked
+    assert (who.score, when.score) == pytest.approx((2 / 3 * by_words, 2 / 3 * by_words), rel=1e-4)
+    assert best.parts.who == pytest.approx(2 / 3 * by_words, rel=1e-4), "for saying it, and for taking part"
+
+
+def test_a_namespace_sees_nothing_of_another(index: TextIndex) -> None:
+    put(index, memory(1, "kettle"), memory(1, "teapot", namespace=7), memory(2, "a teapot", namespace=7))
+    put(index, raw(5, "kettle"), raw(5, "teapot", namespace=7))
+    assert (found(index, "kettle teapot"), found(index, "kettle teapot", namespace=7)) == ([1], [1, 2])
+    assert found(index, "kettle", namespace=8) == []
+    assert [search_raw(index, "kettle", namespace=n).total for n in (0, 7, 8)] == [1, 0, 0]
+    assert [search_raw(index, namespace=n).total for n in (0, 7, 8)] == [1, 1, 0]
+
+
+def test_nor_do_its_speakers_change_what_a_word_means(index: TextIndex) -> None:
+    put(index, memory(1, "ann has a kettle"), memory(2, "a kettle"), memory(3, "x", speaker="Ann", namespace=7))
+    assert found(index, "Ann's kettle") == [1, 2]
+
+
+def test_the_same_id_in_two_namespaces_is_replaced_and_deleted_in_one(index: TextIndex) -> None:
+    put(index, memory(1, "kettle"), memory(1, "kettle", namespace=7), memory(1, "teapot", namespace=7))
+    assert (found(index, "kettle"), found(index, "kettle", namespace=7)) == ([1], [])
+    index.apply([], [(DEFAULT_NAMESPACE, an_id(1))], 2)
+    index.commit()
+    assert (found(index, "kettle"), found(index, "teapot", namespace=7)) == ([], [1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    texts=st.lists(st.text(st.sampled_from("ab "), min_size=1, max_size=9), min_size=1, max_size=8),
+    query=st.text(st.sampled_from("ab "), min_size=1, max_size=9),
+    speakers=st.lists(st.sampled_from(["ab", "ba", None]), min_size=8, max_size=8),
+)
+def test_parts_always_sum_to_the_score(texts: list[str], query: str, speakers: list[str | None]) -> None:
+    index = TextIndex.open(None)
+    turns = enumerate(zip(texts, speakers, strict=False))
+    put(index, *(memory(i, text, speaker=speaker, around=lent(texts[i - 1])) for i, (text, speaker) in turns))
+    for hit in hits(index, query, explain=True):
+        assert hit.parts is not None
+        assert sum(hit.parts) == pytest.approx(hit.score, abs=1e-9)
+    index.close()
 
 
 @pytest.mark.parametrize(
@@ -246,8 +391,7 @@ def test_raw_entries_are_found_by_their_summary(index: TextIndex) -> None:
 def test_every_document_is_found_by_each_of_its_words(texts: list[str]) -> None:
     index = TextIndex.open(None)
     put(index, *(memory(i, text) for i, text in enumerate(texts)))
-    snapshot = index.snapshot()
     for i, text in enumerate(texts):
         for word in tokens(text):
-            assert i in numbers(snapshot.search(word, None, 100))
+            assert i in found(index, word)
     index.close()

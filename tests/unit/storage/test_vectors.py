@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerememory.protocol.values import RecordId
+from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.vectors import (
     Near,
     Space,
@@ -32,7 +33,7 @@ def an_id(number: int) -> RecordId:
 
 
 def change(number: int, values: Vector | None, store_code: int = 0, created_at: int = 0) -> VectorChange:
-    return VectorChange(Space.CONTENT, an_id(number), store_code, created_at, values)
+    return VectorChange(DEFAULT_NAMESPACE, Space.CONTENT, an_id(number), store_code, created_at, values)
 
 
 def table(*vectors: Vector, **given: Any) -> VectorTable:
@@ -152,7 +153,9 @@ def test_any_puts_and_removals_leave_what_they_would_leave_in_a_dict(
 
 
 def stored(*changes: VectorChange) -> list[tuple[bytes, bytes]]:
-    pairs = [(vector_key(c.space, len(c.values or ()), c.record_id), dump_vector(c)) for c in changes]
+    pairs = [
+        (vector_key(DEFAULT_NAMESPACE, c.space, len(c.values or ()), c.record_id), dump_vector(c)) for c in changes
+    ]
     return sorted(pairs)
 
 
@@ -177,11 +180,11 @@ def test_a_table_says_how_much_memory_its_vectors_take() -> None:
 
 @pytest.mark.parametrize("dimensions", [1, 254, 255, 256, 65_535])
 def test_the_rows_of_one_space_and_length_stand_together(dimensions: int) -> None:
-    start, stop = vector_range(Space.CONTENT, dimensions)
-    assert start <= vector_key(Space.CONTENT, dimensions, b"\xff" * 16) < stop
+    start, stop = vector_range(DEFAULT_NAMESPACE, Space.CONTENT, dimensions)
+    assert start <= vector_key(DEFAULT_NAMESPACE, Space.CONTENT, dimensions, b"\xff" * 16) < stop
     for space, other in (
         (Space.CONTENT, dimensions + 1),
         (Space.CONTENT, dimensions - 1),
         (Space.EMOTION, dimensions),
     ):
-        assert not start <= vector_key(space, other, bytes(16)) < stop
+        assert not start <= vector_key(DEFAULT_NAMESPACE, space, other, bytes(16)) < stop

@@ -1,0 +1,124 @@
+"""The routes outside CMP, as the OpenAPI document tells them: what isn't in `OPERATIONS` has its row here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cerememory.errors import (
+    BodyTooSlow,
+    ExportFailed,
+    IdempotencyConflict,
+    ImportConflict,
+)
+from cerememory.http.archives import ARCHIVE_PATH, ARCHIVE_TYPE
+from cerememory.http.described_errors import ALWAYS, BODY, ENGINE, GATE, Errors
+from cerememory.http.descriptions import TYPES
+from cerememory.http.schemas import Schema
+from cerememory.protocol.replies import Imported, ImportPlanned
+from cerememory.protocol.requests import Export, ImportTerms
+from cerememory.telemetry.metrics import CONTENT_TYPE
+
+JSON = "application/json"
+OPENAPI = "3.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A route outside CMP. `answers`: by status, what it means, its media type ("" without a body) and its type or
+    schema; `body`: the latter two of what is sent. `query` has the fields of its query but those in `elsewhere`.
+    """
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    answers: dict[int, tuple[str, str, Any]]
+    errors: Errors = GATE
+    tag: str = "service"
+    body: tuple[str, Any] | None = None
+    query: type[Any] | None = None
+    elsewhere: frozenset[str] = frozenset({"header"})
+    parameters: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+_TEXT: Schema = {"type": "string"}
+_ARCHIVE = (ARCHIVE_TYPE.decode(), {"type": "string", "format": "binary"})
+_KNOWN = {304: ("The client has it already.", "", _TEXT)}
+SERVICES: tuple[Service, ...] = (
+    Service(
+        "health",
+        "GET",
+        "/health",
+        "Say that the process lives.",
+        {200: ("It lives.", JSON, _object(status={"const": "ok"}))},
+        ALWAYS,
+    ),
+    Service(
+        "readiness",
+        "GET",
+        "/readiness",
+        "Say whether requests can be served.",
+        {
+            200: ("They can.", JSON, _object(status={"const": "ready"})),
+            503: ("They can't, for this reason.", JSON, _object(status={"const": "not_ready"}, reason=_TEXT)),
+        },
+        ALWAYS,
+    ),
+    Service(
+        "archive_export",
+        "POST",
+        ARCHIVE_PATH,
+        "Write an archive as a stream of bytes, of whatever size.",
+        {200: ("The archive. What breaks off is not whole: the connection ends early.", *_ARCHIVE)},
+        (*ENGINE, *BODY, ExportFailed, *GATE),
+        tag="lifecycle",
+        body=(JSON, Export),
+        parameters=("Passphrase", "Namespace", "Sequence"),
+        headers=("X-Cerememory-Archive-Id", "X-Cerememory-Record-Count", "X-Cerememory-Checksum"),
+    ),
+    Service(
+        "archive_import",
+        "PUT",
+        ARCHIVE_PATH,
+        "Read an archive back in from a stream of bytes, of whatever size.",
+        {200: (TYPES["Imported"], JSON, (Imported, ImportPlanned))},
+        (*ENGINE, BodyTooSlow, IdempotencyConflict, ImportConflict, *GATE),
+        tag="lifecycle",
+        body=_ARCHIVE,
+        query=ImportTerms,
+        elsewhere=frozenset({"header", "decryption_key"}),
+        parameters=("Passphrase", "Namespace", "IdempotencyKey"),
+        headers=("X-Cerememory-Sequence",),
+    ),
+    Service(
+        "metrics",
+        "GET",
+        "/metrics",
+        "Show the daemon's metrics.",
+        {200: ("The Prometheus text format.", CONTENT_TYPE, _TEXT)},
+    ),
+    Service(
+        "openapi",
+        "GET",
+        "/v1/openapi.json",
+        "Show this document.",
+        {200: ("The document.", JSON, _object(openapi={"const": OPENAPI})), **_KNOWN},
+        parameters=("IfNoneMatch",),
+        headers=("ETag",),
+    ),
+    Service(
+        "docs",
+        "GET",
+        "/docs",
+        "Show this document as a page.",
+        {200: ("The page.", "text/html; charset=utf-8", _TEXT), **_KNOWN},
+        parameters=("IfNoneMatch",),
+        headers=("ETag",),
+    ),
+)

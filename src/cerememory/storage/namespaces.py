@@ -1,0 +1,62 @@
+"""Namespaces: memories apart from each other in one data dir, each with a name and a number that keys start with.
+
+The default one is always there; another comes to be with the first thing that is stored under its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cerememory.errors import ValidationFailed
+from cerememory.protocol.namespaces import DEFAULT_NAME
+from cerememory.storage.contract import Reader, Storage
+from cerememory.storage.keys import (
+    DEFAULT_NAMESPACE,
+    Table,
+    counters_range,
+    pack_namespace,
+    system_key,
+    unpack_namespace,
+)
+from cerememory.storage.ledger import Ledger
+
+NAMESPACES_MAX = 10_000
+
+
+def namespace_of(reader: Reader, name: str) -> int | None:
+    """The number of `name`, None when nothing was stored under it."""
+    if name == DEFAULT_NAME:
+        return DEFAULT_NAMESPACE
+    value = reader.get(_name_key(name))
+    return None if value is None else unpack_namespace(value)
+
+
+def namespaces_of(storage: Storage) -> list[int]:
+    """Those in which something was stored, ascending."""
+    prefix, stop = counters_range()
+    with storage.read() as reader:
+        return [unpack_namespace(row_key[len(prefix) :]) for row_key, _value in reader.scan(prefix, stop)]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenNamespace:
+    """Give `name` a number, unless it has one; answers the number."""
+
+    name: str
+    namespace: int = DEFAULT_NAMESPACE
+
+    def apply(self, ledger: Ledger) -> int:
+        row_key = _name_key(self.name)
+        value = ledger.get(row_key)
+        if value is not None:
+            return unpack_namespace(value)
+        number = 1 + unpack_namespace(ledger.get(system_key(Table.LAST_NAMESPACE)) or b"")
+        if number > NAMESPACES_MAX:
+            raise ValidationFailed(f"namespace: there are {NAMESPACES_MAX} already")
+        ledger.put(row_key, pack_namespace(number))
+        ledger.put(system_key(Table.LAST_NAMESPACE), pack_namespace(number))
+        return number
+
+
+def _name_key(name: str) -> bytes:
+    return system_key(Table.NAMESPACES, name.encode())

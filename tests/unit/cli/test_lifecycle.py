@@ -1,0 +1,160 @@
+"""forget, restore and compact: what they ask of the memory, and whom they ask before."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+from cerememory.cli import lifecycle
+from cerememory.cli.main import run
+from tests.unit.cli.conftest import FakeMemory
+
+ID, OTHER_ID = "0191aaaa-0000-7000-8000-000000000001", "0191aaaa-0000-7000-8000-000000000002"
+COMPACTED = {"bytes_before": 40_960, "bytes_after": 8_192}
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> FakeMemory:
+    memory = FakeMemory()
+    memory.answers["lifecycle.forget"] = {"records_deleted": 3}
+    memory.answers["lifecycle.restore"] = {"records_restored": 2}
+    memory.answers["lifecycle.compact"] = dict(COMPACTED)
+    monkeypatch.setattr(lifecycle, "connect", lambda options: nullcontext(memory))
+    return memory
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Somebody sits at a terminal and types `text`."""
+    monkeypatch.setattr(sys, "stdin", Terminal(text))
+
+
+def asked(memory: FakeMemory) -> list[tuple[str, bool]]:
+    """The operations that were asked for, and whether as a dry run."""
+    return [(operation, bool(body.get("dry_run"))) for operation, body, _params in memory.calls]
+
+
+COUNTS, DELETES = ("lifecycle.forget", True), ("lifecycle.forget", False)
+
+
+@pytest.mark.parametrize("answer", ["y\n", "Y\n", " yes \n"])
+def test_who_says_yes_at_a_terminal_deletes_what_was_counted(
+    memory: FakeMemory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    typed(monkeypatch, answer)
+    assert run(["forget", ID]) == 0
+    assert asked(memory) == [COUNTS, DELETES]
+    assert capsys.readouterr() == (
+        "Deleted 3 record(s)\n",
+        "Delete 3 record(s)? They can't be brought back. [y/N] ",
+    )
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "yeah\n", ""])
+def test_anything_else_deletes_nothing(
+    memory: FakeMemory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    typed(monkeypatch, answer)
+    assert run(["forget", ID]) == 1
+    assert asked(memory) == [COUNTS]
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[-1].endswith("error: nothing was deleted")) == ("", True)
+
+
+def test_without_a_terminal_it_has_to_be_confirmed(
+    memory: FakeMemory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert run(["forget", ID]) == 1
+    assert DELETES not in asked(memory)
+    assert "give --confirm" in capsys.readouterr().err
+
+
+def test_what_is_confirmed_is_deleted_without_a_question(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["forget", ID, "--confirm"]) == 0
+    assert asked(memory) == [DELETES]
+    assert capsys.readouterr() == ("Deleted 3 record(s)\n", "")
+
+
+def test_a_dry_run_counts_and_asks_nobody(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["forget", ID, "--dry-run"]) == 0
+    assert asked(memory) == [COUNTS]
+    assert capsys.readouterr() == ("Would delete 3 record(s)\n", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ([ID, OTHER_ID], {"record_ids": [ID, OTHER_ID]}),
+        ([ID.upper().replace("-", "")], {"record_ids": [ID]}),
+        (["--store", "procedural"], {"store": "procedural"}),
+        (["--session", "s-1"], {"session_id": "s-1"}),
+        (["--raw", ID, "--raw", OTHER_ID], {"raw_record_ids": [ID, OTHER_ID]}),
+        ([ID, "--cascade"], {"record_ids": [ID], "cascade": True}),
+    ],
+)
+def test_it_sends_what_was_selected(memory: FakeMemory, given: list[str], sent: dict[str, Any]) -> None:
+    assert run(["forget", *given, "--confirm"]) == 0
+    [(_operation, body, _params)] = memory.calls
+    assert body == {"cascade": False, "confirm": True, "dry_run": False, **sent}
+
+
+@pytest.mark.parametrize("given", [[], ["--confirm"], ["--cascade", "--confirm"]])
+def test_nothing_selected_means_nothing(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], given: list[str]
+) -> None:
+    assert run(["forget", *given]) == 2
+    assert memory.calls == []
+    assert "what is to be forgotten?" in capsys.readouterr().err
+
+
+def test_what_was_forgotten_can_be_compacted_away_at_once(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["forget", ID, "--confirm", "--compact"]) == 0
+    assert asked(memory) == [DELETES, ("lifecycle.compact", False)]
+    assert capsys.readouterr().out.splitlines() == [
+        "Deleted 3 record(s)",
+        "Compacted: bytes_before=40960, bytes_after=8192, gained=32768",
+    ]
+    assert run(["forget", ID, "--confirm", "--compact", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"records_deleted": 3, **COMPACTED}
+
+
+def test_a_dry_run_compacts_nothing(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["forget", ID, "--dry-run", "--compact"]) == 2
+    assert memory.calls == []
+    assert capsys.readouterr().err == "error: --dry-run and --compact exclude each other\n"
+
+
+def test_compact_says_what_was_gained(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compact"]) == 0
+    assert memory.calls == [("lifecycle.compact", {}, {})]
+    assert capsys.readouterr().out == "Compacted: bytes_before=40960, bytes_after=8192, gained=32768\n"
+    assert run(["compact", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == COMPACTED
+
+
+def test_restore_sends_the_ids_and_says_how_many_came_back(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["restore", ID, OTHER_ID]) == 0
+    assert memory.calls == [("lifecycle.restore", {"record_ids": [ID, OTHER_ID]}, {})]
+    assert capsys.readouterr().out == "Restored 2 record(s)\n"
+
+
+def test_restore_without_ids_means_nothing(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["restore"]) == 2
+    assert memory.calls == []
+    assert "which memories are to be restored?" in capsys.readouterr().err

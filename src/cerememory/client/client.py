@@ -49,7 +49,7 @@ class _Request(NamedTuple):
     target: str
     headers: dict[str, str]
     body: bytes | Iterable[bytes] | None
-    is_repeatable: bool
+    is_repeatable: bool = True  # also a write, for it has an idempotency key; but not one whose body is a stream
 
 
 class _Answer(NamedTuple):
@@ -126,7 +126,7 @@ class Client:
         """
         operation = BY_NAME[operation_name]
         request = self._request(operation, body, path_params or {}, query or {}, idempotency_key, headers or {})
-        return self._patiently(request, lambda patience: self._read(self._exchange(request, patience)))
+        return self._patiently(lambda patience: self._read(self._exchange(request, patience)))
 
     @contextmanager
     def export_archive(self, body: object) -> Iterator[ArchiveStream]:
@@ -136,9 +136,8 @@ class Client:
             target=self._address.prefix + ARCHIVE_PATH,
             headers=self._headers(True, None),
             body=codec.dump(body),
-            is_repeatable=True,
         )
-        connection, response = self._patiently(request, lambda patience: self._begin(request, patience))
+        connection, response = self._patiently(lambda patience: self._begin(request, patience))
         with closing(connection), response:
             yield archive_in(response, self._address.url)
 
@@ -155,14 +154,14 @@ class Client:
         patience = Patience(self._timeout_s, self._retry_for_s, self._clock, self._chance)
         return self._read(self._exchange(request, patience))
 
-    def _patiently(self, request: _Request, attempt: Callable[[Patience], R]) -> R:
-        """What `attempt` returns, tried again as long as that can't do harm and there is time."""
+    def _patiently(self, attempt: Callable[[Patience], R]) -> R:
+        """What `attempt` returns, tried again as long as there is time."""
         patience = Patience(self._timeout_s, self._retry_for_s, self._clock, self._chance)
         while True:
             try:
                 return attempt(patience)
             except Overloaded as error:
-                pause_s = _pause_s(error, request, patience)
+                pause_s = _pause_s(error, patience)
                 if pause_s is None or self._closing.is_set():
                     raise
             self._wait(pause_s)
@@ -184,7 +183,6 @@ class Client:
             target=self._address.prefix + path + (f"?{urlencode(query)}" if query else ""),
             headers={**self._headers(body is not None, idempotency_key), **headers},
             body=None if body is None else codec.dump(body),
-            is_repeatable=not operation.mutates or idempotency_key is not None,
         )
 
     def _headers(self, has_body: bool, idempotency_key: str | None) -> dict[str, str]:
@@ -263,11 +261,11 @@ class Client:
             ) from None
 
 
-def _pause_s(error: Overloaded, request: _Request, patience: Patience) -> float | None:
-    """How long to wait before `request` is tried again after `error`; None for "not again"."""
-    if isinstance(error, DaemonUnreachable):
-        return patience.pause_s(0.0) if request.is_repeatable or not error.was_sent else None
-    return patience.pause_s(float(error.retry_after_s or 0)) if request.is_repeatable else None
+def _pause_s(error: Overloaded, patience: Patience) -> float | None:
+    """How long to wait before a request is tried again after `error`; None for "not again"."""
+    if isinstance(error, DaemonUnreachable):  # which is no answer, and can't say when to come again
+        return patience.pause_s(0.0)
+    return patience.pause_s(float(error.retry_after_s or 0))
 
 
 def _converse(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -81,11 +82,22 @@ def _named_in_front(text: str) -> str | None:
     return match[1] if is_name else None
 
 
-def name_terms(name: str) -> list[str]:
-    """By what a speaker is known: the whole name, and each of its words that could be one."""
+@lru_cache(maxsize=256)  # those who speak in one conversation do so again and again
+def name_terms(name: str) -> tuple[str, ...]:
+    """By what a speaker is known: the whole name, its words joined, and each of its words that could be one."""
     words = analysis.tokens(name[:NAME_CHARS_MAX])
-    whole = " ".join(words[:NAME_WORDS_MAX])
-    return list(dict.fromkeys([*filter(None, (whole,)), *filter(_may_be_name, words)]))
+    whole = joined_name(words[:NAME_WORDS_MAX])
+    return tuple(dict.fromkeys([*filter(None, (whole,)), *filter(_may_be_name, words)]))
+
+
+def joined_name(words: Sequence[str]) -> str:
+    """One term of some words: `_` is in none of them."""
+    return "_".join(words)
+
+
+def parts_of_name(name: str) -> list[str]:
+    """The words of a joined name."""
+    return name.split("_")
 
 
 def _may_be_name(word: str) -> bool:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cerememory.domain import analysis
 from cerememory.domain.analysis import STOP_WORDS
 from cerememory.domain.dates import dates_in, may_name_date
-from cerememory.domain.dialogue import NAME_WORDS_MAX
+from cerememory.domain.dialogue import NAME_WORDS_MAX, joined_name, parts_of_name
 
 
 class Question(NamedTuple):
@@ -33,7 +33,7 @@ def read(text: str, is_speaker: Callable[[str], bool]) -> Question:
     """What `text` asks; `is_speaker` knows the folded names of those who said something."""
     spoken = analysis.query_tokens(text)
     names = _names(spoken, is_speaker)
-    words = analysis.telling(spoken, {word for name in names for word in name.split()})
+    words = analysis.telling(spoken, {word for name in names for word in parts_of_name(name)})
     return Question(words, names, _dates(text, spoken, names))
 
 
@@ -45,14 +45,14 @@ def _names(words: Sequence[str], is_speaker: Callable[[str], bool]) -> list[str]
     for start in starts:
         if start >= end:
             end = _end_of_name(words, start, is_speaker)
-            names[" ".join(words[start:end])] = None
+            names[joined_name(words[start:end])] = None
     return list(names)
 
 
 def _end_of_name(words: Sequence[str], start: int, is_speaker: Callable[[str], bool]) -> int:
     longest = min(start + NAME_WORDS_MAX, len(words))
     ends = range(longest, start + 1, -1)
-    return next((end for end in ends if is_speaker(" ".join(words[start:end]))), start + 1)
+    return next((end for end in ends if is_speaker(joined_name(words[start:end]))), start + 1)
 
 
 def _dates(text: str, words: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cerememory.domain.dialogue import (
     ALONE,
     NEIGHBOURS,
+    Context,
     Surroundings,
     Turn,
     context_of,
@@ -25,22 +26,42 @@ from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryContent, MetaMemory
 from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Reader
-from cerememory.storage.groups import before, behind, place_of
-from cerememory.storage.keys import Address, Table, digest, key, namespace_in
+from cerememory.storage.groups import address_at, before, behind, place_in
+from cerememory.storage.keys import Address, Table, digest, key
 from cerememory.storage.rows import RAW_CODE, ContentRow, RawRow, parse_content_row, parse_raw_row
 from cerememory.storage.text_index import IndexDocument
+
+RUN_PLACES = 64  # places that are looked at together, behind the one that is asked for
+
+
+class _Turn(NamedTuple):
+    """A stored memory, and what it says itself: without what is said about it."""
+
+    address: Address
+    row: ContentRow
+    content: MemoryContent
+    context: Context
+    said: Turn
+
+    @property
+    def place(self) -> bytes | None:
+        return place_in(self.context.session, *self.address, self.row.created_at)
+
+
+def _turn(address: Address, row: ContentRow) -> _Turn:
+    content, context = codec.parse(row.content, MemoryContent), context_of(row.metadata)
+    text = searchable(content, None).text
+    return _Turn(address, row, content, context, Turn(text, speaker_of(context, text)))
 
 
 def row_document(namespace: int, record_id: RecordId, row: ContentRow) -> IndexDocument:
     """The document of a memory that has no neighbours."""
-    return _document(namespace, record_id, row, codec.parse(row.content, MemoryContent), ALONE)
+    return _document(_turn((namespace, record_id), row), ALONE)
 
 
-def _document(
-    namespace: int, record_id: RecordId, row: ContentRow, content: MemoryContent, around: Surroundings
-) -> IndexDocument:
-    found = searchable(content, _meta(row.meta))
-    context = context_of(row.metadata)
+def _document(turn: _Turn, around: Surroundings) -> IndexDocument:
+    (namespace, record_id), row = turn.address, turn.row
+    found = searchable(turn.content, _meta(row.meta))
     return IndexDocument(
         namespace=namespace,
         record_id=record_id,
@@ -49,8 +70,8 @@ def _document(
         text=found.text,
         summary=found.summary,
         around=around,
-        speaker=speaker_of(context, found.text),
-        dates=tuple(when_terms(context, row.created_at)),
+        speaker=turn.said.speaker,
+        dates=tuple(when_terms(turn.context, row.created_at)),
     )
 
 
@@ -86,10 +107,16 @@ def changed_documents(
     """
     turns = _Turns(reader)
     addresses = dict.fromkeys(changed)
-    places = [*left, *filter(None, map(turns.place, addresses))]
-    for place in places:
-        addresses |= dict.fromkeys(turns.neighbours(place))
+    beside = [*map(turns.neighbours, [*addresses]), *(_neighbours_of_none(reader, place) for place in left)]
+    for neighbours in beside:
+        addresses |= dict.fromkeys(neighbours)
     return _documents(turns, addresses)
+
+
+def _neighbours_of_none(reader: Reader, place: bytes) -> list[Address]:
+    """Of a place that is empty."""
+    beside = before(reader, place, NEIGHBOURS) + behind(reader, place, NEIGHBOURS)
+    return [address_at(each) for each in beside]
 
 
 def _documents(turns: _Turns, addresses: Iterable[Address]) -> tuple[list[IndexDocument], list[Address]]:
@@ -109,68 +136,52 @@ def _stored_raw(reader: Reader, namespace: int, record_id: RecordId) -> IndexDoc
     return None if value is None else _raw_document(namespace, record_id, parse_raw_row(value))
 
 
-class _Stored(NamedTuple):
-    row: ContentRow
-    content: MemoryContent
-    place: bytes | None
-
-    @property
-    def said(self) -> Turn:
-        """What it says, without what is said about it."""
-        text = searchable(self.content, None).text
-        return Turn(text, speaker_of(context_of(self.row.metadata), text))
-
-
 class _Turns:
-    """The memories that one call reads, each once, and what stands around them."""
+    """The memories that one call reads, each once, and who stands beside them."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self._turns: dict[Address, _Stored | None] = {}
-        self._around: dict[bytes, tuple[list[Address], list[Address]]] = {}
+        self._read: dict[Address, _Turn | None] = {}
+        self._beside: dict[bytes, tuple[list[bytes], list[bytes]]] = {}
 
     def document(self, address: Address) -> IndexDocument | None:
-        turn = self._turn(address)
+        turn = self._of(address)
         if turn is None:
             return None
-        around = ALONE if turn.place is None else self._surroundings(turn.place)
-        return _document(*address, turn.row, turn.content, around)
+        in_front, next_ones = self._around(turn.place)
+        return _document(turn, surroundings(self._said(in_front), self._said(next_ones)))
 
-    def place(self, address: Address) -> bytes | None:
-        """Where the memory stands in its group; None when it has none, or isn't stored."""
-        turn = self._turn(address)
-        return None if turn is None else turn.place
+    def neighbours(self, address: Address) -> list[Address]:
+        turn = self._of(address)
+        if turn is None:
+            return []
+        in_front, next_ones = self._around(turn.place)
+        return [address_at(place) for place in (*in_front, *next_ones)]
 
-    def neighbours(self, place: bytes) -> list[Address]:
-        in_front, next_ones = self._beside(place)
-        return in_front + next_ones
-
-    def _surroundings(self, place: bytes) -> Surroundings:
-        in_front, next_ones = self._beside(place)
-        return surroundings(self._said(in_front), self._said(next_ones))
-
-    def _said(self, addresses: list[Address]) -> list[Turn]:
-        turns = map(self._turn, addresses)
+    def _said(self, places: list[bytes]) -> list[Turn]:
+        turns = (self._of(address_at(place)) for place in places)
         return [turn.said for turn in turns if turn is not None]
 
-    def _beside(self, place: bytes) -> tuple[list[Address], list[Address]]:
-        """The neighbours before and behind, in the order of the group."""
-        if place not in self._around:
-            namespace = namespace_in(place)
-            self._around[place] = (
-                [(namespace, record_id) for record_id in before(self.reader, place, NEIGHBOURS)],
-                [(namespace, record_id) for record_id in behind(self.reader, place, NEIGHBOURS)],
-            )
-        return self._around[place]
+    def _of(self, address: Address) -> _Turn | None:
+        if address not in self._read:
+            namespace, record_id = address
+            value = self.reader.get(key(namespace, Table.CONTENT, record_id))
+            self._read[address] = None if value is None else _turn(address, parse_content_row(value))
+        return self._read[address]
 
-    def _turn(self, address: Address) -> _Stored | None:
-        if address not in self._turns:
-            self._turns[address] = self._read(*address)
-        return self._turns[address]
+    def _around(self, place: bytes | None) -> tuple[list[bytes], list[bytes]]:
+        """The places before and behind one, in their order; none when it is none."""
+        if place is None:
+            return [], []
+        if place not in self._beside:
+            self._look_around(place)
+        return self._beside[place]
 
-    def _read(self, namespace: int, record_id: RecordId) -> _Stored | None:
-        value = self.reader.get(key(namespace, Table.CONTENT, record_id))
-        if value is None:
-            return None
-        row = parse_content_row(value)
-        return _Stored(row, codec.parse(row.content, MemoryContent), place_of(namespace, record_id, row))
+    def _look_around(self, place: bytes) -> None:
+        """Learn the neighbours of `place` and of those about it: whoever wants one will want the others."""
+        in_front, next_ones = before(self.reader, place, 2 * NEIGHBOURS), behind(self.reader, place, RUN_PLACES)
+        run = [*in_front, place, *next_ones]
+        first = 0 if len(in_front) < 2 * NEIGHBOURS else NEIGHBOURS
+        end = len(run) if len(next_ones) < RUN_PLACES else len(run) - NEIGHBOURS
+        for i in range(first, end):
+            self._beside[run[i]] = run[max(0, i - NEIGHBOURS) : i], run[i + 1 : i + 1 + NEIGHBOURS]

@@ -7,13 +7,23 @@ one when the context it was given names a session. Its neighbours there lend it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 
 from cerememory.domain.dialogue import context_of
 from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Reader
-from cerememory.storage.keys import ID_BYTES, TIME_BYTES, Table, after, digest, key, pack_time, trailing_id
+from cerememory.storage.keys import (
+    ID_BYTES,
+    TIME_BYTES,
+    Address,
+    Table,
+    after,
+    digest,
+    key,
+    namespace_in,
+    pack_time,
+    trailing_id,
+)
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.rows import ContentRow
 
@@ -22,10 +32,14 @@ _OWN_BYTES = TIME_BYTES + ID_BYTES
 
 def place_of(namespace: int, record_id: RecordId, row: ContentRow) -> bytes | None:
     """Where the memory stands; None when it belongs to no session."""
-    session = context_of(row.metadata).session
+    return place_in(context_of(row.metadata).session, namespace, record_id, row.created_at)
+
+
+def place_in(session: str | None, namespace: int, record_id: RecordId, created_at: int) -> bytes | None:
+    """Where a memory of `session` stands."""
     if session is None:
         return None
-    return key(namespace, Table.GROUPS, digest(session), pack_time(row.created_at), record_id)
+    return key(namespace, Table.GROUPS, digest(session), pack_time(created_at), record_id)
 
 
 def join_group(ledger: Ledger, record_id: RecordId, row: ContentRow) -> None:
@@ -50,13 +64,18 @@ def change_group(ledger: Ledger, record_id: RecordId, old: ContentRow, new: Cont
         join_group(ledger, record_id, new)
 
 
-def before(reader: Reader, place: bytes, count: int) -> list[RecordId]:
-    """The memories in front of `place`, at most `count`, the nearest last."""
+def before(reader: Reader, place: bytes, count: int) -> list[bytes]:
+    """The places in front of `place`, at most `count`, the nearest last."""
     found = list(islice(reader.scan(place[:-_OWN_BYTES], place, reverse=True), count))
-    return [trailing_id(row_key) for row_key, _value in reversed(found)]
+    return [row_key for row_key, _value in reversed(found)]
 
 
-def behind(reader: Reader, place: bytes, count: int) -> list[RecordId]:
-    """The memories behind `place`, at most `count`, the nearest first."""
-    rows: Iterator[tuple[bytes, bytes]] = reader.scan(place + b"\0", after(place[:-_OWN_BYTES]))
-    return [trailing_id(row_key) for row_key, _value in islice(rows, count)]
+def behind(reader: Reader, place: bytes, count: int) -> list[bytes]:
+    """The places behind `place`, at most `count`, the nearest first."""
+    rows = reader.scan(place + b"\0", after(place[:-_OWN_BYTES]))
+    return [row_key for row_key, _value in islice(rows, count)]
+
+
+def address_at(place: bytes) -> Address:
+    """Whose place it is."""
+    return namespace_in(place), trailing_id(place)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def scoped(namespace: int, term: str) -> str:
     return f"{namespace:x}~{term}"
 
 
-def scoped_terms(namespace: int, terms: list[str]) -> str:
+def scoped_terms(namespace: int, terms: Sequence[str]) -> str:
     """The value of a text field."""
     mark = scoped(namespace, "")
     return mark + f" {mark}".join(terms) if terms else ""
@@ -83,7 +83,7 @@ def build_schema() -> Schema:
     for field in ("text", "context", "asked"):
         builder.add_text_field(field, tokenizer_name=_ANALYZER, index_option="freq")
     for field in ("who", "company", "date"):
-        builder.add_text_field(field, tokenizer_name="raw", index_option="basic")
+        builder.add_text_field(field, tokenizer_name=_ANALYZER, index_option="basic")
     builder.add_bytes_field("session", indexed=True)
     builder.add_unsigned_field("visibility", indexed=True)
     builder.add_unsigned_field("secrecy", indexed=True)

@@ -21,7 +21,7 @@ Already borrowed`). `snapshot()` and all of `Snapshot` may be called from any th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,6 @@ from cerememory.storage.inverted_index import (
     TextIndexError,
     build_analyzer,
     document_id,
-    scoped,
     scoped_terms,
 )
 from cerememory.storage.keys import Address
@@ -172,33 +171,34 @@ class TextIndex:
 
 
 class _Stems:
-    """The stems of texts; a turn lends its words to those around it, so each is looked at once."""
+    """The stems of texts as values of a field; a turn lends its words to those around it, so each is made once."""
 
     def __init__(self, analyzer: TextAnalyzer) -> None:
         self._analyzer = analyzer
-        self._known: dict[str, list[str]] = {}
+        self._known: dict[tuple[int, str], str] = {}
 
-    def of(self, text: str) -> list[str]:
-        known = self._known.get(text)
+    def of(self, namespace: int, text: str) -> str:
+        known = self._known.get((namespace, text))
         if known is None:
-            known = self._analyzer.analyze(" ".join(analysis.document_terms(text)))
+            known = scoped_terms(namespace, self._stems(text))
             if len(text) <= LENT_CHARS_MAX:
-                self._known[text] = known
+                self._known[namespace, text] = known
         return known
+
+    def of_summary(self, namespace: int, summary: str, text: str) -> str:
+        """Those that `text` lacks: what a summary says again isn't said louder."""
+        known = set(self._stems(text)) if summary else ()
+        return scoped_terms(namespace, [stem for stem in self._stems(summary) if stem not in known])
+
+    def _stems(self, text: str) -> list[str]:
+        return self._analyzer.analyze(" ".join(analysis.document_terms(text)))
 
 
 def _tantivy_document(document: IndexDocument, stems: _Stems) -> Document:
-    """`text` has the words as they are written, `context` the stems of all that is said here and around it.
-
-    A summary gives to `context` the words that the text lacks, for what it says again isn't said louder. In a
-    field of its own, which few records have, they would count next to nothing: BM25 compares its length with
-    the average over all records.
-    """
     high, low = ID_HALVES.unpack(document.record_id)
-    namespace, around = document.namespace, document.around
     made = Document()
-    made.add_text("id", document_id((namespace, document.record_id)))
-    made.add_unsigned("namespace", namespace)
+    made.add_text("id", document_id((document.namespace, document.record_id)))
+    made.add_unsigned("namespace", document.namespace)
     made.add_unsigned("id_high", high)
     made.add_unsigned("id_low", low)
     made.add_integer("created_at", clamp_timestamp(document.created_at))
@@ -207,18 +207,25 @@ def _tantivy_document(document: IndexDocument, stems: _Stems) -> Document:
     made.add_unsigned("secrecy", document.secrecy)
     if document.session is not None:
         made.add_bytes("session", document.session)
-    own = stems.of(document.text)
-    summary = [stem for stem in stems.of(document.summary) if stem not in own] if document.summary else []
-    lent = [stem for text in around.context for stem in stems.of(text)]
-    made.add_text("text", scoped_terms(namespace, analysis.document_terms(document.text)))
-    made.add_text("context", scoped_terms(namespace, [*own, *summary, *lent]))
-    if around.asked:
-        made.add_text("asked", scoped_terms(namespace, stems.of(around.asked)))
-    speaker = document.speaker or ""
-    for term in name_terms(speaker):
-        made.add_text("who", scoped(namespace, term))
-    for term in dict.fromkeys(term for name in (speaker, *around.speakers) for term in name_terms(name)):
-        made.add_text("company", scoped(namespace, term))
-    for date in document.dates:
-        made.add_text("date", scoped(namespace, date))
+    for field, value in _fields(document, stems):
+        if value:
+            made.add_text(field, value)
     return made
+
+
+def _fields(document: IndexDocument, stems: _Stems) -> Iterator[tuple[str, str]]:
+    """`text` has the words as they are written, `context` the stems of all that is said here and around it.
+
+    A summary is part of `context`. In a field of its own, which few records have, it would count next to
+    nothing: BM25 compares its length with the average over all records.
+    """
+    namespace, around = document.namespace, document.around
+    yield "text", scoped_terms(namespace, analysis.document_terms(document.text))
+    own, summary = stems.of(namespace, document.text), stems.of_summary(namespace, document.summary, document.text)
+    yield "context", " ".join((own, summary, *(stems.of(namespace, text) for text in around.context)))
+    yield "asked", stems.of(namespace, around.asked)
+    who = name_terms(document.speaker or "")
+    yield "who", scoped_terms(namespace, who)
+    others = (term for name in around.speakers for term in name_terms(name))
+    yield "company", scoped_terms(namespace, [*dict.fromkeys((*who, *others))])
+    yield "date", scoped_terms(namespace, document.dates)

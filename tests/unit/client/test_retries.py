@@ -119,18 +119,11 @@ def _committing(committed: dict[str, bytes], then: Reply) -> Reply:
     return reply
 
 
-def test_a_write_without_a_key_is_not_repeated_once_it_was_sent(daemon: FakeDaemon, client: Client) -> None:
-    daemon.then(hang_up())
-    with pytest.raises(DaemonUnreachable, match="gave no answer") as caught:
-        client.call("lifecycle.consolidate", {})
-    assert caught.value.was_sent
-    assert len(daemon.requests) == 1
-
-
-def test_a_write_without_a_key_is_not_repeated_when_the_daemon_is_busy(daemon: FakeDaemon, client: Client) -> None:
-    daemon.then(BUSY)
-    with pytest.raises(DaemonBusy):
-        client.call("lifecycle.consolidate", {})
+@pytest.mark.parametrize("fault", [hang_up(), BUSY], ids=["hang up", "busy"])
+def test_a_stream_is_sent_once(daemon: FakeDaemon, client: Client, fault: Reply) -> None:
+    daemon.then(fault)
+    with pytest.raises((DaemonUnreachable, DaemonBusy)):
+        client.import_archive(iter([b"abc"]), 3, {"archive_id": "a"})
     assert len(daemon.requests) == 1
 
 
@@ -140,9 +133,17 @@ def test_a_key_makes_any_write_repeatable(daemon: FakeDaemon, client: Client) ->
     assert [request.headers["idempotency-key"] for request in daemon.requests] == ["k"] * 3
 
 
-def test_a_write_without_a_key_gets_a_new_connection(daemon: FakeDaemon, client: Client) -> None:
+@pytest.mark.parametrize("operation", ["lifecycle.forget", "lifecycle.consolidate", "lifecycle.set_mode"])
+def test_every_write_is_given_a_key_and_repeated(daemon: FakeDaemon, client: Client, operation: str) -> None:
+    daemon.then(hang_up())
+    assert client.call(operation, {}) == {"done": True}
+    first, second = (request.headers["idempotency-key"] for request in daemon.requests)
+    assert first == second
+
+
+def test_a_stream_gets_a_new_connection(daemon: FakeDaemon, client: Client) -> None:
     client.call("introspect.stats")
-    client.call("lifecycle.consolidate", {})
+    client.import_archive(iter([b"abc"]), 3, {"archive_id": "a"})
     assert daemon.connections_made == 2
 
 

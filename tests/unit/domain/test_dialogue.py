@@ -108,18 +108,18 @@ def test_the_source_it_was_stored_with_goes_before_a_name_in_front() -> None:
 @pytest.mark.parametrize(
     ("name", "terms"),
     [
-        ("Ann", ["ann"]),
-        ("Ann Lee", ["ann lee", "ann", "lee"]),
-        ("agent-7", ["agent 7", "agent"]),
-        ("The Who", ["the who"]),
-        ("J. Doe", ["j doe", "doe"]),
-        ("田中太郎", ["田中 中太 太郎", "田中", "中太", "太郎"]),
-        ("!?", []),
-        ("", []),
+        ("Ann", "ann"),
+        ("Ann Lee", "ann_lee ann lee"),
+        ("agent-7", "agent_7 agent"),
+        ("The Who", "the_who"),
+        ("J. Doe", "j_doe doe"),
+        ("田中太郎", "田中_中太_太郎 田中 中太 太郎"),
+        ("!?", ""),
+        ("", ""),
     ],
 )
-def test_a_speaker_is_known_by_the_whole_name_and_by_its_words(name: str, terms: list[str]) -> None:
-    assert name_terms(name) == terms
+def test_a_speaker_is_known_by_the_whole_name_and_by_its_words(name: str, terms: str) -> None:
+    assert name_terms(name) == tuple(terms.split())
 
 
 @pytest.mark.parametrize(

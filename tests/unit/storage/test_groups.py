@@ -32,7 +32,7 @@ def place(number: int, session: str = "s", **given: Any) -> bytes:
 def around(storage: MemoryStorage, number: int, session: str = "s") -> tuple[list[int], list[int]]:
     with storage.read() as reader:
         found = before(reader, place(number, session), 2), behind(reader, place(number, session), 2)
-    first, last = ([int.from_bytes(record_id, "big") for record_id in ids] for ids in found)
+    first, last = ([int.from_bytes(trailing_id(each), "big") for each in places] for places in found)
     return first, last
 
 

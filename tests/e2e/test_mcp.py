@@ -16,10 +16,6 @@ from tests.support.daemon import COMMAND, WAIT_S, Daemon, clean_environment
 from tests.unit.mcp.session import INITIALIZE, Peer
 
 FAILPOINTS = "CEREMEMORY_TEST_FAILPOINTS"
-NOT_YET = {
-    "forget": {"record_ids": "0191aaaa-0000-7000-8000-00000000ffff", "confirm": True},
-    "export": {"output_path": "memories.cma"},
-}
 
 
 @contextmanager
@@ -148,14 +144,24 @@ def test_fifteen_tools_are_listed_with_schemas(daemon: Daemon, tmp_path: Path) -
     assert all(tool["inputSchema"]["type"] == "object" and tool["description"] for tool in tools)
 
 
-@pytest.mark.parametrize(("tool", "arguments"), NOT_YET.items(), ids=NOT_YET)
-def test_a_tool_that_is_not_built_yet_says_so(
-    daemon: Daemon, tmp_path: Path, tool: str, arguments: dict[str, Any]
-) -> None:
-    with proxy(daemon.url, tmp_path) as peer:
-        peer.call_tool("call", tool, **arguments)
-        assert "isn't available in this version" in peer.receive()["error"]["message"]
-    assert list(tmp_path.iterdir()) == []
+def test_memories_and_entries_are_forgotten(daemon: Daemon, tmp_path: Path) -> None:
+    with proxy(daemon.url, tmp_path, "--namespace", "forgetful") as peer:
+        stored = called(peer, "store", content="a password")
+        called(peer, "store_raw", content="a password, verbatim", session_id="s-1")
+        assert called(peer, "forget", record_ids=stored["record_id"], confirm=True) == {"records_deleted": 1}
+        assert called(peer, "forget", session_id="s-1", confirm=True) == {"records_deleted": 1}
+        stats = called(peer, "stats")
+        assert (stats["total_records"], stats["raw_journal_records"]) == (0, 0)
+
+
+def test_an_export_is_a_file_beside_the_client(daemon: Daemon, tmp_path: Path) -> None:
+    with proxy(daemon.url, tmp_path, "--namespace", "exported") as peer:
+        stored = called(peer, "store", content="worth keeping")
+        peer.call_tool("export", "export", output_path="memories.cma")
+        told = peer.receive()["result"]["content"][0]["text"]
+    assert "Archive written to: memories.cma" in told
+    [archive] = tmp_path.glob("*.cma")
+    assert stored["record_id"] in archive.read_text()
 
 
 def test_a_store_whose_daemon_dies_between_commit_and_answer_is_stored_once(tmp_path: Path) -> None:

@@ -72,8 +72,6 @@ from tests.support.logged import quiet
 from tests.support.memory_storage import MemoryStorage
 from tests.support.stored import Stored, stored_in
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 RECORDS = [record for record in ArchiveReader([BUNDLE]).records() if isinstance(record, MemoryRecord)]
 FIRST = RECORDS[0]
 
@@ -211,9 +209,7 @@ async def test_edges_to_what_is_not_there_are_kept(opened: Running) -> None:
     ids=["cut off", "a bad number", "no record", "another checksum"],
 )
 @pytest.mark.parametrize("strategy", list(ImportStrategy))
-async def test_an_archive_with_anything_wrong_changes_nothing(
-    opened: Running, spoil: Any, strategy: ImportStrategy
-) -> None:
+async def test_an_archive_with_anything_wrong_changes_nothing(opened: Running, spoil: Any, strategy: ImportStrategy, autojump_clock: MockClock) -> None:
     await opened.engine.encode_store(to_store("there before"))
     before = rows(opened)
     with pytest.raises(ImportConflict, match=r"^line"):
@@ -327,7 +323,7 @@ async def test_a_memory_is_in_one_store_only(opened: Running) -> None:
     assert await held_ids(opened) == []
 
 
-async def test_both_ways_leave_an_audit_entry(opened: Running) -> None:
+async def test_both_ways_leave_an_audit_entry(opened: Running, autojump_clock: MockClock) -> None:
     await take_in(opened, BUNDLE)
     reply = await opened.engine.lifecycle_export(
         Export(include_raw_journal=True, stores=(Store.EPISODIC,), encrypt=True, encryption_key="k")
@@ -352,7 +348,7 @@ async def test_both_ways_leave_an_audit_entry(opened: Running) -> None:
     assert reply.size_bytes == len(reply.archive_data)
 
 
-async def test_a_retried_import_is_answered_and_done_once(opened: Running) -> None:
+async def test_a_retried_import_is_answered_and_done_once(opened: Running, autojump_clock: MockClock) -> None:
     key = Idempotency("open", "k-1", b"head")
     request = Import(
         archive_id="a-1", archive_data=ByteArray(BUNDLE), conflict_resolution=ConflictResolution.KEEP_IMPORTED
@@ -426,9 +422,7 @@ async def test_an_export_is_read_as_a_stream(opened: Running) -> None:
     assert (header.version, header.timestamp) == (WITH_RAW, NOW)
 
 
-async def test_an_export_that_is_too_large_for_json_is_refused_and_not_audited(
-    opened: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_export_that_is_too_large_for_json_is_refused_and_not_audited(opened: Running, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
     await take_in(opened, BUNDLE)
     monkeypatch.setattr(engine, "EXPORT_BYTES_MAX", 1_000)
     with pytest.raises(ContentTooLarge, match="POST /v1/archive"):

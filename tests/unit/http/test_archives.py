@@ -22,8 +22,6 @@ from tests.support.asgi import HANG_UP, STALL, NoAnswer, Reply
 from tests.support.gated import BARE as OPEN
 from tests.support.gated import KEYS, Gated, bare, gated, with_auth
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 ARCHIVE = "/v1/archive"
 KEY = {"x-archive-passphrase": base64.urlsafe_b64encode(PASSPHRASE.encode()).decode()}
 
@@ -80,7 +78,7 @@ async def test_the_same_over_json(opened: Gated) -> None:
     assert lines(base64.b64decode(short.json["archive_data"])) == 6
 
 
-async def test_the_terms_stand_in_the_query(opened: Gated) -> None:
+async def test_the_terms_stand_in_the_query(opened: Gated, autojump_clock: MockClock) -> None:
     await put(opened, CURATED)
     again = await put(opened, CURATED, "strategy=merge&conflict_resolution=keep_imported&archive_id=night.cma")
     assert again.json == {"records_imported": 6}
@@ -92,7 +90,7 @@ async def test_the_terms_stand_in_the_query(opened: Gated) -> None:
     assert (len(entries), named[1]) == (2, "night.cma")
 
 
-async def test_without_an_id_an_archive_has_that_of_its_request(opened: Gated) -> None:
+async def test_without_an_id_an_archive_has_that_of_its_request(opened: Gated, autojump_clock: MockClock) -> None:
     into = await put(opened, CURATED)
     await trio.sleep(1)
     [line] = opened.running.audit_lines
@@ -198,7 +196,7 @@ async def test_a_retried_upload_is_done_once(opened: Gated) -> None:
         assert (refused.status, refused.code) == (409, "IMPORT_CONFLICT")
 
 
-async def test_an_upload_that_stops_is_too_slow(opened: Gated) -> None:
+async def test_an_upload_that_stops_is_too_slow(opened: Gated, autojump_clock: MockClock) -> None:
     refused = await put(opened, [BUNDLE[:100], STALL], transfer_encoding="chunked")
     assert (refused.status, refused.code) == (408, "VALIDATION_ERROR")
     assert lines((await post(opened, {})).body) == 0
@@ -250,7 +248,7 @@ def export_scope() -> dict[str, Any]:
     }
 
 
-async def test_a_client_that_takes_no_more_is_left(opened: Gated) -> None:
+async def test_a_client_that_takes_no_more_is_left(opened: Gated, autojump_clock: MockClock) -> None:
     await put(opened, BUNDLE)
     reader = Reader(taken=2)
     await opened.gate(export_scope(), reader.receive, reader.send)

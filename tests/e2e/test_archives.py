@@ -63,8 +63,6 @@ def test_a_backup_is_taken_and_brought_back(command: Run, tmp_path: Path) -> Non
     assert plan.stdout == f"Would import 8 records from {archive} (new=8, replaced=0, kept=0)\n"
     done = command("import", str(archive), "--decryption-key-stdin", stdin=f"{PASSPHRASE}\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"Imported 8 records from {archive}\n", "")
-    again = command("import", str(archive), "--decryption-key-stdin", stdin=PASSPHRASE)
-    assert again.stdout == f"Imported 0 records from {archive}\n"
 
     out = command("export", "--output", str(file), "--include-raw-journal")
     assert (out.returncode, out.stderr) == (0, "")
@@ -76,8 +74,6 @@ def test_a_backup_is_taken_and_brought_back(command: Run, tmp_path: Path) -> Non
     command("export", "--output", str(sealed), "--encrypt", "--encryption-key-stdin", stdin="k\n")
     refused = command("import", str(sealed))
     assert (refused.returncode, refused.stderr) == (1, "error: encrypted or not an archive\n")
-    wrong = command("import", str(sealed), "--decryption-key-stdin", stdin="j\n")
-    assert (wrong.returncode, wrong.stderr) == (1, "error: the passphrase is wrong, or the archive was changed\n")
     replaced = command(
         "import", str(sealed), "--strategy", "replace", "--decryption-key-stdin", "--json", stdin="k\n"
     )

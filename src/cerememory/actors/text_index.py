@@ -3,7 +3,8 @@
 A search is answered from the last index commit. When changes wait that this commit doesn't have, a search
 makes the index commit at once and waits for it, 50 ms at most: nobody misses a write that was acknowledged
 before. Without searches, the index commits soon after a change, but rests between two commits for a multiple of
-what the last one took.
+what the last one took. Meanwhile many changes are made ready, so that a search has little more than the commit
+to wait for.
 
 The index is derived. At start, and after any failure, it catches up from storage: from the feed of changed
 ids, or, when it is new, damaged, outdated or older than the feed, from all rows. Until it is level, searches
@@ -45,6 +46,7 @@ from cerememory.storage.text_index import (
 FRESH_WITHIN_S = 0.05
 GATHER_S = 0.01
 REST_FACTOR, REST_MAX_S = 20, 1.0  # so that commits nobody asked for take a twentieth of a core at the most
+AHEAD_MIN = 50  # documents that are worth making ready before their commit
 GATHER_MAX = 2_000  # documents after which the index commits without waiting
 WAITING_MAX = 20_000  # documents at which the actor takes no more until it has committed
 PROGRESS_EVERY = 20_000  # rows of a rebuild between two lines in the log
@@ -113,16 +115,28 @@ class _Step:
 
 @dataclass(slots=True)
 class _Changes:
-    """What waits to be indexed, in the order of its commits; `since` is on the loop's clock."""
+    """What the next index commit is to have; `since` (on the loop's clock) the oldest waits for it.
+
+    Of its `size` documents the index has those of no step any more; steps are in the order of their commits.
+    """
 
     steps: list[_Step] = field(default_factory=list)
     size: int = 0
+    unready: int = 0
     since: float = math.inf
+
+    def __bool__(self) -> bool:
+        return self.size > 0
 
     def add(self, step: _Step) -> None:
         self.steps.append(step)
         self.size += step.size
+        self.unready += step.size
         self.since = min(self.since, trio.current_time())
+
+    def take_unready(self) -> list[_Step]:
+        steps, self.steps, self.unready = self.steps, [], 0
+        return steps
 
 
 @dataclass(slots=True, eq=False)
@@ -209,7 +223,7 @@ class TextIndexer(Actor):
     async def _commit_last(self) -> None:
         """What can't be committed any more comes from the feed, at the daemon's next start."""
         try:
-            if self._level and self._changes.steps:
+            if self._level and self._changes:
                 await self._commit_changes()
         except TextIndexError as error:
             log.error("text index is behind", reason=str(error))
@@ -247,11 +261,11 @@ class TextIndexer(Actor):
 
     def _behind(self) -> bool:
         """Whether an index commit that is due in a moment has what the last one lacks."""
-        return self._level and bool(self._changes.steps or self._waiters_now is not None)
+        return self._level and bool(self._changes or self._waiters_now is not None)
 
     def _wait_for_commit(self, request: Search | SearchRaw, reply: Reply[Any]) -> _Waiter:
         waiter = _Waiter(request, reply)
-        if self._changes.steps or self._waiters_now is None:
+        if self._changes or self._waiters_now is None:
             self._waiters.append(waiter)
             self._wake.set()
         else:
@@ -379,10 +393,18 @@ class TextIndexer(Actor):
             self._wake = trio.Event()
             with trio.move_on_at(self._due()):
                 await self._wake.wait()
+            if self._level and self._changes.unready >= AHEAD_MIN:
+                await self._make_ready()
+
+    async def _make_ready(self) -> None:
+        if self._index is not None:
+            steps = self._changes.take_unready()
+            with trio.CancelScope(shield=True):  # once taken, changes are made ready
+                await self._in_thread(partial(_add, self._index, self._storage, steps))
 
     def _is_due(self) -> bool:
         changes = self._changes
-        if not changes.steps:
+        if not changes:
             return False
         in_time = trio.current_time() >= self._due()
         return bool(self._waiters) or in_time or changes.size >= GATHER_MAX
@@ -462,6 +484,11 @@ class TextIndexer(Actor):
 
 
 def _apply(index: TextIndex, storage: Storage, steps: list[_Step]) -> None:
+    _add(index, storage, steps)
+    index.commit()
+
+
+def _add(index: TextIndex, storage: Storage, steps: list[_Step]) -> None:
     """The log may have brought the index beyond some of `steps`; of these only what no log has is new."""
     for step in steps:
         index.apply(step.held, step.evicted, 0)
@@ -470,7 +497,6 @@ def _apply(index: TextIndex, storage: Storage, steps: list[_Step]) -> None:
     left = [place for step in beyond for place in step.left]
     sequence = max((step.sequence for step in beyond), default=0)
     reindex.apply_changes(index, storage, changed, left, sequence)
-    index.commit()
 
 
 def _rested_at(started: float) -> float:

@@ -505,7 +505,9 @@ class ConsolidateAll(Change):
         copies = 0 if self.dry_run else len(plan.copied)
         counts = len(plan.looked_at), len(plan.copied), len(plan.merges), len(plan.faint), copies
         names = "processed migrated compressed pruned".split()
-        agree(reply, dict(zip([*(f"records_{n}" for n in names), "semantic_nodes_created"], counts, strict=True)), "")
+        agree(
+            reply, dict(zip([*(f"records_{n}" for n in names), "semantic_nodes_created"], counts, strict=True)), ""
+        )
         if self.dry_run:
             return
         absorb(model, plan.merges, now)
@@ -540,7 +542,9 @@ class Carry:
             await self._carry(await place.stage.place(self.into), archive)
 
     async def _carry(self, target: Place, archive: bytes) -> None:
-        imported = await target.asked(target.engine.lifecycle_import(self._import(archive), namespace=target.number))
+        imported = await target.asked(
+            target.engine.lifecycle_import(self._import(archive), namespace=target.number)
+        )
         model = deepcopy(target.model) if self.dry_run else target.model
         agree(imported["records_imported"], self._take_in(model, archive, target.now), "records_imported")
 

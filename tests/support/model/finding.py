@@ -173,4 +173,3 @@ def with_holes(content: Json, fidelity: float) -> Json:
 
 def _holed(text: str, every: int) -> bytes:
     return " ".join("..." if i % every == 0 else word for i, word in enumerate(text.split())).encode()
-

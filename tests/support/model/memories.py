@@ -81,6 +81,7 @@ class Memory:
     access_count: int = 0
     reinforcement_count: int = 0
     versions: list[Json] = field(default_factory=list)
+    unit_ns: int = DAY_NS
 
     @property
     def is_held(self) -> bool:
@@ -115,7 +116,7 @@ class Memory:
         return 1.0 + 0.5 * self.emotion["intensity"]
 
     def fidelity(self, at: int) -> float:
-        """F(t) = F0 · (1 + t/S)^(-d/E), t in days; no time passes in working memory."""
+        """F(t) = F0 · (1 + t/S)^(-d/E); no time passes in working memory."""
         if self.is_held:
             return self.base_score
         return self.base_score * math.pow(1.0 + self._age(at) / self.stability, -self.decay_rate / self.calm)
@@ -127,7 +128,8 @@ class Memory:
         return min(max(grown, 0.0), 1.0)
 
     def _age(self, at: int) -> float:
-        return max(at - self.base_at, 0) / DAY_NS
+        """In the unit of time that the operator chose."""
+        return max(at - self.base_at, 0) / self.unit_ns
 
     def rebase(self, at: int) -> None:
         """From now on it fades from what it is at `at`."""

@@ -24,6 +24,7 @@ class Rules(NamedTuple):
 
     prune: Prune = "never"
     archive_days: int = 30
+    time_unit_s: int = 86_400
     versions_kept: int = 100
     evolves: bool = True
 
@@ -101,6 +102,7 @@ class Namespace:
 
     def put(self, memory: Memory, operation: str | None = None) -> None:
         """Take in a memory, in place of one of the same id; what working memory has no room for goes."""
+        memory.unit_ns = self.rules.time_unit_s * NANOS
         self.known[memory.id] = None
         if operation is not None:
             self.history[memory.id].append(operation)

@@ -256,5 +256,3 @@ def _summarised(memory: Memory) -> Json:
         return memory.content
     text = " ".join(memory.text.split())
     return {**memory.content, "summary": (text[:100] + "..." if len(text) > 100 else text) or None}
-
-

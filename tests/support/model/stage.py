@@ -121,7 +121,10 @@ class Stage:
 
     def _settings(self) -> Settings:
         decay = DecaySettings(
-            background_interval_secs=0, prune=self.rules.prune, archive_days=self.rules.archive_days
+            background_interval_secs=0,
+            time_unit_secs=self.rules.time_unit_s,
+            prune=self.rules.prune,
+            archive_days=self.rules.archive_days,
         )
         return settings_for(
             self.path,
@@ -267,5 +270,3 @@ async def staged(path: Path, rules: Rules, *, is_on_disk: bool = False) -> Async
         yield stage
     finally:
         await stage.close()
-
-

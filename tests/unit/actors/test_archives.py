@@ -15,6 +15,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from cerememory import failpoints
 from cerememory.actors import archives, engine
@@ -141,7 +142,7 @@ async def test_what_is_imported_is_found(opened: Running) -> None:
     assert msgspec.json.decode(codec.dump(shown))["access_count"] == 1
 
 
-async def test_a_large_import_is_found_too(opened: Running) -> None:
+async def test_a_large_import_is_found_too(opened: Running, autojump_clock: MockClock) -> None:
     """Larger than what the followers are told record by record."""
     memories = [msgspec.structs.replace(FIRST, id=RecordId(i.to_bytes(16, "big"))) for i in range(2_500)]
     assert (await take_in(opened, archive_of(CURATED_ONLY, memories))).records_imported == 2_500
@@ -209,7 +210,9 @@ async def test_edges_to_what_is_not_there_are_kept(opened: Running) -> None:
     ids=["cut off", "a bad number", "no record", "another checksum"],
 )
 @pytest.mark.parametrize("strategy", list(ImportStrategy))
-async def test_an_archive_with_anything_wrong_changes_nothing(opened: Running, spoil: Any, strategy: ImportStrategy, autojump_clock: MockClock) -> None:
+async def test_an_archive_with_anything_wrong_changes_nothing(
+    opened: Running, spoil: Any, strategy: ImportStrategy, autojump_clock: MockClock
+) -> None:
     await opened.engine.encode_store(to_store("there before"))
     before = rows(opened)
     with pytest.raises(ImportConflict, match=r"^line"):
@@ -422,7 +425,9 @@ async def test_an_export_is_read_as_a_stream(opened: Running) -> None:
     assert (header.version, header.timestamp) == (WITH_RAW, NOW)
 
 
-async def test_an_export_that_is_too_large_for_json_is_refused_and_not_audited(opened: Running, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
+async def test_an_export_that_is_too_large_for_json_is_refused_and_not_audited(
+    opened: Running, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
     await take_in(opened, BUNDLE)
     monkeypatch.setattr(engine, "EXPORT_BYTES_MAX", 1_000)
     with pytest.raises(ContentTooLarge, match="POST /v1/archive"):

@@ -60,7 +60,15 @@ PHASES = tuple(Phase) if IS_FULL else (Phase.explicit, Phase.reuse, Phase.genera
 
 NAMES = ("default", "work")
 DAY_S = 86_400
-TEXTS = ("kettle", "anchor kettle", "The Kettle", " the  kettle", "parrot", "anchor?", "violin parrot anchor lantern")
+TEXTS = (
+    "kettle",
+    "anchor kettle",
+    "The Kettle",
+    " the  kettle",
+    "parrot",
+    "anchor?",
+    "violin parrot anchor lantern",
+)
 WORDS = ("kettle", "anchor", "parrot", "violin lantern", "glacier")
 TALK = ("kettle on", "the kettle is hot", "anchor", "ok", "parrot and violin", "")
 
@@ -252,6 +260,7 @@ rules = st.builds(
     Rules,
     prune=st.sampled_from(["never", "archive", "delete"]),
     archive_days=st.just(30),
+    time_unit_s=st.sampled_from([DAY_S, DAY_S, 60, 1]),
     versions_kept=st.sampled_from([100, 1, 0]),
     evolves=st.booleans(),
 )

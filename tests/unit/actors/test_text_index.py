@@ -18,6 +18,7 @@ from cerememory.actors import text_index
 from cerememory.actors.actor import Actor
 from cerememory.actors.seams import Offload, inline
 from cerememory.actors.text_index import (
+    AHEAD_MIN,
     FRESH_WITHIN_S,
     GATHER_S,
     REST_FACTOR,
@@ -199,6 +200,29 @@ async def test_changes_beyond_a_bound_are_committed_at_once(
     await wait_all_tasks_blocked()
     assert trio.current_time() == started
     assert indexer.lag_s() == 0.0
+
+
+async def test_while_it_rests_many_changes_are_made_ready_for_the_next_commit(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    held = HeldOffload()
+    async with running_engine(tmp_path, offload=held) as running:
+        indexer = running.actor("text_index")
+        assert isinstance(indexer, TextIndexer)
+        held.hold("_apply")
+        await store(running, "cup")
+        await held.until_held("_apply")
+        await trio.sleep(0.05)
+        held.release("_apply")
+        held.hold("_add")
+        records = {"records": [store_body("cup") for _ in range(AHEAD_MIN)]}
+        await running.engine.encode_batch(codec.parse(codec.dump(records), EncodeBatch))
+        await held.until_held("_add")
+        held.release("_add")
+        await trio.sleep(0.5 * REST_FACTOR * 0.05)
+        assert indexer.lag_s() > GATHER_S, "searches don't see it yet"
+        searched = await search(running, "cup")
+        assert (len(searched.hits), searched.complete) == (AHEAD_MIN + 1, True)
 
 
 async def test_an_index_that_cannot_keep_up_takes_no_more_than_a_bound(

@@ -14,7 +14,6 @@ from cerememory.cli.main import run
 from cerememory.cli.options import Options, UsageError
 
 
-
 def parsed(*argv: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments that a command would be called with."""
     command = parse(list(argv))

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from trio.testing import MockClock
 
 from cerememory.actors import engine
 from cerememory.config.settings import HttpSettings

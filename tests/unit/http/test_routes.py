@@ -268,7 +268,14 @@ async def test_an_earlier_version_of_a_record_is_read_and_one_that_never_was_is_
 
 @pytest.mark.parametrize(
     "query",
-    ["include_history=yes", "include_versions=", "include_associations=TRUE", "version=0", "version=x", "version="],
+    [
+        "include_history=yes",
+        "include_versions=",
+        "include_associations=TRUE",
+        "version=0",
+        "version=x",
+        "version=",
+    ],
 )
 async def test_a_flag_that_cannot_be_read_is_refused_with_its_name(client: AsgiClient, query: str) -> None:
     record_id = await stored(client)

@@ -20,6 +20,7 @@ from cerememory.protocol.records import Store, TemporalRange
 from cerememory.protocol.replies import Encoded, Forgotten, RawEncoded
 from cerememory.protocol.requests import Forget
 from cerememory.protocol.values import RecordId, Timestamp, format_id
+from cerememory.storage import prepare
 from cerememory.storage.forgetting import ForgetRecords, HeldMemory
 from cerememory.storage.keys import (
     DEFAULT_NAMESPACE,
@@ -34,7 +35,7 @@ from cerememory.storage.keys import (
 )
 from cerememory.storage.ledger import Finished, Ledger, Mutation
 from cerememory.storage.likenesses import BuildLikenesses
-from cerememory.storage.mutations import Once, SaveRecall, Stored
+from cerememory.storage.mutations import Once, SaveRecall, Stored, StoreRaw
 from cerememory.storage.removal import archive_memory
 from cerememory.storage.rows import (
     Counters,
@@ -220,13 +221,10 @@ def _of_entry(namespace: int, number: int, entry: Entry) -> Mutation[Any]:
         visibility=entry.visibility,
         metadata={"_dream": {"processed_at": "2026-01-01"}} if entry.is_processed else {},
     )
-    reply = RawEncoded(
-        record_id=an_id(number),
-        session_id=entry.session,
-        visibility=entry.visibility,  # type: ignore[arg-type]
-        secrecy_level="public",  # type: ignore[arg-type]
-    )
-    return once(replace(store, reply=reply), number, RawEncoded) if entry.is_retried else store
+    if not entry.is_retried:
+        return store
+    reply = prepare.raw_encoded(store.records[0])
+    return once(StoreRaw(namespace, store.records, store.audits, reply), number, RawEncoded)
 
 
 def once(mutation: Mutation[Any], number: int, reply_type: type[Any]) -> Once[Any]:

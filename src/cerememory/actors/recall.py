@@ -212,7 +212,7 @@ class Recall:
         return joined
 
     async def _newest(self, query: _Query) -> Candidates:
-        newest = await self._created_within(query, TIMESTAMP_MIN, TIMESTAMP_MAX, query.limit)
+        newest = await self._created_within(query, TIMESTAMP_MIN, TIMESTAMP_MAX, query.wanted)
         await self._add_fidelity(query, newest)
         return newest
 

@@ -44,7 +44,7 @@ _DATE = re.compile(
   | (?<![\w.-]) (?P<first>\d\d?) (?P<separator>[-/.]) (?P<second>\d\d?) (?P=separator)
     (?P<last_year>\d{{4}}) (?!\w)
   | (?<!\w) (?: (?P<day>{_DAY}) \s+ (?:of\s+)? )? (?P<month>{_MONTH}) (?!\w) \.?
-    (?: \s+ (?P<day_behind>{_DAY}) (?![\w:]) )? (?: ,?\s+ (?:of\s+)? (?P<year>\d{{4}}) (?!\w) )?
+    (?: \s+ (?P<day_behind>{_DAY}) (?![\w:]) )? (?: (?: \s*,\s* | \s+ (?:of\s+)? ) (?P<year>\d{{4}}) (?!\w) )?
   | (?<![\w.,:/-]) (?P<year_alone>\d{{4}}) (?![\w/%-]|[.,:]\d)
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -92,9 +92,13 @@ def may_name_date(words: Sequence[str]) -> bool:
 
 
 def dates_in(text: str) -> list[PartialDate]:
-    """The dates that `text` names, in their order, each once."""
-    found = (_read(match) for match in _DATE.finditer(text[:TEXT_CHARS_MAX]))
-    return list(dict.fromkeys(when for when in found if when is not None))
+    """The dates that `text` names, in their order, each once. One without a year is of the year of the next."""
+    found = [when for match in _DATE.finditer(text[:TEXT_CHARS_MAX]) if (when := _read(match)) is not None]
+    for i in range(len(found) - 2, -1, -1):
+        year, month, _day = found[i + 1]
+        if found[i].year is None and month is not None:
+            found[i] = found[i]._replace(year=year)
+    return list(dict.fromkeys(found))
 
 
 def date_at(text: str) -> PartialDate | None:

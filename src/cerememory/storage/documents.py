@@ -41,17 +41,15 @@ class _Turn(NamedTuple):
     row: ContentRow
     content: MemoryContent
     context: Context
+    place: bytes | None
     said: Turn
-
-    @property
-    def place(self) -> bytes | None:
-        return place_in(self.context.session, *self.address, self.row.created_at)
 
 
 def _turn(address: Address, row: ContentRow) -> _Turn:
     content, context = codec.parse(row.content, MemoryContent), context_of(row.metadata)
+    place = place_in(context.session, *address, row.created_at)
     text = searchable(content, None).text
-    return _Turn(address, row, content, context, Turn(text, speaker_of(context, text)))
+    return _Turn(address, row, content, context, place, Turn(text, speaker_of(context, text)))
 
 
 def row_document(namespace: int, record_id: RecordId, row: ContentRow) -> IndexDocument:
@@ -142,7 +140,7 @@ class _Turns:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self._read: dict[Address, _Turn | None] = {}
-        self._beside: dict[bytes, tuple[list[bytes], list[bytes]]] = {}
+        self._beside: dict[bytes, tuple[list[Address], list[Address]]] = {}
 
     def document(self, address: Address) -> IndexDocument | None:
         turn = self._of(address)
@@ -156,11 +154,10 @@ class _Turns:
         if turn is None:
             return []
         in_front, next_ones = self._around(turn.place)
-        return [address_at(place) for place in (*in_front, *next_ones)]
+        return in_front + next_ones
 
-    def _said(self, places: list[bytes]) -> list[Turn]:
-        turns = (self._of(address_at(place)) for place in places)
-        return [turn.said for turn in turns if turn is not None]
+    def _said(self, addresses: list[Address]) -> list[Turn]:
+        return [turn.said for turn in map(self._of, addresses) if turn is not None]
 
     def _of(self, address: Address) -> _Turn | None:
         if address not in self._read:
@@ -169,8 +166,8 @@ class _Turns:
             self._read[address] = None if value is None else _turn(address, parse_content_row(value))
         return self._read[address]
 
-    def _around(self, place: bytes | None) -> tuple[list[bytes], list[bytes]]:
-        """The places before and behind one, in their order; none when it is none."""
+    def _around(self, place: bytes | None) -> tuple[list[Address], list[Address]]:
+        """Who is before and behind a place, in their order; nobody when it is none."""
         if place is None:
             return [], []
         if place not in self._beside:
@@ -181,7 +178,9 @@ class _Turns:
         """Learn the neighbours of `place` and of those about it: whoever wants one will want the others."""
         in_front, next_ones = before(self.reader, place, 2 * NEIGHBOURS), behind(self.reader, place, RUN_PLACES)
         run = [*in_front, place, *next_ones]
+        addresses = [address_at(each) for each in run]
         first = 0 if len(in_front) < 2 * NEIGHBOURS else NEIGHBOURS
         end = len(run) if len(next_ones) < RUN_PLACES else len(run) - NEIGHBOURS
         for i in range(first, end):
-            self._beside[run[i]] = run[max(0, i - NEIGHBOURS) : i], run[i + 1 : i + 1 + NEIGHBOURS]
+            before_it, behind_it = addresses[max(0, i - NEIGHBOURS) : i], addresses[i + 1 : i + 1 + NEIGHBOURS]
+            self._beside[run[i]] = before_it, behind_it

@@ -100,9 +100,27 @@ def reading() -> Iterator[None]:
     except ValueError as error:
         raise IndexDamaged(str(error)) from error
     except BaseException as error:
-        if type(error).__module__ != "pyo3_runtime":  # a panic of tantivy; its class can't be imported
+        if not _is_panic(error):
             raise
         raise IndexDamaged(f"tantivy panicked: {error}") from error
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Around writes: whatever tantivy raises in it, something wasn't written."""
+    try:
+        yield
+    except ValueError as error:
+        raise IndexWriteFailed(str(error)) from error
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        raise IndexWriteFailed(f"tantivy panicked: {error}") from error
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether tantivy panicked; the class of that can't be imported."""
+    return type(error).__module__ == "pyo3_runtime"
 
 
 class InvertedIndex:
@@ -183,10 +201,8 @@ class InvertedIndex:
         """Waits for merges, drops what wasn't committed, lets go of the directory."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            try:
+            with writing():
                 writer.wait_merging_threads()
-            except ValueError as error:
-                raise IndexWriteFailed(str(error)) from error
 
     @contextmanager
     def _writing(self) -> Iterator[tantivy.IndexWriter]:
@@ -195,12 +211,13 @@ class InvertedIndex:
             raise IndexWriteFailed("an earlier write failed: the index must be opened again")
         self.is_dirty = True
         try:
-            if self._writer is None:
-                self._writer = self._index.writer(WRITER_HEAP_BYTES, WRITER_THREADS)
-            yield self._writer
-        except ValueError as error:
+            with writing():
+                if self._writer is None:
+                    self._writer = self._index.writer(WRITER_HEAP_BYTES, WRITER_THREADS)
+                yield self._writer
+        except IndexWriteFailed:
             self._has_failed = True
-            raise IndexWriteFailed(str(error)) from error
+            raise
 
     def _mark(self, sequence: int) -> Document:
         mark = Document()

@@ -32,16 +32,17 @@ def is_complete(reader: Reader, namespace: int) -> bool:
 
 def note_likeness(ledger: Ledger, record_id: RecordId, row: ContentRow) -> None:
     if ledger.get(ledger.key(Table.LIKENESS)) is not None:
-        ledger.put(_row_key(ledger, record_id, row), b"")
+        ledger.put(likeness_key(ledger.namespace, record_id, row), b"")
 
 
 def drop_likeness(ledger: Ledger, record_id: RecordId, row: ContentRow) -> None:
     if ledger.get(ledger.key(Table.LIKENESS)) is not None:
-        ledger.delete(_row_key(ledger, record_id, row))
+        ledger.delete(likeness_key(ledger.namespace, record_id, row))
 
 
-def _row_key(ledger: Ledger, record_id: RecordId, row: ContentRow) -> bytes:
-    return ledger.key(Table.LIKENESS, _place(row.store_code, row.content), record_id)
+def likeness_key(namespace: int, record_id: RecordId, row: ContentRow) -> bytes:
+    """The key of a memory's row in the index; its value is empty."""
+    return key(namespace, Table.LIKENESS, _place(row.store_code, row.content), record_id)
 
 
 def _place(store_code: int, content: bytes) -> bytes:
@@ -60,7 +61,7 @@ class BuildLikenesses:
         ledger.put(flag, BUILDING)
         found = list(islice(ledger.scan(self.position or prefix, after(prefix)), PIECE_ROWS))
         for row_key, value in found:
-            ledger.put(_row_key(ledger, trailing_id(row_key), parse_content_row(value)), b"")
+            ledger.put(likeness_key(self.namespace, trailing_id(row_key), parse_content_row(value)), b"")
         if len(found) == PIECE_ROWS:
             return found[-1][0] + b"\0"
         ledger.put(flag, COMPLETE)

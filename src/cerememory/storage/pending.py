@@ -48,21 +48,22 @@ class Wanted:
 def add_pending(ledger: Ledger, record_id: RecordId, row: RawRow) -> None:
     """Note a new entry of the ledger's namespace; one that carries the mark of a dream isn't pending."""
     if not is_processed(row.metadata):
-        ledger.put(_pending_key(ledger, record_id, row), digest(row.session_id))
+        ledger.put(pending_key(ledger.namespace, record_id, row), digest(row.session_id))
         ledger.counters().raw_pending_dream += 1
 
 
 def remove_pending(ledger: Ledger, record_id: RecordId, row: RawRow) -> None:
     """Take an entry out that was processed or removed; one that isn't in the table makes no difference."""
-    row_key = _pending_key(ledger, record_id, row)
+    row_key = pending_key(ledger.namespace, record_id, row)
     if ledger.get(row_key) is not None:
         ledger.delete(row_key)
         ledger.counters().raw_pending_dream -= 1
 
 
-def _pending_key(ledger: Ledger, record_id: RecordId, row: RawRow) -> bytes:
+def pending_key(namespace: int, record_id: RecordId, row: RawRow) -> bytes:
+    """The key of an entry that waits; its value is the digest of its session."""
     flags = bytes([row.visibility_code, row.secrecy_code])
-    return ledger.key(Table.RAW_PENDING, flags, pack_time(row.created_at), record_id)
+    return key(namespace, Table.RAW_PENDING, flags, pack_time(row.created_at), record_id)
 
 
 def oldest_pending_at(reader: Reader, namespace: int, wanted: Wanted) -> int | None:

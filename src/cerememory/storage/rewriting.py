@@ -2,7 +2,7 @@
 
 LMDB's own compact copy takes pages as they are. Behind a value that doesn't fill its last page they have whatever
 the memory of the process held when the page was made: parts of other rows, deleted long ago. So rows are read and
-put one by one, which takes three times as long: see ADR 0010.
+put one by one, which takes three times as long: see ADR 0011.
 """
 
 from __future__ import annotations

@@ -187,7 +187,9 @@ class _Stems:
 
     def of_summary(self, namespace: int, summary: str, text: str) -> str:
         """Those that `text` lacks: what a summary says again isn't said louder."""
-        known = set(self._stems(text)) if summary else ()
+        if not summary:
+            return ""
+        known = set(self._stems(text))
         return scoped_terms(namespace, [stem for stem in self._stems(summary) if stem not in known])
 
     def _stems(self, text: str) -> list[str]:

@@ -35,6 +35,8 @@ def take_in(
     imported = sum(_take_durable(namespace, m, terms) for m in memories if not m.is_held)
     imported += _take_held(namespace, [memory for memory in memories if memory.is_held][-CAPACITY:], terms)
     imported += sum(_take_entry(namespace, _entry(line), terms) for line in raw or ())
+    if imported:
+        namespace.consolidated_at = None  # what came in, whenever it was made, has changed since
     return imported
 
 

@@ -116,10 +116,10 @@ class Memory:
         return 1.0 + 0.5 * self.emotion["intensity"]
 
     def fidelity(self, at: int) -> float:
-        """F(t) = F0 · (1 + t/S)^(-d/E); no time passes in working memory."""
+        """F(t) = F0 · (1 + t/S)^(-d/E), exact for a nanosecond, too; no time passes in working memory."""
         if self.is_held:
             return self.base_score
-        return self.base_score * math.pow(1.0 + self._age(at) / self.stability, -self.decay_rate / self.calm)
+        return self.base_score * math.exp(-self.decay_rate / self.calm * math.log1p(self._age(at) / self.stability))
 
     def noise(self, at: int) -> float:
         """N(t) = clamp(N0 + r · √t · (1 - F))."""

@@ -186,10 +186,15 @@ class Namespace:
         return sorted(record_ids, key=lambda record_id: (self.durable[record_id].created_at, record_id))
 
     def prune(self, record_id: str, now: int) -> None:
-        """Delete a memory, or put it into the archive, as the operator chose."""
+        """Delete a memory, or put it into the archive, as the operator chose.
+
+        Edges to what is archived stay, but those of working memory, which won't be there when it comes back.
+        """
         if self.rules.prune == "archive":
             until = now + self.rules.archive_days * DAY_NS
             self.archived[record_id] = Archived(self.durable.pop(record_id), until)
+            for memory in self.working.values():
+                memory.lose_edges_to(record_id)
         else:
             self.remove([record_id], now)
 

@@ -393,7 +393,8 @@ async def test_behind_all_that_has_faded_what_is_clear_is_still_found(
     clear = await store(running, "the kettle is one of many words that nobody asks for", embedding=[1.0, 1.0])
     for i in range(100):
         fade(storage, await store(running, f"kettle {i % 7}", embedding=[1.0, 0.0]), 0.1)
-    for cue in ({"text": "kettle"}, {"embedding": [1.0, 0.0]}):
+    cues: list[dict[str, Any]] = [{"text": "kettle"}, {"embedding": [1.0, 0.0]}, {}]
+    for cue in cues:
         answer = await recall(running, cue=cue, min_fidelity=0.5, limit=2, reconsolidate=False)
         assert [record.id for record in records(answer)] == [clear], cue
         assert answer.query_metadata.fidelity_filtered == 100

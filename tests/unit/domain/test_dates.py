@@ -60,7 +60,10 @@ def of(day: date) -> PartialDate:
         ("29 February 2021", "2021-02-29"),
         ("30 February 2021", "2021-02"),
         ("45 May 2021", "2021-05"),
-        ("from 1 June to 3 July 2021", "--06-01 2021-07-03"),
+        ("from 1 June to 3 July 2021", "2021-06-01 2021-07-03"),
+        ("in May, June and July 2021", "2021-05 2021-06 2021-07"),
+        ("in 2020, in May, and in 2021", "2020 --05 2021"),
+        ("December 1,2021", "2021-12-01"),
         ("May 2021, and again in May 2021", "2021-05"),
     ],
 )

@@ -321,6 +321,14 @@ def test_a_panic_of_the_library_counts_as_damage(index: TextIndex) -> None:
         searcher.search(tantivy.Query.all_query(), limit=0)
 
 
+def test_a_panic_in_a_write_is_a_failed_write(index: TextIndex) -> None:
+    curated = index._curated
+    with pytest.raises(IndexWriteFailed, match="panicked"), curated._writing():
+        curated.searcher.search(tantivy.Query.all_query(), limit=0)
+    with pytest.raises(IndexWriteFailed, match="an earlier write failed"):
+        index.apply([memory(1, "alpha")], [], 1)
+
+
 def test_other_exceptions_pass_as_they_are() -> None:
     with pytest.raises(KeyboardInterrupt), reading():
         raise KeyboardInterrupt

@@ -18,7 +18,7 @@ from cerememory.actors.associations import Associations
 from cerememory.actors.graph import Reached, has_edges
 from cerememory.actors.reading import fetch
 from cerememory.actors.seams import World
-from cerememory.actors.stores import Fetched, Memory, Scores
+from cerememory.actors.stores import DurableStore, Fetched, Memory, Scores
 from cerememory.actors.text_index import Search, TextIndexer
 from cerememory.actors.vectors import Nearest
 from cerememory.actors.working import Held
@@ -79,17 +79,8 @@ class _Query:
     request: RecallQuery
     codes: frozenset[int] | None
     limit: int
+    weights: Weights
     wanted: int  # how many candidates each signal is asked for
-
-    @property
-    def weights(self) -> Weights:
-        cue = self.request.cue
-        return ranking.weights(
-            words=cue.text is not None,
-            vector=cue.embedding is not None,
-            emotion=_has_emotion(cue),
-            time=cue.temporal is not None,
-        )
 
     def admits(self, reached: Reached) -> bool:
         """Whether the cue's filters let in what no signal but activation has found."""
@@ -100,9 +91,9 @@ class _Query:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The candidates that are left of those scanned, when those too faded were dropped."""
+    """The candidates that are left of those scanned, best first, when those too faded were dropped."""
 
-    candidates: Candidates
+    ranked: list[Ranked]
     trace: ActivationTrace | None
     scanned: int
     dropped: int
@@ -111,7 +102,7 @@ class _Found:
     def is_short(self, query: _Query) -> bool:
         """Whether the signals may know of more, and more are needed."""
         may_be_more = query.wanted <= min(self.scanned, WANTED_MAX)
-        return self.dropped > 0 and len(self.candidates) < query.limit and may_be_more
+        return self.dropped > 0 and len(self.ranked) < query.limit and may_be_more
 
 
 class Recall:
@@ -126,14 +117,14 @@ class Recall:
         limit = min(request.limit, LIMIT_MAX)
         searched = STORES if request.stores is None else tuple(dict.fromkeys(request.stores))
         if limit == 0 or not searched:
-            return _answer((), _Found({}, None, 0, 0, complete=True), searched)
+            return _answer((), _Found([], None, 0, 0, complete=True), searched)
         codes = None if request.stores is None else frozenset(STORE_CODE[store] for store in searched)
-        query = _Query(namespace, request, codes, limit, CANDIDATES_PER_RESULT * limit)
+        query = _Query(namespace, request, codes, limit, _weights(request.cue), CANDIDATES_PER_RESULT * limit)
         found = await self._found(query)
         while found.is_short(query):
             query = replace(query, wanted=WIDENING * query.wanted)
             found = await self._found(query)
-        chosen = await self._choose(query, found.candidates)
+        chosen = await self._choose(query, found.ranked)
         memories = await self._read(query, chosen)
         results = _results(query, chosen, memories, self._unrendered(query))
         return _answer(results, found, searched)
@@ -141,14 +132,16 @@ class Recall:
     async def _found(self, query: _Query) -> _Found:
         """What the signals find of which enough is remembered."""
         candidates, complete = await self._candidates(query)
-        trace = await self._activate(query, candidates)
+        ranked = _ranked(query, candidates.values())
+        trace = await self._activate(query, candidates, ranked)
         scanned = len(candidates)
         dropped = await self._drop_faded(query, candidates)
-        return _Found(candidates, trace, scanned, dropped, complete)
+        if trace is not None or query.request.min_fidelity is not None:  # which was read, and counts
+            ranked = _ranked(query, candidates.values())
+        return _Found(ranked, trace, scanned, dropped, complete)
 
-    async def _choose(self, query: _Query, candidates: Candidates) -> list[Ranked]:
+    async def _choose(self, query: _Query, ranked: list[Ranked]) -> list[Ranked]:
         """The best. Only of those among which fidelity may decide is it read; what is gone is left out."""
-        ranked = _ranked(query, candidates.values())
         if all(each.candidate.fidelity is not None for each in ranked):
             return ranked[: query.limit]
         contending = {each.candidate.record_id: each.candidate for each in ranking.contenders(ranked, query.limit)}
@@ -226,9 +219,11 @@ class Recall:
                     _joined(found, memory.record_id, WORKING_CODE, memory.row.created_at)
         return found
 
-    async def _activate(self, query: _Query, candidates: Candidates) -> ActivationTrace | None:
+    async def _activate(
+        self, query: _Query, candidates: Candidates, ranked: list[Ranked]
+    ) -> ActivationTrace | None:
         """Spread activation from the best candidate: what is reached joins, and counts more."""
-        source = self._source(query, candidates)
+        source = self._source(query, ranked)
         if source is None:
             return None
         activated = await self._sources.associations.activated(
@@ -240,12 +235,12 @@ class Recall:
             candidate.activation = memory.activation
         return _trace(source.record_id, reached)
 
-    def _source(self, query: _Query, candidates: Candidates) -> Candidate | None:
+    def _source(self, query: _Query, ranked: list[Ranked]) -> Candidate | None:
         """The best candidate when it has edges; of memories that only their time has found, none is the best."""
         request = query.request
-        if not candidates or not request.activation_depth or _is_time_alone(request.cue):
+        if not ranked or not request.activation_depth or _is_time_alone(request.cue):
             return None
-        best = _ranked(query, candidates.values())[0].candidate
+        best = ranked[0].candidate
         is_held = best.store_code == WORKING_CODE
         return best if is_held or has_edges(self._storage, query.namespace, best.record_id) else None
 
@@ -264,11 +259,13 @@ class Recall:
         for candidate in candidates:
             grouped.setdefault(candidate.store_code, []).append((candidate.record_id, candidate.created_at))
         for code, records in grouped.items():
-            found: dict[RecordId, float] = await self._sources.stores[code].ask(
-                Scores(query.namespace, tuple(records))
-            )
-            scores |= found
+            scores |= await self._scores_of(self._sources.stores[code], Scores(query.namespace, tuple(records)))
         return scores
+
+    @staticmethod
+    async def _scores_of(store: Actor, request: Scores) -> dict[RecordId, float]:
+        found = store.scores_nowait(request) if isinstance(store, DurableStore) else None
+        return await store.ask(request) if found is None else found
 
     async def _drop_faded(self, query: _Query, candidates: Candidates) -> int:
         """How many were below `min_fidelity` and left out."""
@@ -353,6 +350,15 @@ def _is_time_alone(cue: RecallCue) -> bool:
     return cue.text is None and cue.embedding is None and cue.emotion is None
 
 
+def _weights(cue: RecallCue) -> Weights:
+    return ranking.weights(
+        words=cue.text is not None,
+        vector=cue.embedding is not None,
+        emotion=_has_emotion(cue),
+        time=cue.temporal is not None,
+    )
+
+
 def _has_emotion(cue: RecallCue) -> bool:
     return cue.emotion is not None and any(cue.emotion.axes())
 
@@ -412,7 +418,7 @@ def _answer(memories: tuple[RecalledMemory, ...], found: _Found, searched: tuple
     return Recalled(
         memories=memories,
         activation_trace=found.trace,
-        total_candidates=len(found.candidates),
+        total_candidates=len(found.ranked),
         query_metadata=QueryMetadata(
             total_records_scanned=found.scanned,
             stores_searched=searched,

@@ -51,6 +51,7 @@ COMMANDS = (
     (OPERATION, "import", "archive:import_", "Read an archive back in."),
     (OPERATION, "stats", "stats:stats", "Count what is stored."),
     (OPERATION, "audit-verify", "audit:audit_verify", "Check the audit log; changes nothing."),
+    (OPERATION, "fsck", "fsck:fsck", "Check that what is stored adds up; changes nothing."),
     (OPERATION, "config", "config:app", "Check the configuration."),
 )
 

@@ -38,7 +38,8 @@ INDEXED_WITHIN_S = 60.0
 PROBE_EVERY_S = 0.02
 PROBE = RecallQuery(cue=RecallCue(text="index"), limit=1, reconsolidate=False)
 STORING = {  # a namespace begins with one of them
-    *("encode.store", "encode.batch", "encode.store_raw", "encode.batch_raw", "lifecycle.import"),
+    *("encode.store", "encode.batch", "encode.store_raw", "encode.batch_raw"),
+    *("lifecycle.set_mode", "lifecycle.import"),
 }
 
 

@@ -83,7 +83,7 @@ def _terms_of(when: PartialDate) -> tuple[str, ...]:
     known = [PartialDate(year), PartialDate(year, month), when]
     if month is not None:
         known += [PartialDate(None, month), PartialDate(None, month, day)]
-    return tuple({less.term() for less in known if less.year is not None or less.month is not None})
+    return tuple(dict.fromkeys(less.term() for less in known if less.year is not None or less.month is not None))
 
 
 def may_name_date(words: Sequence[str]) -> bool:
@@ -165,8 +165,8 @@ def _day(written: str | None) -> int | None:
 
 
 def date_terms(dates: list[PartialDate]) -> list[str]:
-    """Everything by which a memory of these dates is found."""
-    return sorted({term for when in dates for term in _terms_of(when)})
+    """Everything by which a memory of these dates is found, each once."""
+    return list(dict.fromkeys(term for when in dates for term in _terms_of(when)))
 
 
 def span_terms(first: PartialDate, last: PartialDate) -> list[str]:

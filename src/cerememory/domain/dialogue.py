@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -145,8 +144,7 @@ class Turn(NamedTuple):
     speaker: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What a turn gets from others: words of both sides, the question in front of it, and who spoke there."""
 
     context: tuple[str, ...] = ()

@@ -3,9 +3,9 @@
 Words, vector and emotion are each scaled so that the best counts 1, and weighed by what the cue asks for: words
 .6 and vector .4, emotion .2 beside them, a single one whole. So a signal that finds a memory, too, never lowers
 its score. Activation joins it (engine specification, "Recall"), and how well it is still remembered is a mild
-factor: a memory that has all but faded gets a tenth less than a clear one, which lets decay decide between like
-answers and hides none. (Measured on conversations whose questions ask for old and new alike: with .05 as many
-are answered as without, with .1 .002 fewer, with .2 .009.) In a time range fidelity counts besides.
+factor: a memory that has all but faded gets a twentieth less than a clear one, which lets decay decide between
+like answers and hides none. (Measured on conversations whose questions ask for old and new alike: with .05 as
+many are answered as without, with .1 .002 fewer, with .2 .009.) In a time range fidelity counts besides.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ VECTOR_WEIGHT = 0.4
 EMOTION_WEIGHT = 0.2  # of the whole, beside words or vector
 JOINED_WEIGHT = 0.5  # of the activation by which alone a memory was found
 ACTIVATION_WEIGHT = 0.3  # what activation adds to any memory
-FIDELITY_WEIGHT = 0.1  # of all that was found
+FIDELITY_WEIGHT = 0.05  # of all that was found
+KEPT = 1.0 - FIDELITY_WEIGHT  # of it, whatever the fidelity
 TIME_WEIGHT = 0.1  # what a memory's fidelity adds in a time range, beside any other signal
 
 
@@ -91,32 +92,38 @@ class Parts(NamedTuple):
     fidelity: float
 
 
-def parts(candidate: Candidate, weighed: Weights) -> Parts:
-    words = weighed.words * candidate.words
-    vector = weighed.vector * candidate.vector
-    emotion = weighed.emotion * candidate.emotion
-    activation = _activation(candidate.activation, words + vector + emotion)
-    found = words + vector + emotion + activation
+def score(candidate: Candidate, weighed: Weights) -> float:
+    found = _by_signals(candidate, weighed)
+    found += _by_activation(candidate, found)
     fidelity = 1.0 if candidate.fidelity is None else candidate.fidelity
-    kept = 1.0 - FIDELITY_WEIGHT
-    return Parts(
-        kept * words,
-        kept * vector,
-        kept * emotion,
-        kept * activation,
-        (FIDELITY_WEIGHT * found + weighed.time) * fidelity,
+    return found * (KEPT + FIDELITY_WEIGHT * fidelity) + weighed.time * fidelity
+
+
+def _by_signals(candidate: Candidate, weighed: Weights) -> float:
+    return (
+        weighed.words * candidate.words + weighed.vector * candidate.vector + weighed.emotion * candidate.emotion
     )
 
 
-def _activation(activation: Activation | None, found: float) -> float:
-    """What it adds to a memory of which other signals found `found`."""
-    if activation is None:
+def _by_activation(candidate: Candidate, found: float) -> float:
+    """What it adds to a memory of which the other signals found `found`."""
+    if candidate.activation is None:
         return 0.0
-    return max(JOINED_WEIGHT * activation.level - found, 0.0) + ACTIVATION_WEIGHT * activation.level
+    level = candidate.activation.level
+    return max(JOINED_WEIGHT * level - found, 0.0) + ACTIVATION_WEIGHT * level
 
 
-def score(candidate: Candidate, weighed: Weights) -> float:
-    return sum(parts(candidate, weighed))
+def parts(candidate: Candidate, weighed: Weights) -> Parts:
+    """What `score` is made of."""
+    found = _by_signals(candidate, weighed)
+    activation = _by_activation(candidate, found)
+    return Parts(
+        KEPT * weighed.words * candidate.words,
+        KEPT * weighed.vector * candidate.vector,
+        KEPT * weighed.emotion * candidate.emotion,
+        KEPT * activation,
+        score(candidate, weighed) - KEPT * (found + activation),
+    )
 
 
 class Ranked(NamedTuple):

@@ -28,7 +28,7 @@ from cerememory.protocol.records import DURABLE_STORES, STORES, EmotionVector, M
 from cerememory.protocol.replies import Decayed, Restored
 from cerememory.protocol.values import RecordId
 from cerememory.storage.evolving import note_fidelities
-from cerememory.storage.keys import Table, after, pack_time, state_key, trailing_id
+from cerememory.storage.keys import NOWHERE, Table, after, pack_time, state_key, trailing_id
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.mutations import Stored, embedding_of, put_memory
 from cerememory.storage.prepared import NewRecord
@@ -176,7 +176,7 @@ class FinishTick:
     pruned: int
 
     def apply(self, ledger: Ledger) -> Stored[Decayed]:
-        if self.duration_s:
+        if self.duration_s and self.namespace != NOWHERE:
             ahead_ns = ledger.curve(DURABLE_CODES[0]).advanced(self.duration_s).ahead_ns
             ledger.save_dynamics(msgspec.structs.replace(ledger.dynamics(), ahead_ns=ahead_ns))
         for code in DURABLE_CODES:

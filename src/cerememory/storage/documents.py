@@ -21,7 +21,7 @@ from cerememory.domain.dialogue import (
     surroundings,
     when_terms,
 )
-from cerememory.domain.searchable import searchable
+from cerememory.domain.searchable import Searchable, searchable
 from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryContent, MetaMemory
 from cerememory.protocol.values import RecordId
@@ -39,7 +39,7 @@ class _Turn(NamedTuple):
 
     address: Address
     row: ContentRow
-    content: MemoryContent
+    found: Searchable
     context: Context
     place: bytes | None
     said: Turn
@@ -48,8 +48,10 @@ class _Turn(NamedTuple):
 def _turn(address: Address, row: ContentRow) -> _Turn:
     content, context = codec.parse(row.content, MemoryContent), context_of(row.metadata)
     place = place_in(context.session, *address, row.created_at)
-    text = searchable(content, None).text
-    return _Turn(address, row, content, context, place, Turn(text, speaker_of(context, text)))
+    said = found = searchable(content, None)
+    if row.meta:
+        found = searchable(content, _meta(row.meta))
+    return _Turn(address, row, found, context, place, Turn(said.text, speaker_of(context, said.text)))
 
 
 def row_document(namespace: int, record_id: RecordId, row: ContentRow) -> IndexDocument:
@@ -58,8 +60,7 @@ def row_document(namespace: int, record_id: RecordId, row: ContentRow) -> IndexD
 
 
 def _document(turn: _Turn, around: Surroundings) -> IndexDocument:
-    (namespace, record_id), row = turn.address, turn.row
-    found = searchable(turn.content, _meta(row.meta))
+    (namespace, record_id), row, found = turn.address, turn.row, turn.found
     return IndexDocument(
         namespace=namespace,
         record_id=record_id,

@@ -16,13 +16,18 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import tantivy
-from tantivy import Document, Filter, Query, Schema, Searcher, TextAnalyzer, Tokenizer
+from tantivy import Document, Filter, Occur, Query, Schema, Searcher, TextAnalyzer, Tokenizer
 
+from cerememory.protocol.values import RecordId
 from cerememory.storage.keys import Address, pack_namespace
 
+PAGE = 1_000  # documents that are listed at once
+ID_FIELDS = ("id_high", "id_low")
+ID_HALVES = struct.Struct(">QQ")
 WRITER_HEAP_BYTES = 50_000_000
 WRITER_THREADS = 1  # keeps documents in the order in which they were added
 
@@ -178,6 +183,29 @@ class InvertedIndex:
         query = Query.term_query(self.schema, "store", store_code)
         with reading():
             return bool(self.searcher.search(query, 1).hits)
+
+    def count(self, store_code: int, addresses: Sequence[Address] | None = None) -> int:
+        """How many documents of the last commit are of the store, and among `addresses` unless these are None."""
+        wanted = [(Occur.Must, Query.term_query(self.schema, "store", store_code))]
+        if addresses is not None:
+            ids = [document_id(address) for address in addresses]
+            wanted.append((Occur.Must, Query.term_set_query(self.schema, "id", ids)))
+        with reading():
+            found: Any = self.searcher.search(Query.boolean_query(wanted), 1)  # its type lacks `count`
+            return found.count or 0
+
+    def record_ids(self, store_code: int) -> Iterator[RecordId]:
+        """The ids of the store's documents in the last commit, in whatever namespace."""
+        query, offset = Query.term_query(self.schema, "store", store_code), 0
+        while True:
+            with reading():
+                found = self.searcher.search(query, PAGE, count=False, offset=offset).hits
+                places = [place for _score, place in found]
+                halves = [self.searcher.fast_field_values(field, places) for field in ID_FIELDS]
+            yield from (RecordId(ID_HALVES.pack(high, low)) for high, low in zip(*halves, strict=True))
+            if len(found) < PAGE:
+                return
+            offset += PAGE
 
     def delete_store(self, store_code: int) -> None:
         # By query: by term, an int is taken for a signed value and matches no unsigned field.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from cerememory.protocol import codec
+from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.records import Association, EmotionVector, MemoryContent
 from cerememory.protocol.values import RecordId
 from cerememory.storage.groups import leave_group
@@ -67,6 +68,7 @@ def archive_memory(ledger: Ledger, record_id: RecordId, row: ContentRow, kept_un
 
     Its own edges stay listed by their targets: it loses those to what is removed meanwhile.
     """
+    kept_until = clamp_timestamp(kept_until)  # the operator may wish for more days than a clock has
     state = ledger.get(state_key(ledger.namespace, row.created_at, record_id)) or b""
     archived = ArchivedRow(row, state, dump_edges(_take_edges(ledger, record_id)), kept_until)
     ledger.put(ledger.key(Table.ARCHIVED, record_id), dump_row(archived))

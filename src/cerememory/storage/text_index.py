@@ -21,10 +21,10 @@ Already borrowed`). `snapshot()` and all of `Snapshot` may be called from any th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 from tantivy import Document, TextAnalyzer
 
 from cerememory.domain import analysis
@@ -32,6 +32,7 @@ from cerememory.domain.dialogue import ALONE, LENT_CHARS_MAX, Surroundings, name
 from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.values import RecordId
 from cerememory.storage.inverted_index import (
+    ID_HALVES,
     IndexDamaged,
     IndexOutdated,
     IndexWriteFailed,
@@ -43,7 +44,7 @@ from cerememory.storage.inverted_index import (
 )
 from cerememory.storage.keys import Address
 from cerememory.storage.rows import RAW_CODE
-from cerememory.storage.text_search import ID_HALVES, Hit, RawFound, Snapshot
+from cerememory.storage.text_search import Hit, RawFound, Snapshot
 
 __all__ = [
     "SCHEMA_EPOCH",
@@ -63,8 +64,7 @@ SCHEMA_EPOCH = 2  # raise it when fields or their meaning change: indexes are th
 _PARTS = ("raw", "curated")  # in the order in which they are created and committed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexDocument:
+class IndexDocument(msgspec.Struct, frozen=True, kw_only=True):
     """What the index keeps of a record.
 
     `store_code`: 0 to 4 as in `protocol.records.STORES`, 5 for the raw journal. `created_at`: nanoseconds
@@ -109,13 +109,18 @@ class TextIndex:
 
         Raises `IndexDamaged`, `IndexOutdated`, and `IndexWriteFailed` when a new one can't be created.
         """
-        identity = f"epoch-{epoch}/{analysis.IDENTITY}"
+        identity = _identity(epoch)
         if path is None:
             return cls(*(InvertedIndex.create(None, identity) for _ in _PARTS))
         parts = [path / name for name in _PARTS]
         if any(part.exists() for part in parts):
             return cls(*(InvertedIndex.open(part, identity) for part in parts))
         return cls(*(InvertedIndex.create(part, identity) for part in parts))
+
+    @classmethod
+    def open_existing(cls, path: Path, epoch: int = SCHEMA_EPOCH) -> TextIndex:
+        """The index in `path` for one who only reads, beside its owner. Raises `IndexDamaged`, `IndexOutdated`."""
+        return cls(*(InvertedIndex.open(path / name, _identity(epoch)) for name in _PARTS))
 
     def apply(self, documents: Iterable[IndexDocument], deletions: Iterable[Address], sequence: int) -> None:
         """Deletes, then adds; a document replaces the one of the same id. Applying twice is harmless.
@@ -134,6 +139,14 @@ class TextIndex:
     def holds_store(self, store_code: int) -> bool:
         """Whether the last commit has documents of the store (or of the raw journal)."""
         return (self._raw if store_code == RAW_CODE else self._curated).holds_store(store_code)
+
+    def count(self, store_code: int, addresses: Sequence[Address] | None = None) -> int:
+        """How many documents the last commit has of a store or the raw journal, and among `addresses` if given."""
+        return self._part_of(store_code).count(store_code, addresses)
+
+    def record_ids(self, store_code: int) -> Iterator[RecordId]:
+        """Whose documents these are, in whatever namespaces."""
+        return self._part_of(store_code).record_ids(store_code)
 
     def delete_store(self, store_code: int) -> None:
         """Deletes every document of a store, or of the raw journal. Raises `IndexWriteFailed`."""
@@ -170,6 +183,10 @@ class TextIndex:
             self._curated.close()
 
 
+def _identity(epoch: int) -> str:
+    return f"epoch-{epoch}/{analysis.IDENTITY}"
+
+
 class _Stems:
     """The stems of texts as values of a field; a turn lends its words to those around it, so each is made once."""
 
@@ -177,10 +194,12 @@ class _Stems:
         self._analyzer = analyzer
         self._known: dict[tuple[int, str], str] = {}
 
-    def of(self, namespace: int, text: str) -> str:
+    def of(self, namespace: int, text: str, words: list[str] | None = None) -> str:
+        """Those of `text`, whose words they are, when those are known."""
         known = self._known.get((namespace, text))
         if known is None:
-            known = scoped_terms(namespace, self._stems(text))
+            words = analysis.document_terms(text) if words is None else words
+            known = scoped_terms(namespace, self._analyzer.analyze(" ".join(words)))
             if len(text) <= LENT_CHARS_MAX:
                 self._known[namespace, text] = known
         return known
@@ -222,8 +241,10 @@ def _fields(document: IndexDocument, stems: _Stems) -> Iterator[tuple[str, str]]
     nothing: BM25 compares its length with the average over all records.
     """
     namespace, around = document.namespace, document.around
-    yield "text", scoped_terms(namespace, analysis.document_terms(document.text))
-    own, summary = stems.of(namespace, document.text), stems.of_summary(namespace, document.summary, document.text)
+    words = analysis.document_terms(document.text)
+    yield "text", scoped_terms(namespace, words)
+    own = stems.of(namespace, document.text, words)
+    summary = stems.of_summary(namespace, document.summary, document.text)
     yield "context", " ".join((own, summary, *(stems.of(namespace, text) for text in around.context)))
     yield "asked", stems.of(namespace, around.asked)
     who = name_terms(document.speaker or "")

@@ -16,7 +16,6 @@ hits are read while they tie with the last of them, and ties are broken here: ne
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
@@ -30,7 +29,14 @@ from cerememory.domain.question import Question
 from cerememory.domain.ranking import WordParts
 from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
-from cerememory.storage.inverted_index import InvertedIndex, build_analyzer, document_id, reading, scoped
+from cerememory.storage.inverted_index import (
+    ID_HALVES,
+    InvertedIndex,
+    build_analyzer,
+    document_id,
+    reading,
+    scoped,
+)
 from cerememory.storage.rows import RAW_CODE
 
 CONTEXT_WEIGHT = 2.0
@@ -40,7 +46,6 @@ SCORE_STEPS = 100_000  # in one point; sums of float32 differ below that with th
 TIES_MAX = 4_096  # hits that are read beyond those wanted; among more the place in the index decides
 TIES_FIRST = 16  # of them, those that are read at once: a second search costs as much as the first
 CURATED_CODES = range(RAW_CODE)
-ID_HALVES = struct.Struct(">QQ")
 COLUMNS = ("id_high", "id_low", "store", "created_at")
 
 _Scored: TypeAlias = tuple[float, DocAddress]

@@ -1,7 +1,7 @@
 """Who writes scripts: what happens, one scene after the other, drawn by a seed.
 
-Memories are named by numbers, which mean whatever is there when the scene is played: so every script can be played,
-and so can what is left of one when scenes are taken out.
+Memories are named by numbers, which mean whatever is there when the scene is played: so every script can be
+played, and so can what is left of one when scenes are taken out.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Author:
     def script(self, length: int) -> Script:
         rules = Rules(
             prune=self._one("never", "archive", "archive", "delete"),
-            archive_days=self._one(30, 3_000),
+            archive_days=self._one(30, 100_000),
             time_unit_s=self._one(DAY_S, HOUR_S, 1),
             versions_kept=self._one(100, 1, 0),
             evolves=self._one(True, True, False),
@@ -157,6 +157,9 @@ class Author:
     def _one(self, *choices: T) -> T:
         return self._rng.choice(choices)
 
+    def _one_of(self, *steps: Step) -> Step:
+        return self._rng.choice(steps)
+
     def _maybe(self, chance: float, choices: Sequence[T]) -> T | None:
         return self._rng.choice(choices) if self._rng.random() < chance else None
 
@@ -176,10 +179,12 @@ class Author:
         one = StoreOne(self._given(), key=self._key(), if_absent=self._rng.random() < 0.3)
         many = tuple(self._given() for _ in range(self._rng.randint(1, 5)))
         batch = StoreBatch(many, infer=self._one(True, False), key=self._key())
-        return Changing(self._one(one, batch, self._update()))
+        return self._one_of(Changing(one), Changing(batch), Changing(self._update()))
 
     def _given(self) -> Given:
-        edges = [(self._number(), self._one(*KINDS), self._one(0.0, 0.1, 0.5, 1.0)) for _ in range(self._one(0, 1, 2))]
+        edges = [
+            (self._number(), self._one(*KINDS), self._one(0.0, 0.1, 0.5, 1.0)) for _ in range(self._one(0, 1, 2))
+        ]
         return Given(
             self._one(*self._texts),
             store=self._one(None, self._store, self._store, *STORES),
@@ -230,7 +235,7 @@ class Author:
 
     def _question(self) -> Step:
         center = None if self._rng.random() < 0.3 else self._number()
-        return self._one(
+        return self._one_of(
             Look(self._number(), back=self._maybe(0.5, range(4))),
             RecallRaw(
                 query=self._maybe(0.4, WORDS),
@@ -280,7 +285,7 @@ class Author:
             self._one(True, False),
         )
         consolidate = ConsolidateAll(choice, dry_run=self._rng.random() < 0.2, key=self._key())
-        return Changing(self._one(tick, tick, dream, dream, consolidate))
+        return self._one_of(*[Changing(tick), Changing(dream)] * 2, Changing(consolidate))
 
     def _loss(self) -> Step:
         forget = ForgetSome(
@@ -294,7 +299,7 @@ class Author:
         )
         mode = ChangeMode(self._one("perfect", "human"), scope=self._maybe(0.7, (self._some(STORES, 2),)))
         restore = RestoreSome(tuple(range(0, NUMBERS, self._one(1, 2))))
-        return self._one(Changing(forget), Changing(forget), Changing(mode), Changing(restore))
+        return self._one_of(*[Changing(forget), Changing(restore)] * 2, Changing(mode))
 
     def _carry(self) -> Step:
         return Carry(
@@ -308,4 +313,4 @@ class Author:
 
     def _passing(self) -> Step:
         passing = Passing(self._one(60, 12 * 60, 50 * 60, DAY_S, 40 * DAY_S, 900 * DAY_S))
-        return self._one(passing, passing, passing, Restart())
+        return self._one_of(passing, passing, passing, Restart())

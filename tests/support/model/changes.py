@@ -432,8 +432,8 @@ class Dream(Change):
         groups = groups_of(place.model, self.session, ("normal", *self.sees), allowed)[: self.max_groups]
         promoted = [self.promote and group.is_promoted and not self.dry_run for group in groups]
         counts = len(groups), sum(len(group.entries) for group in groups), len(groups), sum(promoted)
-        names = "groups_processed raw_records_processed episodic_summaries_created semantic_nodes_created"
-        agree(reply, dict(zip(names.split(), counts, strict=True)), "reply")
+        names = "groups_processed", "raw_records_processed", "episodic_summaries_created", "semantic_nodes_created"
+        agree(reply, dict(zip(names, counts, strict=True)), "reply")
         if self.dry_run:
             return
         place.model.dreamt_at = place.now
@@ -504,10 +504,9 @@ class ConsolidateAll(Change):
         plan = plan_of(model, self.choice, now)
         copies = 0 if self.dry_run else len(plan.copied)
         counts = len(plan.looked_at), len(plan.copied), len(plan.merges), len(plan.faint), copies
-        names = "processed migrated compressed pruned".split()
-        agree(
-            reply, dict(zip([*(f"records_{n}" for n in names), "semantic_nodes_created"], counts, strict=True)), ""
-        )
+        names = ("records_processed", "records_migrated", "records_compressed", "records_pruned")
+        expected = dict(zip((*names, "semantic_nodes_created"), counts, strict=True))
+        agree(reply, expected, "reply")
         if self.dry_run:
             return
         absorb(model, plan.merges, now)

@@ -119,7 +119,9 @@ class Memory:
         """F(t) = F0 · (1 + t/S)^(-d/E), exact for a nanosecond, too; no time passes in working memory."""
         if self.is_held:
             return self.base_score
-        return self.base_score * math.exp(-self.decay_rate / self.calm * math.log1p(self._age(at) / self.stability))
+        return self.base_score * math.exp(
+            -self.decay_rate / self.calm * math.log1p(self._age(at) / self.stability)
+        )
 
     def noise(self, at: int) -> float:
         """N(t) = clamp(N0 + r · √t · (1 - F))."""

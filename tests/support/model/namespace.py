@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cerememory.domain.curve import Prune
 from cerememory.errors import IdempotencyConflict
@@ -216,7 +216,7 @@ class Namespace:
 
     def adjustments(self) -> dict[tuple[str, str], float]:
         """The parameters that aren't what they were at first."""
-        found = {}
+        found: dict[tuple[str, str], float] = {}
         for store in DURABLE:
             now, default = self.dynamics(store), DYNAMICS[store]
             pairs = ("decay_exponent", now[0], default[0]), ("prune_threshold", now[3], default[3])

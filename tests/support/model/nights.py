@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cerememory.domain.analysis import STOP_WORDS
 from cerememory.protocol.values import NANOS, format_timestamp
-from tests.support.model.finding import LIKE_MIN, cosine, words
+from tests.support.model.finding import LIKE_MIN, cosine
 from tests.support.model.memories import CALM, DAY_NS, DYNAMICS, Edge, Entry, Json, Memory, content_of
 from tests.support.model.namespace import FAINT, Namespace, joined_edges
 

@@ -156,7 +156,7 @@ class Recall:
             agree(memory["rendered_content"], shown, "rendered_content")
             agree(sum(memory["explanation"].values()), float(memory["relevance_score"]), "explanation")
         ranked = [(-m["relevance_score"], -_at(place, m["record"]["id"]).created_at) for m in found]
-        is_by_time = self.text is self.embedding is self.emotion is self.last_s is None
+        is_by_time = all(part is None for part in (self.text, self.embedding, self.emotion, self.last_s))
         holds(is_by_time or ranked == sorted(ranked), f"the best first: {ranked}")
 
 

@@ -7,7 +7,7 @@ both sides. Time stands still while an operation runs, so that a model knows eve
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,20 @@ import trio
 
 from cerememory.actors.engine import Engine, Idempotency
 from cerememory.actors.seams import Offload, World, inline
-from cerememory.config.settings import DecaySettings, EvolutionSettings, Settings, StorageSettings
+from cerememory.config.settings import (
+    DecaySettings,
+    EvolutionSettings,
+    SecuritySettings,
+    Settings,
+    StorageSettings,
+)
 from cerememory.errors import CerememoryError, IdempotencyConflict, ValidationFailed
 from cerememory.protocol import codec
 from cerememory.protocol.records import STORES
 from cerememory.protocol.requests import Export
 from cerememory.protocol.values import RecordId, format_id, parse_id
 from cerememory.storage.contract import Storage
+from cerememory.storage.fsck import Finding, Tally, check
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.mutations import Stored
 from tests.support.committing import an_id
@@ -84,7 +91,7 @@ class CountingClock(WallClock):
 
 @dataclass
 class Stage:
-    """`is_on_disk`: on LMDB, else in memory."""
+    """`is_on_disk`: on LMDB and with an index that is kept, else in memory."""
 
     path: Path
     rules: Rules
@@ -109,9 +116,19 @@ class Stage:
         self._running = await self._closing.enter_async_context(running)
 
     async def close(self) -> None:
+        """What is left must add up."""
         await self._closing.aclose()
-        if self.is_on_disk:
-            self._storage.close()
+        try:
+            agree([str(finding) for finding in self._findings()], [], "fsck")
+        finally:
+            if self.is_on_disk:
+                self._storage.close()
+
+    def _findings(self) -> Iterator[Finding]:
+        settings = self._settings()
+        index_path = settings.data_dir / "index" if self.is_on_disk else None
+        audit_path = settings.security.audit_log_path
+        return check(self._storage, index_path=index_path, audit_path=audit_path, now=self.clock.at, tally=Tally())
 
     async def restart(self) -> None:
         await self.close()
@@ -129,6 +146,7 @@ class Stage:
         return settings_for(
             self.path,
             decay=decay,
+            security=SecuritySettings(persist_search_indexes=self.is_on_disk),
             evolution=EvolutionSettings(enabled=self.rules.evolves),
             storage=StorageSettings(history_versions=self.rules.versions_kept),
         )

@@ -234,6 +234,19 @@ async def test_an_archived_memory_comes_back_as_it_was(tmp_path: Path) -> None:
         assert [m.relevance_score for m in (await running.engine.recall_query(to_recall("kettle"))).memories]
 
 
+async def test_the_archive_may_keep_for_longer_than_a_clock_goes(tmp_path: Path) -> None:
+    settings = with_decay(tmp_path, prune="archive", archive_days=2**32 - 1, time_unit_secs=1)
+    async with running_engine(tmp_path, settings=settings) as running:
+        record_id = await stored(running)
+        running.clock.at += 365 * DAY_NS
+        assert (await tick(running)).records_pruned == 1
+        running.clock.at += 100 * 365 * DAY_NS
+        await tick(running)
+
+        restored = await running.engine.lifecycle_restore(Restore(record_ids=(record_id,)))
+        assert restored.reply.records_restored == 1
+
+
 async def test_the_archive_lets_go_of_what_nobody_wanted_back(tmp_path: Path) -> None:
     settings = with_decay(tmp_path, prune="archive", archive_days=7, time_unit_secs=1)
     storage = MemoryStorage()

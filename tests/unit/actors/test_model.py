@@ -1,11 +1,11 @@
 """The engine against a model of it: any operations, in two namespaces, over restarts, answered as the model says.
 
-The model (`tests.support.model`) is written from the specification, in plain dicts. A script of operations is drawn
-first, by a seed, and then played on an engine in this process; every answer is compared with the model's, and often
-all that the engine holds.
+The model (`tests.support.model`) is written from the specification, in plain dicts. A script of operations is
+drawn first, by a seed, and then played on an engine in this process; every answer is compared with the model's,
+and often all that the engine holds. When the engine is closed, what it stored must add up.
 
-A sample is played, some 20 s of it; CEREMEMORY_TEST_SWEEP=full plays more, CEREMEMORY_TEST_SEED=N the script of one
-seed. When one fails, scenes are taken out of it for as long as it still does, and what is left is shown.
+A sample is played, some 20 s of it; CEREMEMORY_TEST_SWEEP=full plays more, CEREMEMORY_TEST_SEED=N the script of
+one seed. When one fails, scenes are taken out of it for as long as it still does, and what is left is shown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import trio
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -44,7 +44,7 @@ async def play(script: Script) -> None:
 def failure(script: Script) -> Exception | None:
     try:
         trio.run(play, script, clock=MockClock(autojump_threshold=0))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is looked for with fewer scenes
         return error
     return None
 

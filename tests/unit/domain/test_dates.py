@@ -111,7 +111,7 @@ def test_a_month_that_is_a_word_too_is_one_where_the_words_around_say_so(text: s
     ],
 )
 def test_a_date_is_found_by_each_part_of_it(when: PartialDate, expected: str) -> None:
-    assert date_terms([when]) == sorted(expected.split())
+    assert sorted(date_terms([when])) == sorted(expected.split())
     assert when.term() in expected.split()
 
 
@@ -163,7 +163,7 @@ def test_a_long_time_is_found_by_its_years() -> None:
 
 
 def test_a_time_of_which_an_end_is_vague_is_found_by_its_ends() -> None:
-    assert span_terms(PartialDate(2021, 2), PartialDate(2021, 2, 30)) == [
+    assert sorted(span_terms(PartialDate(2021, 2), PartialDate(2021, 2, 30))) == [
         "--02",
         "--02-30",
         "2021",

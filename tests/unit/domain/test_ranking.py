@@ -77,8 +77,8 @@ def test_the_clear_memory_that_answers_best_scores_1() -> None:
 
 @given(found=CANDIDATES, weighed=CUES)
 def test_the_parts_sum_to_the_score_and_none_is_negative(found: Candidate, weighed: Weights) -> None:
-    assert sum(parts(found, weighed)) == score(found, weighed)
-    assert min(parts(found, weighed)) >= 0.0
+    assert sum(parts(found, weighed)) == pytest.approx(score(found, weighed), abs=1e-12)
+    assert min(parts(found, weighed)) >= -1e-12
 
 
 @given(found=CANDIDATES, weighed=CUES, name=st.sampled_from(SIGNALS), more=SHARE)
@@ -111,7 +111,7 @@ def test_activation_adds_to_what_was_found_or_makes_up_for_it(words: float, leve
 
 
 @given(found=CANDIDATES, fidelity=SHARE)
-def test_a_faded_memory_keeps_nine_tenths_of_its_score(found: Candidate, fidelity: float) -> None:
+def test_a_faded_memory_keeps_most_of_its_score(found: Candidate, fidelity: float) -> None:
     found.fidelity = 1.0
     clear = score(found, cue("words"))
     found.fidelity = fidelity
@@ -125,7 +125,7 @@ def test_a_time_range_alone_scores_by_fidelity() -> None:
 
 def test_beside_another_signal_a_time_range_lets_fidelity_decide_between_equals() -> None:
     faded, clear = candidate(words=0.5, fidelity=0.1), candidate(words=0.5, fidelity=1.0)
-    better = candidate(words=0.8, fidelity=0.1)
+    better = candidate(words=0.7, fidelity=0.1)
     scores = [score(each, cue("words", "time")) for each in (faded, clear, better)]
     assert scores == sorted(scores)
 
@@ -152,7 +152,7 @@ def test_whoever_may_come_first_when_fidelity_is_known_contends(
 
 def test_few_of_many_contend() -> None:
     ranked = [Ranked(1.0 - i / 100, candidate(i)) for i in range(50)]
-    assert 10 < len(contenders(ranked, 10)) < 25
+    assert 10 < len(contenders(ranked, 10)) < 20
 
 
 def test_the_best_comes_first_then_the_newest_then_the_smaller_id() -> None:

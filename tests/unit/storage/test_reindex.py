@@ -80,7 +80,7 @@ def fed() -> Fed:
 
 
 def found_by_any_word(index: TextIndex) -> dict[str, Any]:
-    """What curated and raw searches find. Scores, and the order with them, also depend on what was deleted lately."""
+    """What curated and raw searches find. Scores, and the order, also depend on what was deleted lately."""
     durable = range(len(STORES) - 1)
     curated = {word: sorted(hit.record_id for hit in hits(index, word, stores=durable)) for word in WORDS}
     return {**curated, **{f"raw {word}": raw_search(index, word) for word in WORDS}}

@@ -31,6 +31,7 @@ from cerememory.actors.seams import World
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted, IndexApplied, Writer
 from cerememory.errors import ActorBusy, ActorStopped, StorageUnavailable
+from cerememory.failpoints import failpoint
 from cerememory.storage import reindex
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Address
@@ -464,6 +465,7 @@ class TextIndexer(Actor):
         await self._close()
         index: TextIndex
         self._index = index = await self._in_thread(partial(reindex.renew_index, self._path))
+        failpoint("text_index.wiped")
         self._renewed += self._renewals
         self._renewals = []
         return index

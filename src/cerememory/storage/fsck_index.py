@@ -7,6 +7,7 @@ memory have no rows.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from cerememory.protocol.values import format_id
 from cerememory.storage.contract import Reader
 from cerememory.storage.fsck_rows import Finding, Tally
 from cerememory.storage.fsck_system import namespaces_in
-from cerememory.storage.inverted_index import IndexDamaged, IndexOutdated, TextIndexError
+from cerememory.storage.inverted_index import IndexDamaged, IndexOutdated
 from cerememory.storage.keys import (
     Address,
     Table,
@@ -35,7 +36,7 @@ from cerememory.storage.text_index import TextIndex
 PIECE = 1_000  # documents that are looked up at once
 PENDING_MAX = 100_000  # addresses; of an index that is further behind nothing is said
 STRAYS_MAX = 100  # that are named, of each store
-TRIES = 3  # its owner may take away files while they are read
+TRIES, PAUSE_S = 8, 0.25  # its owner may take away files while they are read, or be about to make them
 CODES = (*(STORE_CODE[store] for store in DURABLE_STORES), RAW_CODE)
 WORDS = {**{STORE_CODE[store]: store.value for store in DURABLE_STORES}, RAW_CODE: "the raw journal"}
 
@@ -45,18 +46,22 @@ def open_index(path: Path, tally: Tally) -> TextIndex | Finding | None:
     if not path.exists():
         tally.notes.append("there is no text index on the disk")
         return None
-    for _try in range(TRIES - 1):
-        try:
-            return TextIndex.open_existing(path)
-        except TextIndexError:
-            continue
     try:
-        return TextIndex.open_existing(path)
+        return _opened(path)
     except IndexOutdated as error:
         tally.notes.append(f"the text index will be built again: {error}")
         return None
     except IndexDamaged as error:
         return Finding("index", str(error))
+
+
+def _opened(path: Path) -> TextIndex:
+    for _try in range(TRIES - 1):
+        try:
+            return TextIndex.open_existing(path)
+        except IndexDamaged:
+            time.sleep(PAUSE_S)
+    return TextIndex.open_existing(path)
 
 
 def check_index(index: TextIndex, reader: Reader, tally: Tally) -> Iterator[Finding]:

@@ -131,7 +131,7 @@ class Recall:
         reached = self._reached(place, cue, trace["source_id"])
         found = {each["record_id"]: Reach(each["activation_level"], each["hop"]) for each in trace["activations"]}
         agree(found, {i: reach for i, reach in reached.items() if i in found}, "activation")
-        holds(len(found) == min(len(reached), 3 * self.limit), f"reached {found.keys() ^ reached.keys()}")
+        holds(len(found) >= min(len(reached), 3 * self.limit), f"not reached: {reached.keys() - found.keys()}")
         return found
 
     def _reached(self, place: Place, cue: Cue, source: str) -> dict[str, Reach]:

@@ -22,6 +22,7 @@ from cerememory.protocol.requests import Forget
 from cerememory.protocol.values import RecordId, Timestamp, format_id
 from cerememory.storage import prepare
 from cerememory.storage.forgetting import ForgetRecords, HeldMemory
+from cerememory.storage.fsck_rows import Tally, check_namespace
 from cerememory.storage.keys import (
     DEFAULT_NAMESPACE,
     NAMESPACE_BYTES,
@@ -272,6 +273,8 @@ def test_a_store_that_has_forgotten_is_one_that_never_knew(script: Script, data:
         raw_numbers=[number for number in chosen if number > 100],
     )
     assert count == len(chosen)
+    with storage.read() as reader:
+        assert list(check_namespace(reader, script.namespace, NOW, Tally())) == []
     never_knew = play(script, frozenset(chosen))
     assert comparable(storage, script.namespace) == comparable(never_knew, script.namespace)
 

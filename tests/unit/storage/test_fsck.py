@@ -580,6 +580,12 @@ def test_a_finding_says_where_it_is() -> None:
 # the text index
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No owner will mend the index while it is waited for."""
+    monkeypatch.setattr(fsck_index, "PAUSE_S", 0.0)
+
+
 @pytest.fixture
 def index(data_dir: DataDir) -> Iterator[TextIndex]:
     with closing(TextIndex.open(data_dir.index_path)) as opened:

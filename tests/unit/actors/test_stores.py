@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from cerememory.actors import stores
 from cerememory.actors.stores import DurableStore, Fetch, Fetched, Scores
@@ -176,6 +177,16 @@ async def test_scores_are_those_of_what_is_there(storage: MemoryStorage) -> None
             an_id(1): 1.0,
             an_id(2): 1.0,
         }
+
+
+async def test_scores_are_told_at_once_while_nothing_waits(storage: MemoryStorage) -> None:
+    request = Scores(DEFAULT_NAMESPACE, ((an_id(1), NOW),))
+    async with running(storage) as store:
+        assert store.scores_nowait(request) is None, "it hasn't begun to wait yet"
+        await wait_all_tasks_blocked()
+        assert store.scores_nowait(request) == await store.ask(request)
+        store.post_nowait(StatesCommitted(()))
+        assert store.scores_nowait(request) is None
 
 
 async def test_a_row_that_cannot_be_read_is_an_answer_and_harms_no_other(storage: MemoryStorage) -> None:

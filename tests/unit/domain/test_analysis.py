@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cerememory.domain import analysis
-from cerememory.domain.analysis import STOP_WORDS, document_terms, fold, query_terms, tokens
+from cerememory.domain.analysis import STOP_WORDS, document_terms, fold, query_terms, telling, tokens
 
 # Plain `text()` seldom puts two characters of one script side by side.
 SCRIPTS = st.text(
@@ -171,3 +171,17 @@ def test_a_query_looks_only_for_tokens_of_its_text(text: str) -> None:
     assert set(wanted) <= set(all_tokens)
     assert bool(wanted) == bool(all_tokens)
     assert len(wanted) == len(set(wanted))
+
+
+@pytest.mark.parametrize(
+    ("words", "besides", "expected"),
+    [
+        ("the red red kettle", "", "red kettle"),
+        ("the red kettle", "red", "kettle"),
+        ("the red", "red", "red"),
+        ("the one", "red", "the one"),
+        ("", "red", ""),
+    ],
+)
+def test_words_that_tell_nothing_stay_when_no_other_is_left(words: str, besides: str, expected: str) -> None:
+    assert telling(words.split(), besides.split()) == expected.split()

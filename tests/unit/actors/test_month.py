@@ -137,7 +137,10 @@ async def test_a_month_leaves_what_adds_up(tmp_path: Path, autojump_clock: MockC
     assert record.fidelity.score == pytest.approx((1 + DAYS) ** -0.3, rel=1e-3)
     assert stats.total_recall_count == life.told["recalls"]
     print(stats, life.told)
-    operations = Counter(parse_line(line).operation for line in settings.security.audit_log_path.read_bytes().splitlines(keepends=True))
+    operations = Counter(
+        parse_line(line).operation
+        for line in settings.security.audit_log_path.read_bytes().splitlines(keepends=True)
+    )
     print(operations)
     print(logged.events("error"), logged.events("warning"))
     tally = Tally()

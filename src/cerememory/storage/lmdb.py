@@ -171,8 +171,7 @@ class LmdbStorage:
         self._open_files(map_size_bytes)
         if self._has_its_lock_file():
             return
-        environment, self._environment = self._opened(), None
-        environment.close()
+        self.close()
         if self._is_readonly:
             raise StorageUnavailable(f"{self._path}: is being compacted, try again")
         self._remove_lock_file()

@@ -171,7 +171,8 @@ class LmdbStorage:
         self._open_files(map_size_bytes)
         if self._has_its_lock_file():
             return
-        self.close()
+        environment, self._environment = self._opened(), None
+        environment.close()
         if self._is_readonly:
             raise StorageUnavailable(f"{self._path}: is being compacted, try again")
         self._remove_lock_file()

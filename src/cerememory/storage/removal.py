@@ -82,6 +82,7 @@ def remove_archived(ledger: Ledger, record_id: RecordId, now: int) -> ArchivedRo
     archived = remove_archived_rows(ledger, record_id)
     if archived is not None:
         forget_edges_to(ledger, record_id, now)
+        ledger.drop(record_id)  # working memory may point to it
     return archived
 
 

@@ -48,6 +48,7 @@ T = TypeVar("T")
 NAMES = ("default", "work")
 HOUR_S, DAY_S = 3_600, 86_400
 EVER_S = 100_000 * DAY_S
+PAUSES_S = (60, *[12 * 60, 50 * 60] * 3, DAY_S, 40 * DAY_S, 900 * DAY_S)
 TEXTS = ("kettle", "The  Kettle", "anchor kettle", "parrot", "anchor?", "violin parrot anchor lantern kettle")
 WORDS = ("kettle", "anchor", "parrot", "violin lantern", "glacier")
 TALK = ("kettle on", "the kettle is hot", "anchor", "ok", "parrot and violin", "")
@@ -71,16 +72,6 @@ class Changing:
 
 
 @dataclass(frozen=True)
-class Passing:
-    """Time passes."""
-
-    seconds: int
-
-    async def run(self, place: Place) -> None:
-        place.stage.clock.at += self.seconds * NANOS
-
-
-@dataclass(frozen=True)
 class Restart:
     async def run(self, place: Place) -> None:
         await place.stage.restart()
@@ -88,14 +79,15 @@ class Restart:
 
 @dataclass(frozen=True)
 class Scene:
-    """What happens where; `everything` is compared then, not the answer alone."""
+    """What happens where, and how long after the scene before; `everything`: not the answer alone is compared."""
 
+    after_s: int
     name: str
     step: Step
     everything: bool
 
     async def play(self, stage: Stage) -> None:
-        stage.clock.at += NANOS
+        stage.clock.at += self.after_s * NANOS
         await self.step.run(await stage.place(self.name))
         await stage.settle()
         if self.everything:
@@ -133,26 +125,25 @@ class Author:
     def _scene(self) -> Scene:
         acts = {
             self._memories: 20,
-            self._entries: 8,
+            self._entries: 12,
             self._recall: 20,
             self._question: 20,
             self._night: 14,
-            self._loss: 8,
+            self._loss: 12,
             self._carry: 5,
-            self._passing: 10,
             self._again: 4,
         }
         [act] = self._rng.choices([*acts], [*acts.values()])
         step = act()
         if isinstance(step, Changing) and step.change.key is not None:
             self._keyed.append(step)
-        is_question = act in (self._recall, self._question, self._passing)
-        everything = not is_question or self._rng.random() < 0.1
-        return Scene(self._one("default", "default", "work"), step, everything)
+        everything = act not in (self._recall, self._question) or self._rng.random() < 0.1
+        after_s = self._maybe(0.2, PAUSES_S) or 1
+        return Scene(after_s, self._one("default", "default", "work"), step, everything)
 
     def _again(self) -> Step:
-        """One of the last requests that had an idempotency key, once more."""
-        return self._one(*self._keyed[-2:]) if self._keyed else Restart()
+        """The daemon starts anew, or one of the last requests that had an idempotency key comes once more."""
+        return self._one_of(Restart(), *self._keyed[-2:])
 
     def _one(self, *choices: T) -> T:
         return self._rng.choice(choices)
@@ -288,6 +279,7 @@ class Author:
         return self._one_of(*[Changing(tick), Changing(dream)] * 2, Changing(consolidate))
 
     def _loss(self) -> Step:
+        is_dry = self._rng.random() < 0.2
         forget = ForgetSome(
             self._numbers(2),
             raw_numbers=self._numbers(1),
@@ -295,11 +287,12 @@ class Author:
             span_s=self._maybe(0.1, (3,)),
             session=self._maybe(0.2, ("s-1",)),
             cascade=self._one(True, False),
-            dry_run=self._rng.random() < 0.2,
+            dry_run=is_dry,
+            key=None if is_dry else self._key(),
         )
         mode = ChangeMode(self._one("perfect", "human"), scope=self._maybe(0.7, (self._some(STORES, 2),)))
         restore = RestoreSome(tuple(range(0, NUMBERS, self._one(1, 2))))
-        return self._one_of(*[Changing(forget), Changing(restore)] * 2, Changing(mode))
+        return self._one_of(*[Changing(forget)] * 2, Changing(restore), Changing(mode))
 
     def _carry(self) -> Step:
         return Carry(
@@ -310,7 +303,3 @@ class Author:
             resolution=self._one("keep_existing", "keep_imported", "keep_newer"),
             dry_run=self._rng.random() < 0.2,
         )
-
-    def _passing(self) -> Step:
-        passing = Passing(self._one(60, 12 * 60, 50 * 60, DAY_S, 40 * DAY_S, 900 * DAY_S))
-        return self._one_of(passing, passing, passing, Restart())

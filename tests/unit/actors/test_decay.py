@@ -19,7 +19,7 @@ from cerememory.errors import InternalError, RecordNotFound
 from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryRecord, Store
 from cerememory.protocol.replies import Stats
-from cerememory.protocol.requests import DecayForecast, DecayTick, EncodeBatch, EncodeUpdate, Restore
+from cerememory.protocol.requests import DecayForecast, DecayTick, EncodeBatch, EncodeUpdate, Forget, Restore
 from cerememory.protocol.values import NANOS, RecordId, Timestamp
 from cerememory.storage.decaying import PIECE_ROWS
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key
@@ -262,6 +262,26 @@ async def test_the_archive_lets_go_of_what_nobody_wanted_back(tmp_path: Path) ->
         ).reply.records_restored == 0
         archive = key(DEFAULT_NAMESPACE, Table.ARCHIVED)
         assert not [row_key for row_key in storage.rows() if row_key.startswith(archive)]
+
+
+@pytest.mark.parametrize("how", ["forgotten", "expired"])
+async def test_working_memory_loses_its_edge_to_what_leaves_the_archive_for_good(tmp_path: Path, how: str) -> None:
+    settings = with_decay(tmp_path, prune="archive", archive_days=7, time_unit_secs=1)
+    async with running_engine(tmp_path, settings=settings) as running:
+        archived = await stored(running)
+        running.clock.at += 10**7 * NANOS
+        await tick(running)
+        edge = {"target_id": str(archived), "association_type": "semantic", "weight": 0.5}
+        pointing = to_store("a lamp", store="working", associations=[edge])
+        held = (await running.engine.encode_store(pointing)).reply.record_id
+        assert len((await read(running, held)).associations) == 1
+        if how == "forgotten":
+            await running.engine.lifecycle_forget(Forget(record_ids=(archived,), confirm=True))
+        else:
+            running.clock.at += 8 * DAY_NS
+            await tick(running)
+
+        assert (await read(running, held)).associations == ()
 
 
 async def test_a_tick_is_many_short_commits(tmp_path: Path) -> None:

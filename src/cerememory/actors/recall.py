@@ -141,12 +141,22 @@ class Recall:
         return _Found(ranked, trace, scanned, dropped, complete)
 
     async def _choose(self, query: _Query, ranked: list[Ranked]) -> list[Ranked]:
-        """The best. Only of those among which fidelity may decide is it read; what is gone is left out."""
+        """The best. Fidelity is read of the first, and of those behind them that it may yet let pass; what is
+        gone is left out.
+        """
+        leading, rest = ranked[: query.limit], ranked[query.limit :]
         if all(each.candidate.fidelity is not None for each in ranked):
-            return ranked[: query.limit]
-        contending = {each.candidate.record_id: each.candidate for each in ranking.contenders(ranked, query.limit)}
-        await self._add_fidelity(query, contending)
-        return _ranked(query, contending.values())[: query.limit]
+            return leading
+        known = await self._with_fidelity(query, leading)
+        least = known[-1].score if len(known) == len(leading) else 0.0
+        behind = await self._with_fidelity(query, ranking.contenders(rest, least))
+        return sorted(known + behind, key=_place)[: query.limit] if behind else known
+
+    async def _with_fidelity(self, query: _Query, ranked: list[Ranked]) -> list[Ranked]:
+        """Those that are there, ranked anew."""
+        candidates = {each.candidate.record_id: each.candidate for each in ranked}
+        await self._add_fidelity(query, candidates)
+        return _ranked(query, candidates.values())
 
     def _unrendered(self, query: _Query) -> frozenset[int]:
         """The codes of the stores whose memories are shown as they are."""
@@ -368,7 +378,11 @@ def _ranked(query: _Query, candidates: Iterable[Candidate]) -> list[Ranked]:
     scored = [Ranked(ranking.score(candidate, weights), candidate) for candidate in candidates]
     if _is_time_alone(cue) and cue.temporal is None:  # no cue at all: the newest first, whatever they count
         return sorted(scored, key=lambda each: ranking.order(0.0, each.candidate))
-    return sorted(scored, key=lambda each: ranking.order(*each))
+    return sorted(scored, key=_place)
+
+
+def _place(ranked: Ranked) -> tuple[float, int, bytes]:
+    return ranking.order(*ranked)
 
 
 def _results(

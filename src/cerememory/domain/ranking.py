@@ -10,7 +10,7 @@ many are answered as without, with .1 .002 fewer, with .2 .009.) In a time range
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -131,11 +131,8 @@ class Ranked(NamedTuple):
     candidate: Candidate
 
 
-def contenders(ranked: Sequence[Ranked], limit: int) -> list[Ranked]:
-    """Those, of candidates ranked without their fidelity, that may be among the first `limit` with it."""
-    if len(ranked) <= limit:
-        return list(ranked)
-    least = ranked[limit - 1].score * (1.0 - FIDELITY_WEIGHT)
+def contenders(ranked: Iterable[Ranked], least: float) -> list[Ranked]:
+    """Those, of candidates ranked without their fidelity, that may score `least` with it."""
     return [each for each in ranked if each.score >= least]
 
 

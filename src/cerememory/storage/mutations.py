@@ -346,20 +346,20 @@ class SaveRecall:
             row_key = state_key(saved.namespace, saved.created_at, saved.record_id)
             value = ledger.get(row_key)
             if value is not None:  # else it was forgotten in the meantime
-                state = self._state_after(ledger, saved, value)
+                before, state = self._states(ledger, saved, value)
                 ledger.put(row_key, dump_state_row(saved.store_code, state))
-                counters.fidelity_sums[saved.store_code] += state.score - parse_state_row(value)[1].score
+                counters.fidelity_sums[saved.store_code] += state.score - before.score
             ledger.saved(saved)
         if self.hit_rate is not None:
             note_hit_rate(ledger, *self.hit_rate)
         ledger.audit(self.audit)
 
-    def _state_after(self, ledger: Ledger, saved: SavedState, value: bytes) -> State:
-        """What the recall made of the state; made anew when that has changed since the recall found it."""
+    def _states(self, ledger: Ledger, saved: SavedState, value: bytes) -> tuple[State, State]:
+        """The state in `value` and what the recall made of it, anew when it isn't what the recall found."""
         if value == dump_state_row(saved.store_code, saved.before):
-            return saved.state
+            return saved.before, saved.state
         before = parse_state_row(value)[1]
-        return ledger.curve(saved.store_code).retrieved(before, saved.state.last_accessed_at)
+        return before, ledger.curve(saved.store_code).retrieved(before, saved.state.last_accessed_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,16 +143,18 @@ def test_whoever_may_come_first_when_fidelity_is_known_contends(
     for found in founds:
         found.fidelity = None
     ranked = sorted((Ranked(score(found, weighed), found) for found in founds), key=lambda each: order(*each))
-    contending = [each.candidate for each in contenders(ranked, limit)]
     for found, fidelity in zip(founds, fidelities, strict=False):
         found.fidelity = fidelity
+    leading, rest = [each.candidate for each in ranked[:limit]], ranked[limit:]
+    least = min((score(found, weighed) for found in leading), default=0.0)
+    contending = leading + [each.candidate for each in contenders(rest, least)]
     scores = sorted((score(found, weighed) for found in founds), reverse=True)[:limit]
     assert sorted((score(found, weighed) for found in contending), reverse=True)[:limit] == pytest.approx(scores)
 
 
 def test_few_of_many_contend() -> None:
     ranked = [Ranked(1.0 - i / 100, candidate(i)) for i in range(50)]
-    assert 10 < len(contenders(ranked, 10)) < 20
+    assert len(contenders(ranked, 0.9)) == 11
 
 
 def test_the_best_comes_first_then_the_newest_then_the_smaller_id() -> None:

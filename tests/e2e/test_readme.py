@@ -23,7 +23,8 @@ BLOCK = re.compile(r"```console\n(.*?)```", re.S)
 PORT = "8420"
 DIFFERENT = (
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
-    (re.compile(r"head_hash=[0-9a-f]{64}"), "head_hash=HASH"),
+    (re.compile(r"(head_hash|checksum)=[0-9a-f]{64}"), r"\1=HASH"),
+    (re.compile(r"\d+ bytes"), "N bytes"),
     (re.compile(r"\d+ records/s"), "N records/s"),
 )
 
@@ -98,6 +99,8 @@ def test_the_readme_has_commands_to_run() -> None:
     assert len(conversation()) >= 5
 
 
-@pytest.mark.parametrize("needed", ["store", "recall", "load_conversation.py", "audit-verify", "curl"])
+@pytest.mark.parametrize(
+    "needed", ["store", "recall", "load_conversation.py", "audit-verify", "curl", "dream-tick", "export", "forget"]
+)
 def test_the_readme_shows_each_way_in(needed: str) -> None:
     assert any(needed in command for command, _ in conversation())

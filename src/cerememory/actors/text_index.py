@@ -226,7 +226,7 @@ class TextIndexer(Actor):
         try:
             if self._level and self._changes:
                 await self._commit_changes()
-        except TextIndexError as error:
+        except (TextIndexError, StorageUnavailable) as error:
             log.error("text index is behind", reason=str(error))
 
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:

@@ -41,6 +41,7 @@
         ├── ConfigInvalid
         ├── DataDirLocked
         ├── DataDirUnusable
+        ├── PassphraseRefused      the store is encrypted, and its passphrase is missing or another
         └── AuditBroken
 
 `ANSWERS` is the one table from class to wire; a surface looks up `answer_of(error)` and decides nothing.
@@ -234,6 +235,10 @@ class DataDirUnusable(StartRefused):
     pass
 
 
+class PassphraseRefused(StartRefused):
+    pass
+
+
 class AuditBroken(StartRefused):
     pass
 
@@ -281,6 +286,7 @@ ANSWERS: dict[type[CerememoryError], Answer] = {
     ConfigInvalid: Answer("INTERNAL_ERROR", 500, "INTERNAL"),
     DataDirLocked: Answer("INTERNAL_ERROR", 500, "INTERNAL"),
     DataDirUnusable: Answer("INTERNAL_ERROR", 500, "INTERNAL"),
+    PassphraseRefused: Answer("UNAUTHORIZED", 401, "UNAUTHENTICATED"),
     AuditBroken: Answer("INTERNAL_ERROR", 500, "INTERNAL"),
 }
 

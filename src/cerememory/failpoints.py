@@ -27,15 +27,18 @@ class _Armed:
 
 
 _armed: dict[str, _Armed] = {}
+_watching: list[Callable[[str], None]] = []
 
 
 def failpoint(name: str) -> None:
     """Does what `name` is armed for, once; free of charge when nothing is armed."""
-    if _armed:
+    if _armed or _watching:
         _pass(name)
 
 
 def _pass(name: str) -> None:
+    for seen in _watching:
+        seen(name)
     armed = _armed.get(name)
     if armed is None:
         return
@@ -61,8 +64,15 @@ def arm(name: str, action: str | Callable[[str], None] = "crash", passage: int =
     _armed[name] = _Armed(ACTIONS[action] if isinstance(action, str) else action, passage)
 
 
+def watch(seen: Callable[[str], None]) -> None:
+    """Show `seen` the name of every failpoint that is passed from now; it may end the process there."""
+    _watching.append(seen)
+
+
 def disarm() -> None:
+    """Neither armed nor watched any more."""
     _armed.clear()
+    _watching.clear()
 
 
 def arm_from(environ: Mapping[str, str]) -> bool:

@@ -17,6 +17,7 @@ from cerememory.actors.seams import Offload, inline
 from cerememory.config.settings import AuthSettings, RateLimitSettings, Secret, Settings
 from cerememory.http.gate import Gate
 from cerememory.http.routes import Routes
+from cerememory.storage.api_keys import KeyFile
 from cerememory.storage.contract import Storage
 from cerememory.telemetry.metrics import Metrics
 from tests.support.asgi import NO_HEADERS, AsgiClient
@@ -53,10 +54,15 @@ def bare(
     return AsgiClient(bare_gate(settings, local_token), peer, headers)
 
 
-def bare_gate(settings: Settings = BARE, local_token: str | None = None) -> Gate:
-    metrics = Metrics(())
-    shown = metrics if settings.http.metrics_enabled else None
-    return Gate(settings, Routes(cast(Engine, _Unasked()), shown), metrics, local_token)
+def bare_gate(
+    settings: Settings = BARE,
+    local_token: str | None = None,
+    stored_keys: KeyFile | None = None,
+    metrics: Metrics | None = None,
+) -> Gate:
+    counted = metrics or Metrics(())
+    shown = counted if settings.http.metrics_enabled else None
+    return Gate(settings, Routes(cast(Engine, _Unasked()), shown), counted, local_token, stored_keys)
 
 
 def with_auth(settings: Settings) -> Settings:
@@ -70,6 +76,7 @@ async def gated(
     settings: Settings | None = None,
     storage: Storage | None = None,
     local_token: str | None = None,
+    stored_keys: KeyFile | None = None,
     headers: Mapping[str, str] = NO_HEADERS,
     offload: Offload = inline,
     **sections: Any,
@@ -78,5 +85,5 @@ async def gated(
     chosen = settings or settings_for(path, **{"rate_limit": UNLIMITED, **sections})
     async with running_engine(path, settings=chosen, storage=storage, offload=offload) as running:
         routes = Routes(running.engine, running.metrics if chosen.http.metrics_enabled else None)
-        gate = Gate(chosen, routes, running.metrics, local_token)
+        gate = Gate(chosen, routes, running.metrics, local_token, stored_keys)
         yield Gated(gate, AsgiClient(gate, headers=headers), running)

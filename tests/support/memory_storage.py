@@ -24,7 +24,7 @@ R = TypeVar("R")
 UNLIMITED = 2**63
 
 
-class _State:
+class State:
     """Immutable; its keys are sorted at the first scan."""
 
     def __init__(self, rows: Mapping[bytes, bytes]) -> None:
@@ -36,12 +36,21 @@ class _State:
             self._sorted = sorted(self.rows)
         return self._sorted
 
+    def changed(self, changes: Changes) -> State:
+        rows = dict(self.rows)
+        for key, value in changes.items():
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+        return State(MappingProxyType(rows))
+
     def size_bytes(self) -> int:
         return sum(len(key) + len(value) for key, value in self.rows.items())
 
 
 class _Snapshot:
-    def __init__(self, state: _State) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
 
     def get(self, key: bytes) -> bytes | None:
@@ -60,22 +69,16 @@ class _Snapshot:
 class _Transaction(_Snapshot):
     """Each `write` makes another state, which nobody else sees yet."""
 
-    def __init__(self, state: _State) -> None:
+    def __init__(self, state: State) -> None:
         super().__init__(state)
         self.changes: dict[bytes, bytes | None] = {}
 
     @property
-    def state(self) -> _State:
+    def state(self) -> State:
         return self._state
 
     def write(self, changes: Changes) -> None:
-        rows = dict(self._state.rows)
-        for key, value in changes.items():
-            if value is None:
-                rows.pop(key, None)
-            else:
-                rows[key] = value
-        self._state = _State(MappingProxyType(rows))
+        self._state = self._state.changed(changes)
         self.changes.update(changes)
 
 
@@ -86,7 +89,7 @@ class MemoryStorage:
         self.commits: list[Changes] = []
         self.recoveries_tried = 0
         self._capacity_bytes = capacity_bytes
-        self._state = _State({})
+        self._state = State({})
         self._writing = threading.Lock()
         self._is_broken = False
         self._gate: Callable[[], None] = _open

@@ -1,4 +1,4 @@
-/* A preloaded library that makes system calls fail, or kills the process at one of them.
+/* A preloaded library that makes system calls fail, kills the process at one of them, or records them.
  *
  * The rules stand in a file that the test and the process map shared (CEREMEMORY_TEST_SHIM names it), so that a
  * running process can be made to fail and be healed without being told. Its layout is that of `shim.py`; what
@@ -23,8 +23,8 @@
 
 #define RULES 8
 
-enum { WRITE = 1, SYNC = 2, RENAME = 4, TRUNCATE = 8, OPEN = 16, STATFS = 32 };
-enum { FAIL = 0, KILL = 1, TEAR = 2 };
+enum { WRITE = 1, SYNC = 2, RENAME = 4, TRUNCATE = 8, OPEN = 16, STATFS = 32, UNLINK = 64 };
+enum { FAIL = 0, KILL = 1, TEAR = 2, KILL_WITHIN = 3, KILL_AFTER = 4, RECORD = 5 };
 
 struct rule {
     volatile int32_t armed;
@@ -34,9 +34,17 @@ struct rule {
     char path[200];
 };
 
+/* What is recorded of a call, in front of the bytes that it wrote. */
+struct record {
+    int64_t call, offset, size;
+};
+
 static struct rule *rules;
+static int record_fd = -1;
 
 __attribute__((constructor)) static void map_rules(void) {
+    const char *record = getenv("CEREMEMORY_TEST_SHIM_RECORD");
+    record_fd = record ? open(record, O_WRONLY | O_APPEND | O_CLOEXEC) : -1;
     const char *path = getenv("CEREMEMORY_TEST_SHIM");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
@@ -45,6 +53,10 @@ __attribute__((constructor)) static void map_rules(void) {
     close(fd);
     if (mapped != MAP_FAILED)
         rules = mapped;
+}
+
+static void die(void) {
+    kill(getpid(), SIGKILL);
 }
 
 /* The rule that acts now on a call of this kind to `path` at `offset` (-1: the call has none), or NULL. */
@@ -60,7 +72,7 @@ static struct rule *due(int call, const char *path, int64_t offset) {
             continue;
         __sync_add_and_fetch(&rule->acted, 1);
         if (rule->action == KILL)
-            kill(getpid(), SIGKILL);
+            die();
         return rule;
     }
     return NULL;
@@ -87,73 +99,156 @@ static struct rule *due_fd(int call, int fd, int64_t offset) {
 }
 
 static int fails(struct rule *rule) {
-    if (rule)
-        errno = rule->error;
-    return rule != NULL;
+    if (!rule || rule->action != FAIL)
+        return 0;
+    errno = rule->error;
+    return 1;
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
+/* `result`, if the rule lets the process see it. */
+static ssize_t done(struct rule *rule, ssize_t result) {
+    if (rule && (rule->action == KILL_WITHIN || rule->action == KILL_AFTER))
+        die();
+    return result;
+}
+
+/* How much of `size` a write is to put into the file: of a torn one half, a short write. */
+static size_t allowed(struct rule *rule, size_t size) {
+    if (!rule || (rule->action != TEAR && rule->action != KILL_WITHIN))
+        return size;
+    return size / 2 ? size / 2 : 1;
+}
+
+static void record(struct rule *rule, int64_t call, int64_t offset, const void *data, size_t size) {
+    struct record header = {call, offset, size};
+    if (rule && rule->action == RECORD &&
+        (REAL(write)(record_fd, &header, sizeof header) != sizeof header ||
+         REAL(write)(record_fd, data, size) != (ssize_t)size))
+        abort();
+}
+
+static void record_parts(struct rule *rule, int64_t offset, const struct iovec *parts, int count) {
+    for (int i = 0; i < count; i++) {
+        record(rule, WRITE, offset, parts[i].iov_base, parts[i].iov_len);
+        offset += parts[i].iov_len;
+    }
+}
+
 ssize_t write(int fd, const void *data, size_t size) {
     struct rule *rule = due_fd(WRITE, fd, -1);
-    if (rule && rule->action == TEAR)
-        size = size / 2 ? size / 2 : 1; /* a short write; the caller comes again for the rest */
-    else if (fails(rule))
+    if (fails(rule))
         return -1;
-    return REAL(write)(fd, data, size);
+    record(rule, WRITE, -1, data, size);
+    return done(rule, REAL(write)(fd, data, allowed(rule, size)));
 }
 
 ssize_t writev(int fd, const struct iovec *parts, int count) {
-    return fails(due_fd(WRITE, fd, -1)) ? -1 : REAL(writev)(fd, parts, count);
+    struct rule *rule = due_fd(WRITE, fd, -1);
+    if (fails(rule))
+        return -1;
+    record_parts(rule, -1, parts, count);
+    return done(rule, REAL(writev)(fd, parts, allowed(rule, count)));
 }
 
-#define POSITIONED(name, kind, data_type, size_type)                                \
-    ssize_t name(int fd, data_type data, size_type size, kind offset) {             \
-        return fails(due_fd(WRITE, fd, offset)) ? -1 : REAL(name)(fd, data, size, offset); \
+#define POSITIONED(name, kind)                                                 \
+    ssize_t name(int fd, const void *data, size_t size, kind offset) {         \
+        struct rule *rule = due_fd(WRITE, fd, offset);                         \
+        if (fails(rule))                                                       \
+            return -1;                                                         \
+        record(rule, WRITE, offset, data, size);                               \
+        return done(rule, REAL(name)(fd, data, allowed(rule, size), offset));  \
     }
-POSITIONED(pwrite, off_t, const void *, size_t)
-POSITIONED(pwrite64, off64_t, const void *, size_t)
-POSITIONED(pwritev, off_t, const struct iovec *, int)
-POSITIONED(pwritev64, off64_t, const struct iovec *, int)
+POSITIONED(pwrite, off_t)
+POSITIONED(pwrite64, off64_t)
 
-#define ON_FD(name, call) \
-    int name(int fd) { return fails(due_fd(call, fd, -1)) ? -1 : REAL(name)(fd); }
-ON_FD(fsync, SYNC)
-ON_FD(fdatasync, SYNC)
+#define POSITIONED_PARTS(name, kind)                                           \
+    ssize_t name(int fd, const struct iovec *parts, int count, kind offset) {  \
+        struct rule *rule = due_fd(WRITE, fd, offset);                         \
+        if (fails(rule))                                                       \
+            return -1;                                                         \
+        record_parts(rule, offset, parts, count);                              \
+        return done(rule, REAL(name)(fd, parts, allowed(rule, count), offset)); \
+    }
+POSITIONED_PARTS(pwritev, off_t)
+POSITIONED_PARTS(pwritev64, off64_t)
 
-#define TRUNCATING(name, kind)                                                   \
-    int name(int fd, kind size) {                                                \
-        return fails(due_fd(TRUNCATE, fd, -1)) ? -1 : REAL(name)(fd, size);      \
+#define ON_FD(name)                                                 \
+    int name(int fd) {                                              \
+        struct rule *rule = due_fd(SYNC, fd, -1);                   \
+        if (fails(rule))                                            \
+            return -1;                                              \
+        record(rule, SYNC, -1, "", 0);                              \
+        return done(rule, REAL(name)(fd));                          \
+    }
+ON_FD(fsync)
+ON_FD(fdatasync)
+
+#define TRUNCATING(name, kind)                                      \
+    int name(int fd, kind size) {                                   \
+        struct rule *rule = due_fd(TRUNCATE, fd, -1);               \
+        if (fails(rule))                                            \
+            return -1;                                              \
+        record(rule, TRUNCATE, size, "", 0);                        \
+        return done(rule, REAL(name)(fd, size));                    \
     }
 TRUNCATING(ftruncate, off_t)
 TRUNCATING(ftruncate64, off64_t)
 
-static int rename_fails(const char *to) {
-    return any_armed(RENAME) && fails(due(RENAME, to, -1));
+static struct rule *due_path(int call, const char *path) {
+    return any_armed(call) ? due(call, path, -1) : NULL;
 }
 
 int rename(const char *from, const char *to) {
-    return rename_fails(to) ? -1 : REAL(rename)(from, to);
+    struct rule *rule = due_path(RENAME, to);
+    return fails(rule) ? -1 : done(rule, REAL(rename)(from, to));
 }
 
 int renameat(int from_dir, const char *from, int to_dir, const char *to) {
-    return rename_fails(to) ? -1 : REAL(renameat)(from_dir, from, to_dir, to);
+    struct rule *rule = due_path(RENAME, to);
+    return fails(rule) ? -1 : done(rule, REAL(renameat)(from_dir, from, to_dir, to));
 }
 
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned int flags) {
-    return rename_fails(to) ? -1 : REAL(renameat2)(from_dir, from, to_dir, to, flags);
+    struct rule *rule = due_path(RENAME, to);
+    return fails(rule) ? -1 : done(rule, REAL(renameat2)(from_dir, from, to_dir, to, flags));
+}
+
+#define REMOVING(name)                                              \
+    int name(const char *path) {                                    \
+        struct rule *rule = due_path(UNLINK, path);                 \
+        return fails(rule) ? -1 : done(rule, REAL(name)(path));     \
+    }
+REMOVING(unlink)
+REMOVING(rmdir)
+
+/* Where `name` is, in the folder that `dir` is open on; written into `path`. */
+static const char *path_in(int dir, const char *name, char path[PATH_MAX + NAME_MAX + 2]) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
+    ssize_t length = name[0] == '/' ? -1 : readlink(link, path, PATH_MAX);
+    if (length < 0)
+        return name;
+    snprintf(path + length, NAME_MAX + 2, "/%s", name);
+    return path;
+}
+
+int unlinkat(int dir, const char *name, int flags) {
+    char path[PATH_MAX + NAME_MAX + 2];
+    struct rule *rule = any_armed(UNLINK) ? due(UNLINK, path_in(dir, name, path), -1) : NULL;
+    return fails(rule) ? -1 : done(rule, REAL(unlinkat)(dir, name, flags));
 }
 
 #define ON_FILE_SYSTEM(name)                                                          \
     int name(const char *path, struct name *found) {                                  \
-        int fail = any_armed(STATFS) && fails(due(STATFS, path, -1));                 \
-        return fail ? -1 : REAL(name)(path, found);                                   \
+        return fails(due_path(STATFS, path)) ? -1 : REAL(name)(path, found);          \
     }
 ON_FILE_SYSTEM(statvfs)
 ON_FILE_SYSTEM(statvfs64)
 
 static int open_fails(const char *path) {
-    return any_armed(OPEN) && fails(due(OPEN, path, -1));
+    return fails(due_path(OPEN, path));
 }
 
 #define OPENING(name)                                                    \

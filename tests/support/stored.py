@@ -32,6 +32,7 @@ from cerememory.storage.keys import (
     unpack_namespace,
 )
 from cerememory.storage.lmdb import LmdbStorage
+from cerememory.storage.namespaces import parse_name_row
 from cerememory.storage.rows import (
     ContentRow,
     Counters,
@@ -118,5 +119,5 @@ def _text(content: bytes) -> str:
 
 def _names(reader: Reader) -> dict[str, int]:
     prefix = system_key(Table.NAMESPACES)
-    rows = reader.scan(prefix, after(prefix))
-    return {row_key[len(prefix) :].decode(): unpack_namespace(value) for row_key, value in rows}
+    rows = map(parse_name_row, (value for _key, value in reader.scan(prefix, after(prefix))))
+    return {name: number for number, name in rows}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 import trio
 
 from cerememory.actors.archives import Archives
 from cerememory.actors.associations import Associations
+from cerememory.actors.attestation import Attestation
 from cerememory.actors.audit import AuditLog
 from cerememory.actors.consolidate import Consolidator
 from cerememory.actors.counted import CountedProvider
@@ -33,12 +34,15 @@ from cerememory.actors.timelines import Timelines
 from cerememory.actors.vectors import VectorIndexer
 from cerememory.actors.working import WorkingMemory
 from cerememory.actors.writer import Writer
-from cerememory.config.settings import DecaySettings, Settings
+from cerememory.config.settings import DecaySettings, SecuritySettings, Settings
 from cerememory.domain.curve import Rules
 from cerememory.protocol.records import DURABLE_STORES
 from cerememory.providers import choice
 from cerememory.providers.chat import CONSOLIDATE_TOKENS, DREAM_TOKENS
 from cerememory.providers.contract import Provider
+from cerememory.storage import sealed
+from cerememory.storage.audit_keys import AuditKeys, open_keys
+from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.dynamics import Curves
@@ -60,14 +64,20 @@ async def opened(settings: Settings, directory: DataDir, metrics: Metrics) -> As
         storage.close()
 
 
-def open_storage(settings: Settings, directory: DataDir) -> LmdbStorage:
+def open_storage(settings: Settings, directory: DataDir) -> Storage:
+    """Its store, encrypted when there is a passphrase. Raises `DataDirUnusable`, `PassphraseRefused`."""
     storage = settings.storage
-    return LmdbStorage(
+    lmdb = LmdbStorage(
         directory.store_path,
         map_size_bytes=storage.map_size_gib * GIB,
         map_size_bytes_max=storage.map_size_max_gib * GIB or None,
         min_free_bytes=storage.min_free_disk_mib * MIB,
     )
+    with ExitStack() as stack:
+        stack.callback(lmdb.close)
+        opened_storage = sealed.opened(lmdb, settings.security.store_encryption_passphrase)
+        stack.pop_all()
+    return opened_storage
 
 
 @asynccontextmanager
@@ -94,17 +104,20 @@ async def _running(
     provider: Provider | None,
 ) -> AsyncIterator[Engine]:
     new_curves = partial(Curves, rules_of(settings.decay), is_frozen=not settings.evolution.enabled)
+    audit_tree = AuditTree(storage, settings.security.audit_log_path)
+    audit_keys = _audit_keys(settings.security, audit_tree) if settings.security.audit_log_enabled else None
     writer = Writer(
         storage,
         world,
         metrics,
         curves=new_curves(),
         group_commit_s=settings.storage.group_commit_ms / 1_000,
-        audited=settings.security.audit_log_enabled,
+        audited=audit_keys is not None,
+        head_key=None if audit_keys is None else audit_keys.head_key,
     )
     audit = (
-        AuditLog(storage, world, metrics, writer, settings.security.audit_log_path)
-        if settings.security.audit_log_enabled
+        AuditLog(storage, world, metrics, writer, settings.security.audit_log_path, audit_keys)
+        if audit_keys is not None
         else None
     )
     working = WorkingMemory(writer)
@@ -152,6 +165,7 @@ async def _running(
             new_curves(),
             settings.security.audit_log_path if settings.security.audit_log_enabled else None,
         ),
+        attestation=None if audit_keys is None else Attestation(audit_tree, audit_keys.signer, world),
         versions_kept=settings.storage.history_versions,
     )
     async with trio.open_nursery() as nursery:
@@ -162,6 +176,11 @@ async def _running(
             engine.drain()
             with trio.CancelScope(shield=True):
                 await supervisor.stop()
+
+
+def _audit_keys(settings: SecuritySettings, tree: AuditTree) -> AuditKeys:
+    """Made for a log without entries alone: another one was sealed with the keys that are missing."""
+    return open_keys(settings.audit_key_path, may_create=not tree.head.audit_sequence)
 
 
 def rules_of(settings: DecaySettings) -> Rules:

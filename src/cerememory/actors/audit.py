@@ -3,6 +3,8 @@
 The file is a projection of the lines in storage, which keeps them until the file is synced and the writer
 knows. So lines may gather for a moment, and nothing is lost when the file can't be written or lines didn't
 come: the actor tries every second to complete the file from storage, and says that it is behind.
+
+Once in a while, and at the end, it signs a checkpoint of what it has written, into a file beside the log.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ from cerememory.actors.actor import Actor, Ping, Reply
 from cerememory.actors.seams import World
 from cerememory.actors.writer import AuditSynced, CommitLater, CommitsUntold, LinesCommitted, Writer
 from cerememory.domain.audit_chain import AuditDraft
-from cerememory.errors import ActorBusy, ActorStopped, Busy, DataDirUnusable, StorageUnavailable
+from cerememory.errors import ActorBusy, ActorStopped, Busy, DataDirUnusable, StorageDamaged, StorageUnavailable
+from cerememory.storage.audit_checkpoint import check_against, checkpoint_path, read_checkpoint, write_checkpoint
 from cerememory.storage.audit_file import AuditFile, Repair, complete, plan_repair
+from cerememory.storage.audit_head import check_head
+from cerememory.storage.audit_keys import AuditKeys
 from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.ledger import commit_alone, record_audit_synced
@@ -32,6 +38,7 @@ from cerememory.telemetry.metrics import Metrics
 GATHER_S = 0.02  # how long committed lines may wait for more before they are written
 GATHER_MAX = 512
 SYNC_S = 0.2  # how long written lines may wait for the sync
+CHECKPOINT_S = 10.0  # between two checkpoints in the file: each is two syncs
 RETRY_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -47,6 +54,7 @@ class AuditLog(Actor):
         metrics: Metrics,
         writer: Writer,
         path: Path,
+        keys: AuditKeys,
         mailbox_size: int = 256,
     ) -> None:
         super().__init__("audit", mailbox_size)
@@ -56,13 +64,16 @@ class AuditLog(Actor):
         self._metrics = metrics
         self._writer = writer
         self._path = path
+        self._keys = keys
+        self._tree = AuditTree(storage, path)
         self._limiter = trio.CapacityLimiter(1)
         self._file: AuditFile | None = None
         self._loaded = False
         self._written = 0  # the last sequence in the file
         self._lines: list[bytes] = []  # committed behind it
         self._last = 0  # the last sequence of `_lines`; `_written` when there are none
-        self._write_due = self._sync_due = self._retry_due = math.inf
+        self._checkpointed = 0  # the size that the last checkpoint in the file is of
+        self._write_due = self._sync_due = self._retry_due = self._checkpoint_due = math.inf
 
     async def load(self) -> None:
         """Bring the file up to what is committed; `AuditBroken` when it can't be ours.
@@ -73,11 +84,25 @@ class AuditLog(Actor):
         if self._loaded:
             await self._catch_up()
             return
+        check_head(self._tree.head, self._keys.head_key)
         try:
             await self._bring_level()
+            self._checkpointed = await self._world.offload(self._check_kept, self._limiter)
         except OSError as error:
             raise DataDirUnusable(f"{self._path}: the audit log can't be opened: {error.strerror}") from error
+        self._expect_checkpoint()
         self._loaded = True
+
+    def _check_kept(self) -> int:
+        """Hold the log against the store's tree and the checkpoint beside it; the size of that, 0 for none."""
+        self._tree.check()
+        kept_in = checkpoint_path(self._path)
+        try:
+            kept = read_checkpoint(kept_in, self._keys.signer.verifier)
+        except FileNotFoundError:
+            return 0
+        check_against(kept_in, kept, self._written, self._tree.root)
+        return kept.size
 
     async def _bring_level(self) -> None:
         self._close_file()
@@ -99,7 +124,8 @@ class AuditLog(Actor):
         if self._loaded:  # asking the writer could wait for ever: it may be waiting for this mailbox
             self._writer.post_nowait(CommitLater(note))
         else:
-            await self._world.offload(partial(commit_alone, self._storage, note, self._world.now()))
+            commit = partial(commit_alone, self._storage, note, self._world.now(), self._keys.head_key)
+            await self._world.offload(commit)
 
     def _report(self, repair: Repair) -> None:
         if not repair.missing:
@@ -130,6 +156,7 @@ class AuditLog(Actor):
         await self._sync()
         if self._file is not None:
             await self._record_synced()
+            await self._write_checkpoint()
         self._close_file()
 
     async def _record_synced(self) -> None:
@@ -140,7 +167,9 @@ class AuditLog(Actor):
             log.warning("audit progress not recorded", sequence=self._written, reason=str(error))
 
     def _due(self) -> float:
-        return self._retry_due if self._file is None else min(self._write_due, self._sync_due)
+        if self._file is None:
+            return self._retry_due
+        return min(self._write_due, self._sync_due, self._checkpoint_due)
 
     async def _do_due(self) -> None:
         now = trio.current_time()
@@ -152,6 +181,8 @@ class AuditLog(Actor):
             await self._write()
         if now >= self._sync_due:
             await self._sync()
+        if now >= self._checkpoint_due:
+            await self._write_checkpoint()
 
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         if isinstance(message, Ping):
@@ -191,6 +222,27 @@ class AuditLog(Actor):
         self._sync_due = math.inf
         if await self._succeeds(self._file.sync):
             self._tell_synced()
+            self._expect_checkpoint()
+
+    def _expect_checkpoint(self) -> None:
+        if self._written != self._checkpointed:
+            self._checkpoint_due = min(self._checkpoint_due, trio.current_time() + CHECKPOINT_S)
+
+    async def _write_checkpoint(self) -> None:
+        """One that can't be written is one fewer: the next comes with the next entries, or at the end."""
+        self._checkpoint_due = math.inf
+        size = self._written
+        if size == self._checkpointed:
+            return
+        try:
+            await self._world.offload(partial(self._sign_checkpoint, size), self._limiter)
+        except (OSError, StorageDamaged) as error:
+            log.error("audit checkpoint can't be written", path=str(self._path), reason=str(error))
+        else:
+            self._checkpointed = size
+
+    def _sign_checkpoint(self, size: int) -> None:
+        write_checkpoint(checkpoint_path(self._path), self._keys.signer.note(size, self._tree.root(size)))
 
     async def _succeeds(self, call: Callable[[], None]) -> bool:
         """Whether the disk did it; else the file is closed, to be completed from storage."""

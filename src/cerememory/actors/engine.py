@@ -29,6 +29,7 @@ from cerememory.actors.actor import Actor, Ping
 from cerememory.actors.archives import Archives
 from cerememory.actors.archives import ExportedArchive as ExportedArchive  # surfaces have it from here
 from cerememory.actors.associations import Associations
+from cerememory.actors.attestation import Attestation
 from cerememory.actors.consolidate import Run
 from cerememory.actors.cues import Cues
 from cerememory.actors.dream import Tick
@@ -43,12 +44,13 @@ from cerememory.actors.text_index import SearchRaw
 from cerememory.actors.timelines import Timelines
 from cerememory.actors.working import Remember, UpdateWorking
 from cerememory.actors.writer import Commit
-from cerememory.domain.audit_chain import GENESIS
+from cerememory.domain.audit_chain import GENESIS, AuditDraft
 from cerememory.domain.capture import neighbours
 from cerememory.errors import (
     ActorBusy,
     Busy,
     CerememoryError,
+    NoRoute,
     NotCaughtUp,
     RecordNotFound,
     StorageUnavailable,
@@ -59,6 +61,8 @@ from cerememory.protocol.namespaces import check_name
 from cerememory.protocol.records import SecrecyLevel, Store, TemporalRange, Visibility
 from cerememory.protocol.replies import (
     Associated,
+    AuditConsistency,
+    AuditInclusion,
     BatchEncoded,
     BatchRawEncoded,
     Compacted,
@@ -82,6 +86,7 @@ from cerememory.protocol.replies import (
 from cerememory.protocol.requests import (
     DEFAULT_SECRECY,
     LIMIT_MAX,
+    AuditProof,
     Compact,
     Consolidate,
     DecayForecast,
@@ -114,6 +119,7 @@ from cerememory.storage.ledger import Mutation
 from cerememory.storage.likenesses import BuildLikenesses, is_complete
 from cerememory.storage.mutations import (
     NewRaw,
+    NoteAudit,
     Once,
     Stored,
     StoreIfAbsent,
@@ -190,6 +196,7 @@ class Engine:
         lifecycle: Lifecycle,
         archives: Archives,
         introspection: Introspection,
+        attestation: Attestation | None,
         versions_kept: int,
     ) -> None:
         self._actors = actors
@@ -204,6 +211,7 @@ class Engine:
         self._lifecycle = lifecycle
         self._archives = archives
         self._introspection = introspection
+        self._attestation = attestation
         self._versions_kept = versions_kept
         self._limiter = trio.CapacityLimiter(2)
         self._draining = False
@@ -536,6 +544,11 @@ class Engine:
         with _deadline("compaction", COMPACT_S):
             return await self._lifecycle.compact()
 
+    async def note(self, audit: AuditDraft) -> None:
+        """An audit entry for what was done to the store before the engine ran."""
+        with _deadline("writer"):
+            await self._actors.writer.ask(Commit(NoteAudit(DEFAULT_NAMESPACE, audit)))
+
     @asynccontextmanager
     async def export_archive(
         self, request: Export, *, namespace: int = DEFAULT_NAMESPACE, size_bytes_max: int | None = None
@@ -607,6 +620,20 @@ class Engine:
     async def introspect_stats(self, *, namespace: int = DEFAULT_NAMESPACE) -> Stats:
         with _deadline("stores"):
             return await self._statistics.stats(namespace)
+
+    def audit_checkpoint(self) -> bytes:
+        """A signed checkpoint (C2SP tlog-checkpoint) of the audit log, with all that is committed."""
+        return self._attested().checkpoint()
+
+    async def audit_proof(self, request: AuditProof) -> AuditConsistency | AuditInclusion:
+        """That the log continues an older one of its own, or that it has an entry."""
+        with _deadline("audit log"):
+            return await self._attested().proof(request)
+
+    def _attested(self) -> Attestation:
+        if self._attestation is None:
+            raise NoRoute("the audit log is switched off (security.audit_log_enabled)")
+        return self._attestation
 
     def record_count(self) -> int:
         """Durable memories and raw entries."""

@@ -22,6 +22,7 @@ from cerememory.actors.working import WORKING_CAPACITY, Held, Restock
 from cerememory.actors.writer import CommitSeries, Writer
 from cerememory.domain.audit_chain import GENESIS
 from cerememory.domain.cma import check_archive_bytes
+from cerememory.failpoints import failpoint
 from cerememory.protocol.replies import Imported, ImportPlanned
 from cerememory.protocol.requests import ImportTerms
 from cerememory.protocol.values import RecordId
@@ -78,6 +79,7 @@ class ImportJob:
         """The answer; with `dry_run`, what an import would do. Raises `ImportConflict`."""
         digest = await self._receive(chunks)
         checked = await self._check()
+        failpoint("import.checked")
         terms = Terms(
             self.request.archive_id, self.request.strategy, self.request.conflict_resolution, checked.has_raw
         )

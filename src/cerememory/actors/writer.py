@@ -155,6 +155,7 @@ class Writer(Actor):
         curves: Curves,
         group_commit_s: float,
         audited: bool,
+        head_key: bytes | None = None,
         mailbox_size: int = 1_024,
     ) -> None:
         super().__init__("writer", mailbox_size)
@@ -164,6 +165,7 @@ class Writer(Actor):
         self._curves = curves
         self._group_commit_s = group_commit_s
         self._audited = audited
+        self._head_key = head_key
         self._audit_log: Actor | None = None
         self._indexes: tuple[Actor, ...] = ()
         self._stores: tuple[Actor, ...] = ()
@@ -336,6 +338,7 @@ class Writer(Actor):
             audited=self._audited,
             index_applied=self._index_applied,
             curves=self._curves,
+            head_key=self._head_key,
         )
 
     async def _do_alone(self, request: CommitSeries[Any] | Compact, reply: Reply[Any]) -> None:

@@ -49,9 +49,25 @@ COMMANDS = (
     (OPERATION, "compact", "lifecycle:compact", "Rid the disk of every trace of what was deleted."),
     (OPERATION, "export", "archive:export", "Write all memories into an archive."),
     (OPERATION, "import", "archive:import_", "Read an archive back in."),
+    (OPERATION, "backup", "backup:backup", "Copy the data directory while the daemon serves."),
     (OPERATION, "stats", "stats:stats", "Count what is stored."),
+    (
+        OPERATION,
+        "migrate-store-encryption",
+        "encryption:migrate_store_encryption",
+        "Encrypt what was stored plain.",
+    ),
+    (
+        OPERATION,
+        "change-passphrase",
+        "encryption:change_passphrase",
+        "Put the store's keys under another passphrase.",
+    ),
+    (OPERATION, "rotate-key", "encryption:rotate_key", "Encrypt all anew under new keys."),
     (OPERATION, "audit-verify", "audit:audit_verify", "Check the audit log; changes nothing."),
-    (OPERATION, "fsck", "fsck:fsck", "Check that what is stored adds up; changes nothing."),
+    (OPERATION, "fsck", "fsck:fsck", "Check that what is stored adds up, and mend indexes."),
+    (OPERATION, "key", "keys:app", "Make, list and revoke API keys."),
+    (OPERATION, "doctor", "doctor:doctor", "Look for what stands in the way of the daemon."),
     (OPERATION, "config", "config:app", "Check the configuration."),
 )
 

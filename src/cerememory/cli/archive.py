@@ -6,7 +6,6 @@ that is broken off leaves the old one as it was.
 
 from __future__ import annotations
 
-import getpass
 import os
 import stat
 import sys
@@ -19,12 +18,12 @@ from typing import Any, BinaryIO
 from cerememory.cli.arguments import Common, FormatName, ImportStrategyName, ResolutionName, StoreNames
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
-from cerememory.cli.output import show, warn
+from cerememory.cli.output import show
+from cerememory.cli.passphrases import passphrase
 from cerememory.errors import ValidationFailed
 from cerememory.storage.datadir import sync_directory
 
 CHUNK_BYTES = 262_144
-KEY_BYTES_MAX = 65_536
 
 
 def export(
@@ -51,7 +50,7 @@ def export(
         encryption_key_stdin: Read the passphrase from stdin, or ask for it.
         encryption_key_file: Read the passphrase from this file.
     """
-    key = _key("--encryption-key", encryption_key, encryption_key_stdin, encryption_key_file)
+    key = passphrase("--encryption-key", encryption_key, encryption_key_stdin, encryption_key_file)
     if encrypt and key is None:
         raise ValidationFailed("--encrypt: needs --encryption-key-stdin or another key")
     if key is not None and not encrypt:
@@ -106,7 +105,9 @@ def import_(
             "archive_id": path.name,
             "strategy": strategy,
             "conflict_resolution": conflict_resolution,
-            "decryption_key": _key("--decryption-key", decryption_key, decryption_key_stdin, decryption_key_file),
+            "decryption_key": passphrase(
+                "--decryption-key", decryption_key, decryption_key_stdin, decryption_key_file
+            ),
             "dry_run": dry_run,
         }
     )
@@ -138,36 +139,6 @@ def _size_of(file: BinaryIO, path: Path) -> int:
 def _chunks_of(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
-
-
-def _key(option: str, given: str | None, from_stdin: bool, file: Path | None) -> str | None:
-    """The passphrase, however it was given; None when it wasn't."""
-    if (given is not None) + from_stdin + (file is not None) > 1:
-        raise ValidationFailed(f"{option}: give it in one way only")
-    if given is not None:
-        warn(f"{option}: other users of this machine can see it; {option}-stdin and {option}-file hide it")
-        key = given
-    elif from_stdin:
-        key = _asked_for() if sys.stdin.isatty() else _one_line(option, sys.stdin.buffer.readline(KEY_BYTES_MAX))
-    elif file is not None:
-        with file.open("rb") as opened:
-            key = _one_line(option, opened.readline(KEY_BYTES_MAX))
-    else:
-        return None
-    if not key:
-        raise ValidationFailed(f"{option}: must not be empty")
-    return key
-
-
-def _asked_for() -> str:
-    return getpass.getpass("Passphrase: ")
-
-
-def _one_line(option: str, line: bytes) -> str:
-    try:
-        return line.removesuffix(b"\n").removesuffix(b"\r").decode()
-    except UnicodeDecodeError:
-        raise ValidationFailed(f"{option}: must be UTF-8") from None
 
 
 @contextmanager

@@ -24,6 +24,7 @@ ModeName = Literal["human", "perfect"]
 StrategyName = Literal["full", "incremental", "selective"]
 ImportStrategyName = Literal["merge", "replace"]
 ResolutionName = Literal["keep_existing", "keep_imported", "keep_newer"]
+RoleName = Literal["read", "write", "admin"]
 FormatName = Literal["cma", "jsonl"]
 GranularityName = Literal["minute", "hour", "day", "week", "month"]
 AssociationName = Literal[

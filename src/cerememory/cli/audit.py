@@ -15,13 +15,11 @@ from cerememory.cli.arguments import Common
 from cerememory.cli.options import Options
 from cerememory.cli.output import note, show
 from cerememory.cli.settings import load
+from cerememory.cli.stores import LOCATED, open_readonly
 from cerememory.config.settings import Settings
-from cerememory.errors import ConfigInvalid, DataDirUnusable
+from cerememory.errors import ConfigInvalid, DataDirUnusable, PassphraseRefused
 from cerememory.storage.audit_file import Verification, verify_file
 from cerememory.storage.audit_outbox import StoredOutbox
-from cerememory.storage.lmdb import LmdbStorage
-
-KEYS = ("data_dir", "security.audit_log_path", "security.audit_log_enabled")
 
 
 def audit_verify(*, path: Path | None = None, options: Common) -> None:
@@ -44,7 +42,7 @@ def audit_verify(*, path: Path | None = None, options: Common) -> None:
 def _settings(options: Options, is_needed: bool) -> Settings | None:
     """None when they can't be read and another log is checked anyway."""
     try:
-        return load(options, only=KEYS).settings
+        return load(options, only=LOCATED).settings
     except ConfigInvalid:
         if is_needed:
             raise
@@ -65,8 +63,8 @@ def _outbox(settings: Settings | None, log: Path) -> Iterator[StoredOutbox | Non
         yield None
         return
     try:
-        storage = LmdbStorage.open_readonly(settings.data_dir / "store")
-    except DataDirUnusable as error:
+        storage = open_readonly(settings)
+    except (DataDirUnusable, PassphraseRefused) as error:
         note(f"only the chain was checked: {error}")
         yield None
         return

@@ -8,8 +8,7 @@ from cyclopts import App
 
 from cerememory.cli.arguments import Common
 from cerememory.cli.output import show
-from cerememory.cli.settings import load
-from cerememory.config.checks import check
+from cerememory.cli.settings import check_start, load
 from cerememory.config.shown import describe
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def check_config(*, options: Common) -> None:
     loaded = load(options)
     rows = [{"key": key, "value": value, "origin": origin} for key, value, origin in describe(loaded)]
     show(rows, options, _lines, _table)
-    check(loaded.settings, for_serve=True, origins=loaded.origins)
+    check_start(loaded, for_serve=True)
 
 
 def _lines(rows: list[dict[str, str]]) -> str:

@@ -39,7 +39,7 @@ def _configured_url(port: int | None, options: Options) -> str:
 def _ask(address: Address) -> object:
     """What /health answers within `LIMIT_S`; `DaemonUnreachable` for anything but that it lives."""
     try:
-        status, body = _get(address, "/health")
+        status, body = get(address, "/health")
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DaemonUnreachable(f"{address.url} gives no answer: {reason}; is the daemon running?") from None
@@ -52,7 +52,8 @@ def _ask(address: Address) -> object:
     return answer
 
 
-def _get(address: Address, path: str) -> tuple[int, bytes]:
+def get(address: Address, path: str) -> tuple[int, bytes]:
+    """Status and body of an answer that comes within `LIMIT_S`; else `OSError` or `HTTPException`."""
     connection = ConnectionPool(address, LIMIT_S).open(LIMIT_S)
     try:
         connection.request("GET", address.prefix + path)

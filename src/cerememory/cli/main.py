@@ -12,16 +12,18 @@ import traceback
 from io import TextIOWrapper
 
 from cerememory.cli.options import UsageError
-from cerememory.cli.visible import visible
+from cerememory.domain.visible import visible
 from cerememory.errors import CerememoryError, ConfigInvalid, answer_of
 
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+NOBODY_ELSE = 0o077  # whatever a command writes, its owner alone may read
 NOT_READ = 141  # 128 + SIGPIPE
 
 
 def main() -> None:
+    os.umask(NOBODY_ELSE)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -66,7 +68,7 @@ def _answer(error: Exception, is_verbose: bool) -> int:
     """Says what went wrong; the exit code."""
     print(visible(_message(error)), file=sys.stderr)
     if is_verbose and not isinstance(error, UsageError):
-        traceback.print_exception(error)
+        print(visible("".join(traceback.format_exception(error))), file=sys.stderr, end="")
     if isinstance(error, UsageError):
         return USAGE
     return answer_of(error).exit_code if isinstance(error, CerememoryError) else FAILED

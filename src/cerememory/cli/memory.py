@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cerememory.cli.options import KEY_VARIABLE, Options, UsageError
-from cerememory.cli.settings import load
+from cerememory.cli.settings import check_start, load
 from cerememory.client import Client
 from cerememory.client.archives import ArchiveStream
-from cerememory.config.checks import check
 from cerememory.errors import DataDirLocked
 from cerememory.storage.datadir import Owner, owner_of, read_token
 
@@ -48,7 +47,7 @@ def connect(options: Options) -> AbstractContextManager[Memory]:
             raise UsageError("--server-url and --offline exclude each other")
         return Client(options.server_url, _given_key(), retry_for_s=RETRY_FOR_S, namespace=options.namespace)
     loaded = load(options)
-    check(loaded.settings, for_serve=False, origins=loaded.origins)
+    check_start(loaded, for_serve=False)
     path = loaded.settings.data_dir
     owner = None if options.offline else owner_of(path)
     if owner is not None:

@@ -92,14 +92,14 @@ def offline(settings: Settings, namespace: str | None, is_verbose: bool) -> Iter
     ):
         directory.announce("")
         metrics = Metrics([store.value for store in STORES])
-        opening = portal.wrap_async_context_manager(opened(_without_timers(settings), directory, metrics))
+        opening = portal.wrap_async_context_manager(opened(without_timers(settings), directory, metrics))
         engine = opening.__enter__()
         stack.callback(opening.__exit__, None, None, None)  # it drains the same way whatever ended the command
         portal.call(_until_indexed, engine)
         yield OfflineMemory(engine, portal, namespace or DEFAULT_NAME)
 
 
-def _without_timers(settings: Settings) -> Settings:
+def without_timers(settings: Settings) -> Settings:
     """What a daemon does once in a while, a command doesn't: it lasts a moment."""
     return replace(
         settings,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cerememory.cli.options import Options
-from cerememory.cli.visible import visible
+from cerememory.domain.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,8 +49,11 @@ def note(message: str) -> None:
 
 
 def pretty(answer: Any) -> str:
-    """Indented JSON; an array of numbers, such as the bytes of a content, stays on one line."""
-    indented = msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
+    """Indented JSON; an array of numbers, such as the bytes of a content, stays on one line.
+
+    What would steer a terminal is escaped, and decodes to what it was.
+    """
+    indented = visible_json(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
     return _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", indented)
 
 
@@ -71,7 +74,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Names and values of all that says something, an inner name behind those of its outers."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from leaves(inner, f"{path} {name.replace('_', ' ')}".lstrip())
+            yield from leaves(inner, f"{path} {visible(name).replace('_', ' ')}".lstrip())
     elif isinstance(value, str):
         yield path, visible(value)
     elif isinstance(value, float):

@@ -9,7 +9,7 @@ from cerememory.cli.arguments import AssociationNames, Common, ModeName, RecordI
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
 from cerememory.cli.output import indented, leaves, note, pretty, rows_table, show, text_of
-from cerememory.cli.visible import visible
+from cerememory.domain.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated
@@ -19,19 +20,21 @@ from cerememory.actors.assembly import opened
 from cerememory.actors.engine import Engine
 from cerememory.cli.groups import ungrouped
 from cerememory.cli.options import Options
-from cerememory.cli.settings import load
-from cerememory.config.checks import check
+from cerememory.cli.reload import Reloader
+from cerememory.cli.settings import check_start, load
 from cerememory.config.sources import Loaded
 from cerememory.errors import ConfigInvalid
 from cerememory.http.gate import Gate
 from cerememory.http.routes import Routes
 from cerememory.http.server import Server, bind
 from cerememory.protocol.records import STORES
+from cerememory.storage.api_keys import KeyFile, usable
 from cerememory.storage.datadir import DataDir
 from cerememory.telemetry import logs
 from cerememory.telemetry.metrics import Metrics
 
 GARBAGE_YOUNG, GARBAGE_OLDER = 10_000, 20  # Python: 700 and 10
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SWITCH_INTERVAL_S = 0.0005  # the writer's thread shouldn't wait 5 ms for the loop to give the interpreter away
 
 
@@ -51,22 +54,26 @@ def command(
     """
     if workers != 1:
         raise ConfigInvalid("--workers: this version can't do that yet; leave it out")
-    serve(load(options, {"http.port": port, "grpc.port": grpc_port}), os.environ)
+    serve(partial(load, options, {"http.port": port, "grpc.port": grpc_port}), os.environ)
 
 
-def serve(loaded: Loaded, environ: Mapping[str, str]) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `StartRefused` when the daemon may not start."""
+def serve(read: Callable[[], Loaded], environ: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT; at SIGHUP `read` the configuration again.
+
+    Raises `StartRefused` when the daemon may not start.
+    """
+    loaded = read()
     settings = loaded.settings
-    check(settings, for_serve=True, origins=loaded.origins)
+    check_start(loaded, for_serve=True)
     if failpoints.arm_from(environ) and settings.auth.enabled:
         raise ConfigInvalid(f"{failpoints.VARIABLE}: is for tests, and refused together with auth.enabled")
     logs.configure(settings.log.level, settings.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ungrouped(), DataDir.acquire(settings.data_dir) as directory:
-        trio.run(partial(_serve, loaded, directory))
+        trio.run(_serve, read, loaded, directory)
 
 
-async def _serve(loaded: Loaded, directory: DataDir) -> None:
+async def _serve(read: Callable[[], Loaded], loaded: Loaded, directory: DataDir) -> None:
     settings = loaded.settings
     address = f"{settings.http.bind_address}:{settings.http.port}"
     try:
@@ -78,22 +85,41 @@ async def _serve(loaded: Loaded, directory: DataDir) -> None:
     token = directory.make_token() if settings.auth.enabled else None
     async with opened(settings, directory, metrics) as engine:
         routes = Routes(engine, metrics if settings.http.metrics_enabled else None)
-        server = Server(Gate(settings, routes, metrics, token), settings)
-        await _until_signalled(server, listening, engine, partial(_banner, loaded, address))
+        gate = Gate(settings, routes, metrics, token, KeyFile(settings.data_dir))
+        reloader = Reloader(read, settings, gate)
+        await _until_signalled(
+            Server(gate, settings), listening, engine, partial(_banner, loaded, address), reloader
+        )
 
 
 async def _until_signalled(
-    server: Server, listening: socket.socket, engine: Engine, announce: Callable[[Engine], None]
+    server: Server,
+    listening: socket.socket,
+    engine: Engine,
+    announce: Callable[[Engine], None],
+    reloader: Reloader,
 ) -> None:
-    stop = trio.Event()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:  # before anybody is told
+    stop, had_terminal = trio.Event(), sys.stderr.isatty()
+    with trio.open_signal_receiver(*SIGNALS) as signals:  # before anybody is told
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listening, stop)
             announce(engine)
             _spare_the_collector()
-            await anext(aiter(signals))
+            while await anext(aiter(signals)) == signal.SIGHUP:
+                if had_terminal and not sys.stderr.isatty():
+                    _leave_terminal()
+                    break
+                await reloader.reload()
             engine.drain()
             stop.set()
+
+
+def _leave_terminal() -> None:
+    """It was closed, and whatever is still said goes nowhere, instead of failing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for fd in (sys.stdout.fileno(), sys.stderr.fileno()):
+        os.dup2(nowhere, fd)
+    os.close(nowhere)
 
 
 def _spare_the_collector() -> None:
@@ -108,7 +134,8 @@ def _spare_the_collector() -> None:
 def _banner(loaded: Loaded, address: str, engine: Engine) -> None:
     """What runs here: where its data is, how many records it holds, where it listens."""
     settings = loaded.settings
-    keys = len(settings.auth.api_keys)
+    stored = usable(settings.data_dir, time.time_ns()) if settings.auth.enabled else ()
+    keys = len(settings.auth.api_keys) + len(stored)
     lines = [
         f"Cerememory v{__version__}",
         f"  Data    {settings.data_dir.absolute()} ({engine.record_count()} records)",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from cerememory.cli.options import Options
+from cerememory.config.checks import check
 from cerememory.config.sources import Loaded
 from cerememory.config.sources import load as load_sources
 
@@ -20,3 +22,17 @@ def load(options: Options, overrides: Mapping[str, object] = NOTHING, *, only: C
     """
     told = {"data_dir": options.data_dir, **overrides}
     return load_sources(options.config, os.environ, told, only=only)
+
+
+def check_start(loaded: Loaded, *, for_serve: bool) -> None:
+    """Raise `ConfigInvalid` unless a command may start so. Keys of the data dir count as those of the settings."""
+    auth = loaded.settings.auth
+    needs_keys = auth.enabled and not auth.api_keys
+    has_stored_keys = needs_keys and _has_stored_keys(loaded)
+    check(loaded.settings, for_serve, loaded.origins, has_stored_keys=has_stored_keys)
+
+
+def _has_stored_keys(loaded: Loaded) -> bool:
+    from cerememory.storage.api_keys import usable  # here, for few need it
+
+    return bool(usable(loaded.settings.data_dir, time.time_ns()))

@@ -25,8 +25,6 @@ NOT_BUILT: tuple[str, ...] = (
     "grpc.port",
     "grpc.tls_cert_path",
     "grpc.tls_key_path",
-    "security.store_encryption_passphrase",
-    "security.audit_key_path",
     "storage.backend",
     "storage.dsn",
     "index.analyzer",
@@ -44,13 +42,16 @@ class Problem(NamedTuple):
 Rule = Callable[[Settings], Iterable[Problem]]
 
 
-def check(settings: Settings, for_serve: bool, origins: Mapping[str, str] = NO_ORIGINS) -> None:
+def check(
+    settings: Settings, for_serve: bool, origins: Mapping[str, str] = NO_ORIGINS, *, has_stored_keys: bool = False
+) -> None:
     """Raise `ConfigInvalid`, one line a problem, unless a command may start with these settings.
 
     `origins` (of `Loaded`) puts the source behind each key; without it, setting a key that isn't built to
-    its default goes unseen.
+    its default goes unseen. `has_stored_keys`: the data dir has keys, so the settings needn't.
     """
     rules = RULES + SERVE_RULES if for_serve else RULES
+    rules = tuple(rule for rule in rules if not (has_stored_keys and rule is _auth_without_keys))
     problems = [problem for rule in rules for problem in rule(settings)]
     problems += _not_built(settings, origins)
     if problems:
@@ -64,7 +65,22 @@ def _line(problem: Problem, origins: Mapping[str, str]) -> str:
 
 def is_loopback(address: str) -> bool:
     """Whether only this machine reaches `address`; False for what is no IP address and not "localhost"."""
-    return address == "localhost" or (_is_ip_address(address) and ipaddress.ip_address(address).is_loopback)
+    plain = plain_address(address)
+    return address == "localhost" or (_is_ip_address(plain) and ipaddress.ip_address(plain).is_loopback)
+
+
+def plain_address(text: str) -> str:
+    """An IPv4 address that is written as an IPv6 one (::ffff:10.0.0.1) as itself, any other text as it is.
+
+    That is how a socket which listens on :: names those who come by IPv4.
+    """
+    if ":" not in text:
+        return text
+    try:
+        mapped = ipaddress.IPv6Address(text).ipv4_mapped
+    except ValueError:
+        return text
+    return text if mapped is None else str(mapped)
 
 
 def _is_ip_address(text: str) -> bool:
@@ -107,7 +123,7 @@ def _any_origin_with_auth(settings: Settings) -> Iterator[Problem]:
 
 def _auth_without_keys(settings: Settings) -> Iterator[Problem]:
     if settings.auth.enabled and not settings.auth.api_keys:
-        yield Problem("auth.api_keys", "auth.enabled needs at least one key")
+        yield Problem("auth.api_keys", "auth.enabled needs at least one key; cerememory key create makes one")
 
 
 def _same_ports(settings: Settings) -> Iterator[Problem]:

@@ -10,13 +10,14 @@ from typing import Self
 import trio
 
 from cerememory.errors import BodyTooSlow, ContentTooLarge, TooManyBytes
-from cerememory.http.exchange import Exchange, Receive, Response, Send, Stream
+from cerememory.http.exchange import Exchange, Message, Receive, Response, Send
 
 BODY_BYTES_MAX = 64 * 1_048_576
 LARGE_BODY_BYTES = 262_144  # a larger one is parsed in a thread
 PARSED_FACTOR = 4  # parsed bytes take about four times their size
 DRAIN_BYTES_MAX = 16 * 1_048_576
 DRAIN_S = 2.0
+PART_BYTES_MAX = 262_144  # of an answer, that a client has to take at once
 
 
 class ClientGone(Exception):
@@ -157,32 +158,52 @@ class Parts:
 async def send_response(response: Response, send: Send, body: Body) -> None:
     """Send `response`. A body that wasn't read is dropped before the end of the answer: the client can read it.
 
-    Dropping goes on until the last part of the answer is out, then the connection closes.
+    Dropping goes on until the last part of the answer is out, then the connection closes. Raises `ClientGone`
+    when the client takes nothing of it for as long as it may take for a part of its own body.
     """
+    limited = _within(body.read_timeout_s, send)
     if body.whole:
-        await _send_start(response, send)
-        if response.stream is not None:
-            await _send_chunks(response.stream, send, body.read_timeout_s)
-        await send({"type": "http.response.body", "body": response.body, "more_body": False})
+        await _send_start(response, limited)
+        rest = await _send_parts(response, limited)
+        await limited({"type": "http.response.body", "body": rest, "more_body": False})
         return
     response.close = True
-    await _send_start(response, send)
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    await _send_start(response, limited)
+    await limited({"type": "http.response.body", "body": response.body, "more_body": True})
     with trio.move_on_after(DRAIN_S):
         await body.drop()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(body.drop_for_ever)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-        nursery.cancel_scope.deadline = -math.inf
+    with trio.move_on_after(body.read_timeout_s) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(body.drop_for_ever)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            nursery.cancel_scope.deadline = -math.inf
+    if scope.cancelled_caught:
+        raise ClientGone
 
 
-async def _send_chunks(stream: Stream, send: Send, timeout_s: float) -> None:
-    """Raises `ClientGone` when a chunk isn't taken in time: nobody may hold the stream for nothing."""
-    async for chunk in stream.chunks:
+def _within(timeout_s: float, send: Send) -> Send:
+    """`send` for a client that takes each message in time; `ClientGone` for another."""
+
+    async def limited(message: Message) -> None:
         with trio.move_on_after(timeout_s) as scope:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send(message)
         if scope.cancelled_caught:
             raise ClientGone
+
+    return limited
+
+
+async def _send_parts(response: Response, send: Send) -> bytes:
+    """Send the body but for its last part, which is returned: one that is taken slowly comes in many."""
+    if response.stream is not None:
+        async for chunk in response.stream.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        return b""
+    rest = memoryview(response.body)
+    while len(rest) > PART_BYTES_MAX:
+        await send({"type": "http.response.body", "body": bytes(rest[:PART_BYTES_MAX]), "more_body": True})
+        rest = rest[PART_BYTES_MAX:]
+    return bytes(rest) if len(rest) < len(response.body) else response.body
 
 
 async def _send_start(response: Response, send: Send) -> None:

@@ -6,20 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerememory.errors import (
+    ActorBusy,
     BodyTooSlow,
     ExportFailed,
     IdempotencyConflict,
     ImportConflict,
+    StorageDamaged,
+    ValidationFailed,
 )
 from cerememory.http.archives import ARCHIVE_PATH, ARCHIVE_TYPE
 from cerememory.http.described_errors import ALWAYS, BODY, ENGINE, GATE, Errors
 from cerememory.http.descriptions import TYPES
 from cerememory.http.schemas import Schema
-from cerememory.protocol.replies import Imported, ImportPlanned
-from cerememory.protocol.requests import Export, ImportTerms
+from cerememory.protocol.replies import AuditConsistency, AuditInclusion, Imported, ImportPlanned
+from cerememory.protocol.requests import AuditProof, Export, ImportTerms
 from cerememory.telemetry.metrics import CONTENT_TYPE
 
 JSON = "application/json"
+NOTE_TYPE = "text/plain; charset=utf-8"
 OPENAPI = "3.1.0"
 
 
@@ -95,6 +99,23 @@ SERVICES: tuple[Service, ...] = (
         elsewhere=frozenset({"header", "decryption_key"}),
         parameters=("Passphrase", "Namespace", "IdempotencyKey"),
         headers=("X-Cerememory-Sequence",),
+    ),
+    Service(
+        "audit_checkpoint",
+        "GET",
+        "/v1/audit/checkpoint",
+        "Sign how long the audit log is, and what it holds, in text that can be kept elsewhere.",
+        {200: ("A C2SP tlog-checkpoint: origin, size, root, and its signature.", NOTE_TYPE, _TEXT)},
+        (*GATE, StorageDamaged),
+    ),
+    Service(
+        "audit_proof",
+        "GET",
+        "/v1/audit/proof",
+        "Prove that the audit log continues an older one of its own (old, new), or has an entry (entry, size).",
+        {200: ("The proof, of RFC 9162.", JSON, (AuditConsistency, AuditInclusion))},
+        (*GATE, ValidationFailed, ActorBusy, StorageDamaged),
+        query=AuditProof,
     ),
     Service(
         "metrics",

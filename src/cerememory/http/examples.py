@@ -56,6 +56,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "introspect.decay_forecast": {"record_ids": [EXAMPLE_ID], "forecast_at": "2030-01-01T00:00:00Z"},
 }
 
+QUERIES: dict[str, dict[str, int]] = {"audit_proof": {"old": 1, "new": 1}}
+
 # An archive is no text to paste: the answer of the one, kept in a file, is the request of the other.
 ANSWER_FILES = {"lifecycle.export": "export.json", "archive_export": "memories.cma"}
 REQUEST_FILES = {"lifecycle.import": "export.json", "archive_import": "memories.cma"}

@@ -11,8 +11,10 @@ from uuid import UUID
 import msgspec
 import uuid_utils
 
+from cerememory.config.checks import plain_address
 from cerememory.errors import CerememoryError, WrongMethod, answer_of
 from cerememory.protocol import codec
+from cerememory.protocol.access import EVERYTHING, Grant
 from cerememory.protocol.replies import error_body
 
 Scope = MutableMapping[str, Any]
@@ -29,7 +31,11 @@ BODILESS = frozenset({204, 304})
 
 @dataclass(slots=True)
 class Exchange:
-    """A request's head. `headers` are by lower-case name, the last of equals wins; `route` is its template."""
+    """A request's head. `headers` are by lower-case name, the last of equals wins; `route` is its template.
+
+    `path` is the one that is served, however the target was written. `grant` and `namespace` are what the gate has
+    found out: what the caller may do, and in which namespace (None: the default one).
+    """
 
     method: str
     path: str
@@ -39,8 +45,8 @@ class Exchange:
     request_id: str
     http_version: str = "1.1"
     route: str = UNKNOWN_ROUTE
-    client: str = ""
-    scope: str = "open"  # whose key it came with; a digest, never the key
+    grant: Grant = EVERYTHING
+    namespace: str | None = None
 
     @classmethod
     def of(cls, asgi: Scope) -> Exchange:
@@ -48,10 +54,10 @@ class Exchange:
         client = asgi.get("client")
         return cls(
             method=asgi["method"],
-            path=asgi["path"],
+            path=_path(asgi["path"]),
             query=asgi["query_string"],
             headers=headers,
-            peer=client[0] if client else "",
+            peer=plain_address(client[0]) if client else "",
             request_id=_request_id(headers.get(b"x-request-id")),
             http_version=asgi["http_version"],
         )
@@ -59,6 +65,13 @@ class Exchange:
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+
+def _path(target: str) -> str:
+    """That of a target which is a whole URL, too: as HTTP/1.1 wants, though only proxies are asked so."""
+    if target.startswith("/"):
+        return target
+    return "/" + target.partition("://")[2].partition("/")[2]
 
 
 def _by_name(headers: Headers) -> dict[bytes, bytes]:

@@ -1,8 +1,8 @@
 """The gate: the ASGI application in front, which does in one pass what concerns every request.
 
-From the outside in: request id, metrics, host and origin, rate limit and key (on the head alone), then the
-body within its limits. The hot routes are answered here; everything else goes to Quart, with the body read.
-Whatever goes wrong, a client gets the error envelope, and an unexpected error is logged with its request id.
+From the outside in: request id, metrics, host and origin, rate limit, key and what it allows (on the head alone),
+then the body within its limits. The hot routes are answered here; everything else goes to Quart, with the body
+read. Whatever goes wrong, a client gets the error envelope, and an unexpected error is logged with its request id.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ from cerememory.http.exchange import (
     no_content,
 )
 from cerememory.http.front import BODY, EXCHANGE, build
-from cerememory.http.routes import Call, Handler, Routes, check_namespace
-from cerememory.http.rules import OPEN_ROUTES, Addresses, Keys, Origins, RateLimit, check_head
+from cerememory.http.keys import Keys
+from cerememory.http.routes import Call, Handler, Route, Routes, asked_namespace
+from cerememory.http.rules import OPEN_ROUTES, Addresses, Origins, RateLimit, check_head
+from cerememory.storage.api_keys import KeyFile
 from cerememory.telemetry.metrics import Metrics
 
 HOT_PATHS = ("/health", "/v1/encode", "/v1/recall/query", ARCHIVE_PATH)  # Quart would gather an archive's stream
@@ -50,22 +52,35 @@ log = structlog.get_logger(__name__)
 
 
 class Gate:
+    """Raises `DataDirUnusable` when the keys of the data dir can't be read."""
+
     def __init__(
-        self, settings: Settings, routes: Routes, metrics: Metrics, local_token: str | None = None
+        self,
+        settings: Settings,
+        routes: Routes,
+        metrics: Metrics,
+        local_token: str | None = None,
+        stored_keys: KeyFile | None = None,
     ) -> None:
         self._origins = Origins(settings)
         self._addresses = Addresses(settings.http.trusted_proxy_cidrs)
         self._rate_limit = RateLimit(settings.rate_limit.requests_per_second, settings.rate_limit.burst)
-        self._keys = Keys(settings, local_token)
+        self._keys = Keys(settings.auth, metrics, local_token, stored_keys)
         self._inflight = Inflight(settings.http.max_inflight_bytes)
         self._read_timeout_s = float(settings.http.read_timeout_secs)
         self._metrics = metrics
         self._hot: dict[tuple[str, str], Handler] = {
             (route.method, route.path): route.handler for route in routes.table if route.path in HOT_PATHS
         }
+        self._routes = {(route.method, route.path): route for route in routes.table}
         self._paths = {route.path for route in routes.table}
         self._open_paths = {path.partition("{")[0]: path for path in self._paths if path.endswith("}")}
         self._front = build(routes.table, _answer_error)
+
+    def reload(self, settings: Settings) -> None:
+        """Take over what may change while the daemon runs: the rate limit, and the keys of `auth.api_keys`."""
+        self._rate_limit.change(settings.rate_limit.requests_per_second, settings.rate_limit.burst)
+        self._keys.change(settings.auth)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -94,8 +109,18 @@ class Gate:
         """The route that `path` belongs to, whatever its method, for the metrics of refused requests too."""
         if path in self._paths:
             return path
+        return self._open_path(path) or UNKNOWN_ROUTE
+
+    def _open_path(self, path: str) -> str | None:
+        """The one with a part that varies that `path` may belong to."""
         parent, slash, name = path.rpartition("/")
-        return self._open_paths.get(parent + slash, UNKNOWN_ROUTE) if name else UNKNOWN_ROUTE
+        return self._open_paths.get(parent + slash) if name else None
+
+    def _route(self, exchange: Exchange) -> Route | None:
+        """Who will answer, as Quart finds it: HEAD is GET, and a path as it is goes before one that varies."""
+        method = "GET" if exchange.method == "HEAD" else exchange.method
+        path = exchange.path
+        return self._routes.get((method, path)) or self._routes.get((method, self._open_path(path) or path))
 
     async def _response(self, exchange: Exchange, scope: Scope, body: Body) -> Response:
         try:
@@ -110,19 +135,29 @@ class Gate:
 
     async def _checked(self, exchange: Exchange, scope: Scope, body: Body) -> Response:
         check_head(exchange, scope["headers"])
-        if exchange.path not in OPEN_ROUTES:
-            self._origins.check(exchange)
-            if self._origins.is_preflight(exchange):
-                return no_content(self._origins.preflight_headers(exchange))
-            self._rate_limit.check(self._addresses.client(exchange), trio.current_time())
-            self._keys.check(exchange)
-            check_namespace(exchange)
+        if exchange.path in OPEN_ROUTES:  # whose body nobody reads: anybody may send one
+            return await self._dispatch(exchange, scope, b"")
+        self._origins.check(exchange)
+        if self._origins.is_preflight(exchange):
+            return no_content(self._origins.preflight_headers(exchange))
+        self._admit(exchange)
         if (exchange.method, exchange.path) == IMPORT_ROUTE:
             return await self._hot[IMPORT_ROUTE](Call(exchange, b"", parts=Parts(body)))
         check_size(body.announced_bytes)
         with self._inflight.reserved(body.announced_bytes or 0) as room:
             content = await body.read(room)
             return await self._dispatch(exchange, scope, content)
+
+    def _admit(self, exchange: Exchange) -> None:
+        """Note whose request it is and which namespace it is about, or raise why it isn't answered."""
+        address, now = self._addresses.client(exchange), trio.current_time()
+        self._rate_limit.check(address, now)
+        exchange.grant = self._keys.grant(exchange, address, now)
+        asked = asked_namespace(exchange)
+        route = self._route(exchange)
+        if route is not None:
+            route.check(exchange.grant)
+        exchange.namespace = exchange.grant.namespace_for(asked)
 
     async def _dispatch(self, exchange: Exchange, scope: Scope, content: bytes) -> Response:
         handler = self._hot.get((exchange.method, exchange.path))
@@ -134,7 +169,8 @@ class Gate:
         """Ask Quart, and take its answer as a value."""
         answer = _Collected()
         state = {**scope.get("state", {}), EXCHANGE: exchange, BODY: content}
-        await self._front({**scope, "state": state}, _NoBody().receive, answer.send)  # type: ignore[arg-type]
+        asked = {**scope, "path": exchange.path, "state": state}
+        await self._front(asked, _NoBody().receive, answer.send)  # type: ignore[arg-type]
         return answer.response()
 
     def _note(self, exchange: Exchange, status: int, elapsed_s: float) -> None:

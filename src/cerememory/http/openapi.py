@@ -23,7 +23,7 @@ from cerememory.http.described_errors import REASONS, Errors, errors_of, has_bod
 from cerememory.http.described_heads import HEADERS, PARAMETERS
 from cerememory.http.described_services import JSON, OPENAPI, SERVICES, Service
 from cerememory.http.descriptions import TYPES
-from cerememory.http.examples import ANSWER_FILES, REQUEST_FILES, REQUESTS
+from cerememory.http.examples import ANSWER_FILES, QUERIES, REQUEST_FILES, REQUESTS
 from cerememory.http.routes import BASE64_TYPE
 from cerememory.http.rules import OPEN_ROUTES
 from cerememory.http.schemas import Schema, Schemas, Side, holds_bytes
@@ -118,6 +118,11 @@ class _Document:
             for status, (described, media, kind) in service.answers.items()
         }
         query = [] if service.query is None else self._query(service.query, service.elsewhere)
+        examples = QUERIES.get(service.name, {})
+        query = [
+            {**parameter, "example": examples[parameter["name"]]} if parameter["name"] in examples else parameter
+            for parameter in query
+        ]
         return {
             "operationId": service.name,
             "tags": [service.tag],

@@ -27,9 +27,11 @@ from cerememory.http.archives import (
 from cerememory.http.bodies import LARGE_BODY_BYTES
 from cerememory.http.exchange import Exchange, Headers, Response, Stream, json_response, no_content
 from cerememory.protocol import codec
+from cerememory.protocol.access import READ, Grant, Needs, Role
 from cerememory.protocol.namespaces import HEADER, check_name
-from cerememory.protocol.operations import OPERATIONS
+from cerememory.protocol.operations import BY_NAME, OPERATIONS
 from cerememory.protocol.requests import (
+    AuditProof,
     Compact,
     Consolidate,
     DecayForecast,
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CHECKPOINT_PATH, PROOF_PATH = "/v1/audit/checkpoint", "/v1/audit/proof"
+NOTE_TYPE = b"text/plain; charset=utf-8"
 IDEMPOTENCY_KEY_BYTES_MAX = 256
 BASE64_TYPE = "application/vnd.cmp+json;bytes=base64"
 UINT32_MAX = 2**32 - 1
@@ -86,6 +90,11 @@ class Route:
     method: str
     path: str  # with `{name}` for a part that varies
     handler: Handler
+    needs: Needs = READ
+
+    def check(self, grant: Grant) -> None:
+        """Raise `Forbidden` when this isn't allowed to whom `grant` is given."""
+        grant.check(self.needs, f"{self.method} {self.path}")
 
 
 class Routes:
@@ -124,12 +133,14 @@ class Routes:
             Route("GET", "/readiness", self.readiness),
             Route("GET", "/v1/openapi.json", self.openapi),
             Route("GET", "/docs", self.docs),
-            Route("POST", ARCHIVE_PATH, self.export_archive),
-            Route(*IMPORT_ROUTE, self.import_archive),
-            *(Route(o.method, o.path, built[o.name]) for o in OPERATIONS),
+            Route("GET", CHECKPOINT_PATH, self.audit_checkpoint),
+            Route("GET", PROOF_PATH, self.audit_proof),
+            Route("POST", ARCHIVE_PATH, self.export_archive, BY_NAME["lifecycle.export"].needs),
+            Route(*IMPORT_ROUTE, self.import_archive, BY_NAME["lifecycle.import"].needs),
+            *(Route(o.method, o.path, built[o.name], o.needs) for o in OPERATIONS),
         ]
         if metrics is not None:
-            self.table.append(Route("GET", "/metrics", self.metrics))
+            self.table.append(Route("GET", "/metrics", self.metrics, Needs(Role.READ, is_global=True)))
 
     async def openapi(self, call: Call) -> Response:
         return (await self._described()).document.answer(call.exchange)
@@ -153,6 +164,12 @@ class Routes:
         response = json_response({"status": "not_ready", "reason": reason})
         response.status = 503
         return response
+
+    async def audit_checkpoint(self, call: Call) -> Response:
+        return Response(200, self._engine.audit_checkpoint(), content_type=NOTE_TYPE)
+
+    async def audit_proof(self, call: Call) -> Response:
+        return json_response(await self._engine.audit_proof(_audit_proof(call)))
 
     async def metrics(self, call: Call) -> Response:
         assert self._metrics is not None
@@ -321,8 +338,8 @@ class Routes:
             await self._engine.wait_for(_number(asked, "X-Cerememory-Sequence"))
 
     async def _namespace(self, call: Call, *, create: bool = False) -> int:
-        """The one that the request names; with the first thing stored under it, a new name is given a number."""
-        name = _namespace_name(call.exchange)
+        """The one that the request is about; with the first thing stored in it, a new name is given a number."""
+        name = call.exchange.namespace
         return DEFAULT_NAMESPACE if name is None else await self._engine.namespace(name, create=create)
 
     async def _rendered(self, call: Call, reply: object) -> Response:
@@ -357,14 +374,12 @@ def _check_json(exchange: Exchange) -> None:
         raise ValidationFailed(f"Content-Type: expected application/json, got {kind[:64] or 'none'}")
 
 
-def check_namespace(exchange: Exchange) -> None:
-    name = _namespace_name(exchange)
+def asked_namespace(exchange: Exchange) -> str | None:
+    """The name that the head has; `ValidationFailed` for what can't be one."""
+    name = exchange.header(HEADER.lower().encode())
     if name is not None:
         check_name(name, HEADER)
-
-
-def _namespace_name(exchange: Exchange) -> str | None:
-    return exchange.header(b"x-cerememory-namespace")
+    return name
 
 
 def _record_id(call: Call) -> RecordId:
@@ -383,7 +398,7 @@ def _idempotency(call: Call) -> Idempotency | None:
         raise ValidationFailed(f"Idempotency-Key: expected 1 to {IDEMPOTENCY_KEY_BYTES_MAX} characters")
     exchange = call.exchange
     covered = f"{exchange.method} {exchange.path}\0".encode() + exchange.query + b"\0" + call.body
-    return Idempotency(call.exchange.scope, key, blake2b(covered, digest_size=16).digest())
+    return Idempotency(exchange.grant.caller, key, blake2b(covered, digest_size=16).digest())
 
 
 def _if_match(call: Call) -> int | None:
@@ -409,6 +424,15 @@ def _introspect_record(call: Call) -> IntrospectRecord:
         include_versions=_flag(query, "include_versions"),
         version=version,
     )
+
+
+def _audit_proof(call: Call) -> AuditProof:
+    query = parse_qs(call.exchange.query.decode("latin-1"), keep_blank_values=True)
+
+    def number(name: str) -> int | None:
+        return _number(query[name][-1], name) if name in query else None
+
+    return AuditProof(old=number("old"), new=number("new"), entry=number("entry"), size=number("size"))
 
 
 def _flag(query: dict[str, list[str]], name: str) -> bool:

@@ -1,17 +1,16 @@
-"""Who may ask, from where and how often: what the gate checks on a request's head."""
+"""From where somebody may ask, and how often: what the gate checks on a request's head."""
 
 from __future__ import annotations
 
-import hmac
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from cerememory.config.checks import is_loopback
+from cerememory.config.checks import plain_address
 from cerememory.config.settings import Settings
-from cerememory.errors import Forbidden, HeadTooLarge, RateLimited, Unauthorized
+from cerememory.errors import Forbidden, HeadTooLarge, RateLimited
 from cerememory.http.exchange import FORWARDED_FOR, Exchange, Headers
 
 OPEN_ROUTES = frozenset({"/health", "/readiness"})  # never limited, never behind a key, on any host name
@@ -19,6 +18,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 HEAD_BYTES_MAX = 32_768
 HEAD_FIELDS_MAX = 100
 ADDRESSES_MAX = 10_000
+MAPPED_BITS = 96  # in front of the IPv4 address in an IPv6 one
+SITE_BITS = 64  # of an IPv6 address are its network's; the rest anybody there chooses, at will
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 EXPOSED = b"X-Request-Id, Retry-After, X-Cerememory-Sequence"
 METHODS = b"GET, POST, PUT, PATCH, DELETE"
@@ -104,22 +105,33 @@ class Addresses:
     """Which address a request counts against: the peer's, or what trusted proxies say."""
 
     def __init__(self, cidrs: Sequence[str]) -> None:
-        self._trusted: list[IPv4Network | IPv6Network] = [ip_network(cidr, strict=False) for cidr in cidrs]
+        self._trusted = [_plain_network(cidr) for cidr in cidrs]
 
     def client(self, exchange: Exchange) -> str:
         if not self._trusted or not self._trusts(exchange.peer):
             return exchange.peer
-        forwarded = [part.strip() for part in (exchange.header(FORWARDED_FOR) or "").split(",")]
+        parts = (exchange.header(FORWARDED_FOR) or "").split(",")
+        forwarded = [plain_address(part.strip()) for part in parts]
         for address in reversed(forwarded):
             if not _is_address(address):
                 break  # what stands before it may be the client's invention
             if not self._trusts(address):
                 return address
-        real = (exchange.header(b"x-real-ip") or "").strip()
+        real = plain_address((exchange.header(b"x-real-ip") or "").strip())
         return real if _is_address(real) else exchange.peer
 
     def _trusts(self, address: str) -> bool:
         return _is_address(address) and any(ip_address(address) in network for network in self._trusted)
+
+
+def _plain_network(cidr: str) -> IPv4Network | IPv6Network:
+    """IPv4 that is written as IPv6 as itself: so are the addresses that are looked for in it."""
+    network = ip_network(cidr, strict=False)
+    if isinstance(network, IPv6Network) and network.prefixlen >= MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - MAPPED_BITS))
+    return network
 
 
 def _is_address(text: str) -> bool:
@@ -137,7 +149,7 @@ class _Bucket:
 
 
 class RateLimit:
-    """A token bucket for each address: `per_second` tokens (0: no limit) up to `burst`.
+    """A token bucket for each address: `per_second` tokens (0: no limit) up to `burst`. An IPv6 network is one.
 
     A bucket that has filled up again is forgotten; at most `ADDRESSES_MAX` are kept, the longest unused go first.
     """
@@ -147,27 +159,41 @@ class RateLimit:
         self._burst = burst
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
+    def change(self, per_second: float, burst: int) -> None:
+        """From now on; what was taken stays taken."""
+        self._per_second = per_second
+        self._burst = burst
+
     def check(self, address: str, now: float) -> None:
         """Take a token or raise `RateLimited`; `now` is on any steady clock, in seconds."""
         if not self._per_second:
             return
+        address = _site(address)
         bucket = self._buckets.get(address)
         if bucket is None:
             bucket = self._buckets[address] = _Bucket(float(self._burst), now)
             self._forget(now)
         self._buckets.move_to_end(address)
-        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._per_second)
+        bucket.tokens = self._tokens(bucket, now)
         bucket.at = now
         if bucket.tokens < 1.0:
             wait_s = (1.0 - bucket.tokens) / self._per_second
-            raise RateLimited("too many requests from this address", retry_after_s=max(1, round(wait_s)))
+            raise RateLimited("too many requests from this address", retry_after_s=math.ceil(wait_s))
         bucket.tokens -= 1.0
+
+    def left(self, address: str, now: float) -> float:
+        """The tokens that `address` has; none is taken, and nothing kept."""
+        bucket = self._buckets.get(_site(address))
+        return self._burst if bucket is None else self._tokens(bucket, now)
+
+    def _tokens(self, bucket: _Bucket, now: float) -> float:
+        return min(self._burst, bucket.tokens + (now - bucket.at) * self._per_second)
 
     def _forget(self, now: float) -> None:
         """Drop the longest unused while they are full or too many; each new address drops some."""
         while self._buckets:
             address, oldest = next(iter(self._buckets.items()))
-            full = oldest.tokens + (now - oldest.at) * self._per_second >= self._burst
+            full = self._tokens(oldest, now) >= self._burst
             if len(self._buckets) <= ADDRESSES_MAX and not (full and oldest.at < now):
                 return
             del self._buckets[address]
@@ -176,28 +202,12 @@ class RateLimit:
         return len(self._buckets)
 
 
-class Keys:
-    """Bearer keys, compared in constant time with every one. `local_token` counts from loopback peers only."""
-
-    def __init__(self, settings: Settings, local_token: str | None) -> None:
-        self._enabled = settings.auth.enabled
-        self._keys = [key.encode() for key in settings.auth.api_keys]
-        self._local_token = None if local_token is None else local_token.encode()
-
-    def check(self, exchange: Exchange) -> None:
-        """Note whose key it is in `exchange.scope`, or raise `Unauthorized`."""
-        if not self._enabled:
-            return
-        scheme, _, sent = exchange.headers.get(b"authorization", b"").partition(b" ")
-        sent = sent.strip()
-        if scheme.lower() != b"bearer" or not sent or not self._knows(sent, exchange.peer):
-            raise Unauthorized("Authorization: a valid Bearer key is needed")
-        exchange.scope = sha256(sent).hexdigest()
-
-    def _knows(self, sent: bytes, peer: str) -> bool:
-        known = False
-        for key in self._keys:
-            known |= hmac.compare_digest(key, sent)
-        if self._local_token is not None and is_loopback(peer):
-            known |= hmac.compare_digest(self._local_token, sent)
-        return known
+def _site(address: str) -> str:
+    """What is counted together with `address`: its network, when that has more addresses than a table has rows."""
+    if ":" not in address:
+        return address
+    try:
+        network = IPv6Network((int(IPv6Address(address)), SITE_BITS), strict=False)
+    except ValueError:
+        return address
+    return str(network.network_address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -11,7 +12,7 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.logging import Logger
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -23,6 +24,7 @@ from cerememory.http.exchange import Receive, Scope, Send
 GRACE_S = 30.0
 GONE_S = 5.0  # what still serves a client that is gone
 BACKLOG = 512
+WRITE_BYTES = 262_144  # that a client has to take within the idle time
 HEAD_BYTES_BUFFERED_MAX = 65_536  # above the gate's own limit, which answers 431
 
 log = structlog.get_logger(__name__)
@@ -78,12 +80,14 @@ class _Connection(TCPServer):
     """hypercorn's connection, with less work for each request.
 
     One task for the connection's life looks after its idle time, where hypercorn starts and cancels one for each
-    request. The head of an answer waits for what follows it, so that both go out in one write.
+    request. The head of an answer waits for what follows it, so that both go out in one write. Who doesn't read
+    its answers is cut off, where hypercorn would wait for ever.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.idle_since: float | None = trio.current_time()  # None: it serves a request
+        self.ends_at = math.inf
         self._scope = trio.CancelScope()
         self._head = b""
 
@@ -100,7 +104,26 @@ class _Connection(TCPServer):
             self._head += event.data
         elif data := self._head + event.data:  # the end of a message is often no bytes at all
             self._head = b""
-            await super().protocol_send(RawData(data))
+            await self._write(data)
+
+    async def _write(self, data: bytes) -> None:
+        """All of `data`, each part within the idle time.
+
+        A part that was begun is never left for a cancellation: on HTTP/2 others share the connection.
+        """
+        rest = memoryview(data)
+        async with self.send_lock:
+            try:
+                while rest:
+                    due = min(trio.current_time() + self.config.keep_alive_timeout, self.ends_at)
+                    with trio.CancelScope(shield=True, deadline=due) as scope:
+                        await self.stream.send_all(rest[:WRITE_BYTES])
+                    if scope.cancelled_caught:
+                        log.debug("client doesn't read")
+                        await trio.aclose_forcefully(self.stream)
+                    rest = rest[WRITE_BYTES:]
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.protocol.handle(Closed())
 
     async def _idle_timeout(self) -> None:
         """Close when there was no request for long, or when the server stops and none is under way."""
@@ -155,7 +178,10 @@ class Server:
                 await stop.wait()
                 accepting.cancel_scope.cancel()
             await self._context.terminated.set()
-            connections.cancel_scope.deadline = trio.current_time() + GRACE_S
+            ends_at = trio.current_time() + GRACE_S
+            connections.cancel_scope.deadline = ends_at
+            for connection in self._connections:
+                connection.ends_at = ends_at
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         if len(self._connections) >= self._max_connections and not await self._close_idle():

@@ -2,7 +2,8 @@
 
 A result is the JSON of `structured`, shown as indented text too. Content comes as text instead of bytes: a
 block of text keeps its words under `text`, any other block only its size. Recalls are cut down to what a
-model reads; the rest is one `inspect` away. Source of the shapes: the MCP surface, "Results".
+model reads; the rest is one `inspect` away. What comes out of memories is framed (`frame`). Source of the shapes:
+the MCP surface, "Results".
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 
 from cerememory.domain.emotions import label_of
 from cerememory.errors import InternalError
+from cerememory.mcp.frame import Place, framed
 from cerememory.protocol.records import EmotionVector
 from cerememory.protocol.values import format_timestamp, parse_timestamp
 
@@ -65,6 +67,7 @@ class _Record(msgspec.Struct):
     created_at: str
     fidelity: _Fidelity
     emotion: EmotionVector
+    metadata: Any = None
 
 
 class _Memory(msgspec.Struct):
@@ -116,12 +119,24 @@ def _memory(memory: _Memory) -> Json:
     return {
         "record_id": record.id,
         "store": record.store,
+        "source": _source(record.metadata),
         "text": _first_text(memory.rendered_content),
         "relevance_score": memory.relevance_score,
         "fidelity": record.fidelity.score,
         "created_at": _with_offset(record.created_at),
         "emotion": label_of(record.emotion),
     }
+
+
+def _source(metadata: Any) -> str | None:
+    """Where a memory is from, as far as whoever stored it said so: the context's source, or a dream."""
+    if not isinstance(metadata, dict):
+        return None
+    context = metadata.get("_context")
+    source = context.get("source") if isinstance(context, dict) else None
+    if isinstance(source, str):
+        return source
+    return "dream" if "_dream" in metadata else None
 
 
 def _recall_raw(answer: Json) -> Json:
@@ -161,10 +176,6 @@ def _bytes(data: list[int] | str) -> bytes:
         return base64.b64decode(data, validate=True) if isinstance(data, str) else bytes(data)
     except (binascii.Error, ValueError, TypeError):
         raise InternalError("the daemon's answer isn't CMP: its bytes can't be read") from None
-
-
-def _inspect(answer: Json) -> Json:
-    return _shown_record(answer)
 
 
 def _associate(answer: Json) -> Json:
@@ -208,20 +219,24 @@ def _shown_block(block: Json) -> Json:
     return shown
 
 
-_SHOWN: dict[str, Callable[[Json], Json]] = {
-    "recall": _recall,
-    "recall_raw": _recall_raw,
-    "inspect": _inspect,
-    "associate": _associate,
-    "timeline": _timeline,
+# How an answer is shown, and where in it the items are that come out of memories.
+_SHOWN: dict[str, tuple[Callable[[Json], Json], Place]] = {
+    "recall": (_recall, ("memories",)),
+    "recall_raw": (_recall_raw, ("records",)),
+    "inspect": (_shown_record, ()),
+    "associate": (_associate, ("memories",)),
+    "timeline": (_timeline, ("buckets", "memories")),
 }
 
 
 def render(tool: str, answer: object) -> Result:
     """The result of a tool whose answer is shown as JSON: its CMP answer, or the part that a model reads."""
     whole = _read(answer, Json)
+    if tool not in _SHOWN:
+        return _json_result(whole)
+    show, place = _SHOWN[tool]
     try:
-        return _json_result(_SHOWN[tool](whole) if tool in _SHOWN else whole)
+        return _json_result(framed(show(whole), place))
     except (KeyError, TypeError) as error:
         raise InternalError(f"the daemon's answer isn't CMP: {error!r}") from error
 

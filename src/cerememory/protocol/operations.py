@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cerememory.protocol import replies, requests
+from cerememory.protocol.access import ADMIN, READ, WRITE, Needs, Role
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One row. `request` of a GET is what its path and query hold, None where they hold nothing.
 
-    `reply` is None where the answer is 204 without a body. `mutates` says that it writes memories. `summary` is
-    one sentence for readers of the interface.
+    `reply` is None where the answer is 204 without a body. `mutates` says that it writes memories. `needs` is what
+    the caller's key must be. `summary` is one sentence for readers of the interface.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Operation:
     request: type[Any] | None
     reply: type[Any] | None
     mutates: bool = False
+    needs: Needs = field(kw_only=True)
     summary: str = field(kw_only=True)
 
 
@@ -36,6 +38,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.EncodeStore,
         replies.Encoded,
         True,
+        needs=WRITE,
         summary="Store a memory.",
     ),
     Operation(
@@ -45,6 +48,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.EncodeBatch,
         replies.BatchEncoded,
         True,
+        needs=WRITE,
         summary="Store up to 1,000 memories: all of them or, when one is refused, none.",
     ),
     Operation(
@@ -54,6 +58,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.EncodeUpdate,
         None,
         True,
+        needs=WRITE,
         summary="Replace the given parts of a memory.",
     ),
     Operation(
@@ -63,6 +68,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.EncodeStoreRaw,
         replies.RawEncoded,
         True,
+        needs=WRITE,
         summary="Keep an entry in the raw journal, word for word.",
     ),
     Operation(
@@ -72,6 +78,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.EncodeBatchRaw,
         replies.BatchRawEncoded,
         True,
+        needs=WRITE,
         summary="Keep several entries in the raw journal: all of them or none.",
     ),
     Operation(
@@ -80,6 +87,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/recall/query",
         requests.RecallQuery,
         replies.Recalled,
+        needs=READ,
         summary="Find memories by words, vector, emotion or time; with an empty cue, the newest.",
     ),
     Operation(
@@ -88,6 +96,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/recall/associate/{record_id}",
         requests.RecallAssociate,
         replies.Associated,
+        needs=READ,
         summary="Find the memories that are linked to one, strongest first.",
     ),
     Operation(
@@ -96,6 +105,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/recall/timeline",
         requests.RecallTimeline,
         replies.Timeline,
+        needs=READ,
         summary="List memories by the time of their creation, in buckets.",
     ),
     Operation(
@@ -104,6 +114,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/recall/graph",
         requests.RecallGraph,
         replies.Graph,
+        needs=READ,
         summary="Show memories and the associations between them, from one memory outwards.",
     ),
     Operation(
@@ -112,6 +123,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/recall/raw",
         requests.RecallRawQuery,
         replies.RawRecalled,
+        needs=READ,
         summary="Find entries of the raw journal, oldest first.",
     ),
     Operation(
@@ -121,6 +133,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.Consolidate,
         replies.Consolidated,
         True,
+        needs=WRITE,
         summary="Turn episodic memories into semantic ones.",
     ),
     Operation(
@@ -130,6 +143,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.DreamTick,
         replies.Dreamt,
         True,
+        needs=WRITE,
         summary="Summarise entries of the raw journal into memories.",
     ),
     Operation(
@@ -139,6 +153,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.DecayTick,
         replies.Decayed,
         True,
+        needs=ADMIN,
         summary="Compute how far memories have faded, now or as if more time had passed.",
     ),
     Operation(
@@ -148,6 +163,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.SetMode,
         None,
         True,
+        needs=ADMIN,
         summary="Choose how memories are told in recalls: as they have faded, or word for word.",
     ),
     Operation(
@@ -157,6 +173,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.Forget,
         replies.Forgotten,
         True,
+        needs=WRITE,
         summary="Delete memories; they can't be brought back.",
     ),
     Operation(
@@ -166,6 +183,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.Restore,
         replies.Restored,
         True,
+        needs=WRITE,
         summary="Bring back memories that decay has archived.",
     ),
     Operation(
@@ -174,6 +192,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/lifecycle/compact",
         requests.Compact,
         replies.Compacted,
+        needs=Needs(Role.ADMIN, is_global=True),
         summary="Rid the disk of every trace of what was deleted, in all namespaces; writes wait meanwhile.",
     ),
     Operation(
@@ -182,6 +201,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/lifecycle/export",
         requests.Export,
         replies.Exported,
+        needs=ADMIN,
         summary="Write memories, and the raw journal when asked, into an archive.",
     ),
     Operation(
@@ -191,6 +211,7 @@ OPERATIONS: tuple[Operation, ...] = (
         requests.Import,
         replies.Imported,
         True,
+        needs=ADMIN,
         summary="Read an archive back in.",
     ),
     Operation(
@@ -199,6 +220,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/introspect/stats",
         None,
         replies.Stats,
+        needs=READ,
         summary="Count what is stored.",
     ),
     Operation(
@@ -207,6 +229,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/introspect/record/{record_id}",
         requests.IntrospectRecord,
         replies.IntrospectedRecord,
+        needs=READ,
         summary="Show one memory whole.",
     ),
     Operation(
@@ -215,6 +238,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/introspect/decay-forecast",
         requests.DecayForecast,
         replies.Forecasts,
+        needs=READ,
         summary="Say how far memories will have faded at a given time.",
     ),
     Operation(
@@ -223,6 +247,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/introspect/evolution",
         None,
         replies.EvolutionMetrics,
+        needs=READ,
         summary="Show what the daemon has adjusted of its own parameters.",
     ),
 )

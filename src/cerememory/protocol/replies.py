@@ -300,3 +300,19 @@ class Forecast(Wire, frozen=True, kw_only=True):
 
 class Forecasts(Wire, frozen=True, kw_only=True):
     forecasts: tuple[Forecast, ...]
+
+
+class AuditConsistency(Wire, frozen=True, kw_only=True):
+    """A consistency proof of RFC 9162; `hashes` are hex, lower case."""
+
+    old: int
+    new: int
+    hashes: tuple[str, ...]
+
+
+class AuditInclusion(Wire, frozen=True, kw_only=True):
+    """An inclusion proof of RFC 9162; hashes are hex, lower case."""
+
+    index: int
+    leaf_hash: str
+    hashes: tuple[str, ...]

@@ -357,6 +357,15 @@ class IntrospectRecord(Request, frozen=True, kw_only=True):
     version: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
 
 
+class AuditProof(Request, frozen=True, kw_only=True):
+    """Which proof: `old` and `new`, sizes of the log, or `entry`, a sequence, and `size`."""
+
+    old: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    new: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    entry: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    size: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
 class DecayForecast(Request, frozen=True, kw_only=True):
     record_ids: tuple[RecordId, ...]
     forecast_at: Timestamp

@@ -7,19 +7,20 @@ entry. Calls block; one owner at a time writes.
 
 How the file is compared: the chain is followed to its end, lines that the store still holds are compared byte
 by byte, and the end must be the store's head or link to the lines that the store holds behind it. Both anchor
-the whole file: no byte of it can differ from what was written.
+the whole file: no byte of it can differ from what was written. `verify_file` computes the tree over it, too, and
+holds it against the store's and against checkpoints that were kept.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeAlias
 
 from cerememory.domain.audit_chain import (
     GENESIS,
@@ -29,12 +30,20 @@ from cerememory.domain.audit_chain import (
     follow_lines,
     verify_lines,
 )
+from cerememory.domain.audit_diagnosis import Tampering, diagnose, diagnose_other
+from cerememory.domain.checkpoint import Checkpoint, leaf_of
+from cerememory.domain.merkle import CompactRange
 from cerememory.errors import AuditBroken
+from cerememory.failpoints import failpoint
+from cerememory.storage.audit_checkpoint import check_against
 from cerememory.storage.datadir import sync_directory
 
 FILE_MODE = 0o600
 READ_BUFFER_BYTES = 1_048_576
 GROUP_LINES = 128  # lines a repair appends with one write and one fsync: at most 8 MiB
+
+KeptCheckpoint: TypeAlias = tuple[Path, Checkpoint]
+"""A checkpoint, and the file that it was kept in."""
 
 _NO_LINE = (0, b"")
 
@@ -45,6 +54,11 @@ class Outbox(Protocol):
     @property
     def head(self) -> ChainHead:
         """The last committed entry."""
+        ...
+
+    @property
+    def tree(self) -> CompactRange:
+        """The Merkle tree over all committed entries."""
         ...
 
     @property
@@ -138,6 +152,7 @@ class AuditFile:
             self._take_back(self.size_bytes)
             raise
         self.size_bytes += len(data)
+        failpoint("audit.file.written")
 
     def _take_back(self, size_bytes: int) -> None:
         """Back to `size_bytes` after a failure; when that fails too, the next write does it first."""
@@ -164,6 +179,7 @@ class AuditFile:
             self._take_back(self._synced_bytes)
             raise
         self._synced_bytes = self.size_bytes
+        failpoint("audit.file.synced")
 
     def close(self) -> None:
         os.close(self._fd)
@@ -184,8 +200,11 @@ def plan_repair(path: Path, outbox: Outbox) -> Repair:
     inserted or removed, when the file is another log or goes on past the store's head, and when the store no
     longer holds what is missing; `OSError` when the disk refuses.
     """
+    return _plan(_LineReader(path), path, outbox)
+
+
+def _plan(reader: _LineReader, path: Path, outbox: Outbox) -> Repair:
     synced = outbox.synced  # read before the file, and the head after it: beside a daemon all three grow
-    reader = _LineReader(path)
     with _naming(path):
         last = _follow(reader, outbox)
         head = outbox.head
@@ -212,41 +231,83 @@ def complete(path: Path, repair: Repair, outbox: Outbox) -> int:
     return reached
 
 
-def verify_file(path: Path, outbox: Outbox | None) -> Verification:
+def verify_file(path: Path, outbox: Outbox | None, kept: Sequence[KeptCheckpoint] = ()) -> Verification:
     """Check the log at `path`, and change nothing.
 
     With `outbox`, it is the log of that store and may lack only entries that were never fsynced. Without, the
-    chain alone is checked, and a missing file is an empty log. Raises `AuditBroken` naming the line and the
-    reason, `OSError` for a file that can't be read.
+    chain alone is checked, and a missing file is an empty log. Either way it must continue the log of each
+    checkpoint in `kept`. Raises `AuditBroken` naming the line and the reason, `OSError` for a file that can't be
+    read.
     """
-    if outbox is None:
-        return _verify_chain(path)
-    repair = plan_repair(path, outbox)
-    with _naming(path):
-        if repair.cut or (repair.missing and not path.exists()):
-            _refuse(repair.from_sequence, f"is missing, as all up to line {repair.to_sequence}: cut off")
-    return Verification(path, repair.last.sequence, *repair.last, pending=repair.missing)
+    tree = _GrowingTree({checkpoint.size for _path, checkpoint in kept})
+    verification = _verify_chain(path, tree) if outbox is None else _verify_with(outbox, path, tree)
+    for kept_in, checkpoint in kept:
+        check_against(kept_in, checkpoint, tree.size, tree.root_at)
+    return verification
 
 
-def _verify_chain(path: Path) -> Verification:
-    reader = _LineReader(path)
+def _verify_chain(path: Path, tree: _GrowingTree) -> Verification:
+    reader = _LineReader(path, tree.add)
     with _naming(path):
         verified = verify_lines(reader)
         if reader.torn:
-            _refuse(verified.entries + 1, f"has no line end in {len(reader.torn)} bytes")
+            _refuse(verified.entries + 1, f"has no line end in {len(reader.torn)} bytes", Tampering.CUT)
     return Verification(path, *verified, pending=0)
+
+
+def _verify_with(outbox: Outbox, path: Path, tree: _GrowingTree) -> Verification:
+    reader = _LineReader(path, tree.add)
+    repair = _plan(reader, path, outbox)
+    with _naming(path):
+        if repair.cut or (repair.missing and not path.exists()):
+            kind = Tampering.CUT if reader.torn else Tampering.CUT_OR_OLDER
+            _refuse(repair.from_sequence, f"is missing, as all up to line {repair.to_sequence}", kind)
+        stored = outbox.tree
+        for _sequence, line in islice(outbox.lines(repair.from_sequence), stored.size - tree.size):
+            tree.add(line)
+        if tree.root_at(stored.size) != stored.root:
+            raise AuditBroken(f"the store has another tree over these {stored.size} entries")
+    return Verification(path, repair.last.sequence, *repair.last, pending=repair.missing)
+
+
+class _GrowingTree:
+    """The tree over the lines so far, and its roots at the sizes in `wanted`."""
+
+    def __init__(self, wanted: Collection[int]) -> None:
+        self._tree = CompactRange()
+        self._wanted = wanted
+        self._roots: dict[int, bytes] = {}
+        self._note()
+
+    @property
+    def size(self) -> int:
+        return self._tree.size
+
+    def add(self, line: bytes) -> None:
+        self._tree.append(leaf_of(line))
+        self._note()
+
+    def root_at(self, size: int) -> bytes | None:
+        """None for a size that isn't this one and wasn't wanted."""
+        return self._tree.root if size == self.size else self._roots.get(size)
+
+    def _note(self) -> None:
+        if self._tree.size in self._wanted:
+            self._roots[self._tree.size] = self._tree.root
 
 
 class _LineReader:
     """The whole lines of a file, each with its newline; afterwards, in `torn`, what is left of it.
 
-    No file reads as an empty one. A line over `LINE_BYTES_READ_MAX` counts as torn.
+    No file reads as an empty one. A line over `LINE_BYTES_READ_MAX` counts as torn. `seen` is called with each
+    line when the next one, or the end, is asked for: it was accepted.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seen: Callable[[bytes], object] | None = None) -> None:
         self.size_bytes = 0
         self.torn = b""
         self._path = path
+        self._seen = seen
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -260,6 +321,8 @@ class _LineReader:
                     return
                 self.size_bytes += len(line)
                 yield line
+                if self._seen is not None:
+                    self._seen(line)
 
 
 def _follow(reader: _LineReader, outbox: Outbox) -> ChainHead:
@@ -267,57 +330,66 @@ def _follow(reader: _LineReader, outbox: Outbox) -> ChainHead:
     oldest = outbox.oldest_sequence
     held = outbox.lines(oldest)
     sequence, data = 0, b""
+    lines = iter(reader)
     last = Line(0, b"", GENESIS)
-    for last in follow_lines(reader):
+    for last in follow_lines(lines):
         if last.sequence >= oldest and sequence < last.sequence:
             sequence, data = next(held, _NO_LINE)
         if sequence == last.sequence and data != last.data:
-            _refuse(sequence, "is not the entry that the store holds")
+            kind = diagnose_other(last.data, next(lines, b""), data)
+            _refuse(sequence, "is not the entry that the store holds", kind)
     return last.head
 
 
 def _check_end(last: ChainHead, torn: bytes, head: ChainHead, outbox: Outbox) -> None:
     """The file ends at the store's head, or in front of lines that the store holds and that follow it."""
     if last.sequence + bool(torn) > head.sequence:
-        _refuse(head.sequence + 1, "goes on past the store's last entry")
+        _refuse(head.sequence + 1, "goes on past the store's last entry", Tampering.INSERTED)
     if last.sequence < head.sequence:
         _check_missing(last, head, outbox)
         _check_torn(last.sequence + 1, torn, outbox)
     elif last != head:
-        _refuse(last.sequence, "ends another log than the store's")
+        _refuse(last.sequence, "ends another log than the store's", Tampering.REBUILT)
 
 
 def _check_missing(last: ChainHead, head: ChainHead, outbox: Outbox) -> None:
     oldest = outbox.oldest_sequence
     if oldest > last.sequence + 1:
-        _refuse(last.sequence + 1, f"is missing, and the store holds no line before {oldest}")
+        missing = f"is missing, and the store holds no line before {oldest}"
+        _refuse(last.sequence + 1, missing, Tampering.CUT_OR_OLDER)
     held = (line for _sequence, line in outbox.lines(last.sequence + 1))
     try:
         end = verify_lines(islice(held, head.sequence - last.sequence), last).head
     except AuditBroken:
         end = None
     if end != head:
-        _refuse(max(last.sequence, 1), "is of another log: the store's next entries do not follow it")
+        other = "is of another log: the store's next entries do not follow it"
+        _refuse(max(last.sequence, 1), other, Tampering.REBUILT)
 
 
 def _check_torn(number: int, torn: bytes, outbox: Outbox) -> None:
     """What a crash leaves of a line is its beginning, and zeros where the file grew before its data came."""
     _sequence, line = next(outbox.lines(number))
     if not line.startswith(torn.rstrip(b"\0")):
-        _refuse(number, "is torn, and not the beginning of the entry that the store holds")
+        torn_from = "is torn, and not the beginning of the entry that the store holds"
+        _refuse(number, torn_from, Tampering.EDITED)
 
 
-def _refuse(number: int, reason: str) -> NoReturn:
-    raise AuditBroken(f"line {number}: {reason}", details={"line": number})
+def _refuse(number: int, reason: str, kind: Tampering) -> NoReturn:
+    raise AuditBroken(f"line {number}: {reason}", details={"line": number, "kind": kind})
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Puts the file's name in front of what is found wrong with it."""
+    """Puts the file's name in front of what is found wrong with it, and behind it what that looks like."""
     try:
         yield
     except AuditBroken as error:
-        raise AuditBroken(f"{path}: {error}", details=error.details) from None
+        details = dict(error.details or {})
+        if "line" in details and "kind" not in details:
+            details["kind"] = diagnose(lambda: _LineReader(path), details["line"])
+        what = f" ({details['kind']})" if "kind" in details else ""
+        raise AuditBroken(f"{path}: {error}{what}", details=details) from None
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cerememory.domain.audit_chain import GENESIS, ChainHead
+from cerememory.domain.merkle import CompactRange
+from cerememory.storage.audit_head import tree_of
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Table, after, system_key
 from cerememory.storage.rows import Head, LogRow, parse_head, parse_log_row
@@ -24,6 +26,10 @@ class StoredOutbox:
     def head(self) -> ChainHead:
         head = self._head()
         return ChainHead(head.audit_sequence, head.audit_hash)
+
+    @property
+    def tree(self) -> CompactRange:
+        return tree_of(self._head())
 
     @property
     def synced(self) -> int:

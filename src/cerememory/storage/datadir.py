@@ -6,6 +6,7 @@
       store/         the LMDB environment
       index/         the text index, rebuilt from the store when missing
       audit.jsonl    the audit log
+      keys/          what proves who somebody is; see `storage.api_keys`
       run/token      the owner's key for local commands, for its life
 
 `DataDir.acquire` is the only way in; everything below it trusts that it is alone. Directories are synced when
@@ -28,7 +29,8 @@ from types import TracebackType
 from cerememory import __version__
 from cerememory.errors import DataDirLocked, DataDirUnusable
 
-FORMAT_VERSION = 2  # 1 was never released: its states were kept by id
+FORMAT_VERSION = 3  # the ones before were never released
+FORMAT_NAME = "format.json"
 PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
 TOKEN_BYTES = 32
@@ -41,10 +43,13 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds a data dir. `address` is `host:port` of its HTTP service, empty for an offline command."""
+    """Who holds a data dir, and with which version of the program. `address` is `host:port` of its HTTP service,
+    empty for an offline command.
+    """
 
     pid: int
     address: str
+    version: str = ""
 
     def __str__(self) -> str:
         where = f" at {self.address}" if self.address else ""
@@ -91,7 +96,7 @@ class DataDir:
 
     def announce(self, address: str) -> None:
         """Write who owns the data dir into the lock file."""
-        text = json.dumps({"pid": os.getpid(), "address": address}).encode()
+        text = json.dumps({"pid": os.getpid(), "address": address, "version": __version__}).encode()
         try:
             os.ftruncate(self._lock_fd, 0)
             os.pwrite(self._lock_fd, text, 0)
@@ -121,6 +126,12 @@ class DataDir:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def prepare(path: Path) -> None:
+    """Make `path` a data dir, unless it is one, owned or not. Raises what `DataDir.acquire` does."""
+    if not (path / "format.json").exists():
+        DataDir.acquire(path).release()
 
 
 def owner_of(path: Path) -> Owner | None:
@@ -174,7 +185,7 @@ def _check_private(path: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & 0o077:
         return
-    ours = (path / "format.json").exists() or not any(path.iterdir())
+    ours = (path / FORMAT_NAME).exists() or not any(path.iterdir())
     if not ours or path.stat().st_uid != os.geteuid():
         raise DataDirUnusable(f"{path}: others may read it (mode {mode:o}); make it 0700")
     path.chmod(PRIVATE_DIR)
@@ -182,12 +193,15 @@ def _check_private(path: Path) -> None:
 
 def _refuse_network_file_system(path: Path) -> None:
     """LMDB's locks and sync don't hold on network file systems."""
-    mounts = Path("/proc/self/mounts")
-    if not mounts.exists():
-        return
-    kind = _file_system_of(path.resolve(), mounts.read_text())
+    kind = file_system_of(path)
     if kind in NETWORK_FILE_SYSTEMS:
         raise DataDirUnusable(f"{path}: lies on a network file system ({kind}); use a local disk")
+
+
+def file_system_of(path: Path) -> str:
+    """The type of the file system that `path` lies on; empty where the system doesn't tell."""
+    mounts = Path("/proc/self/mounts")
+    return _file_system_of(path.resolve(), mounts.read_text()) if mounts.exists() else ""
 
 
 def _file_system_of(path: Path, mounts: str) -> str:
@@ -228,19 +242,26 @@ def _taken(fd: int) -> bool:
 def _read_owner(fd: int) -> Owner | None:
     try:
         fields = json.loads(os.pread(fd, 4096, 0))
-        return Owner(int(fields["pid"]), str(fields["address"]))
+        return Owner(int(fields["pid"]), str(fields["address"]), str(fields.get("version", "")))
     except (ValueError, KeyError, TypeError):
         return None  # the owner has the lock and hasn't written its name yet
 
 
 def _check_format(path: Path) -> None:
-    file = path / "format.json"
+    if not (path / FORMAT_NAME).exists():
+        _refuse_without_format(path)
+        _write_format(path / FORMAT_NAME)
+        return
+    check_format(path)
+
+
+def check_format(path: Path) -> None:
+    """Raises `DataDirUnusable` unless `path` is a data dir of the format that this version reads."""
+    file = path / FORMAT_NAME
     try:
         found = json.loads(file.read_text())["format"]
-    except FileNotFoundError:
-        _refuse_without_format(path)
-        _write_format(file)
-        return
+    except OSError as error:
+        raise DataDirUnusable(f"{file}: {error.strerror}; is {path} a Cerememory data dir?") from None
     except (ValueError, KeyError, TypeError):
         raise DataDirUnusable(f"{file}: can't be read; is {path} a Cerememory data dir?") from None
     if found != FORMAT_VERSION:
@@ -255,7 +276,7 @@ def _refuse_without_format(path: Path) -> None:
     found = {each.name for each in path.iterdir()} - BEFORE_FORMAT
     if "store" in found:
         raise DataDirUnusable(
-            f"{path / 'format.json'}: is missing though there is a store; restore it from a backup"
+            f"{path / FORMAT_NAME}: is missing though there is a store; restore it from a backup"
         )
     if found:
         raise DataDirUnusable(f"{path}: is no data dir and not empty ({min(found)}); use an empty folder")
@@ -264,12 +285,12 @@ def _refuse_without_format(path: Path) -> None:
 def _write_format(file: Path) -> None:
     content = json.dumps({"format": FORMAT_VERSION, "created_by": __version__}) + "\n"
     try:
-        _write_durably(file, content.encode())
+        write_durably(file, content.encode())
     except OSError as error:
         raise DataDirUnusable(f"{file}: cannot be written: {error.strerror}") from error
 
 
-def _write_durably(file: Path, content: bytes) -> None:
+def write_durably(file: Path, content: bytes) -> None:
     """All of it or nothing, also when the power fails."""
     draft = file.with_suffix(".new")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)

@@ -67,7 +67,7 @@ def _opened(path: Path) -> TextIndex:
 def check_index(index: TextIndex, reader: Reader, tally: Tally) -> Iterator[Finding]:
     """`index` was opened before `reader`, so that it has nothing that the rows don't."""
     try:
-        pending = _pending(index, reader)
+        pending = pending_in(index, reader)
         if pending is None:
             tally.notes.append("the text index is behind the log and will be built again")
             return
@@ -76,7 +76,7 @@ def check_index(index: TextIndex, reader: Reader, tally: Tally) -> Iterator[Find
         yield Finding("index", str(error))
 
 
-def _pending(index: TextIndex, reader: Reader) -> set[Address] | None:
+def pending_in(index: TextIndex, reader: Reader) -> set[Address] | None:
     """What was changed behind the last commit that the index has; None when that isn't known, or too much."""
     applied = index.applied_sequence()
     if applied < unpack_sequence(reader.get(system_key(Table.LOG_FLOOR)) or b""):

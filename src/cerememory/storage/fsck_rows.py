@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 from cerememory.domain.derivation import is_processed
 from cerememory.errors import CerememoryError
@@ -47,6 +49,7 @@ from cerememory.storage.rows import (
     Counters,
     KeptAnswer,
     RawRow,
+    dump_counters,
     parse_archived_row,
     parse_content_row,
     parse_counters,
@@ -58,6 +61,7 @@ from cerememory.storage.rows import (
 from cerememory.storage.vectors import Space, VectorChange, dump_vector, vector_key
 
 DURABLE_CODES = frozenset(STORE_CODE[store] for store in DURABLE_STORES)
+COUNTED = ("records", "associations", "vectors", "raw_records", "raw_pending_dream")
 ROUNDING = 1e-6  # of a sum of fidelities, which every commit has added to
 
 Rows: TypeAlias = dict[bytes, bytes | None]
@@ -77,15 +81,31 @@ FOLLOWING: dict[Table, tuple[Table, ...]] = {  # the tables that follow from oth
     Table.IDEMPOTENCY_BY_EXPIRY: (Table.IDEMPOTENCY,),
 }
 TABLES = {table.value: table for table in Table}
+DERIVED = frozenset(  # those of them whose rows hold nothing of their own
+    {
+        *(Table.GROUPS, Table.LIKENESS, Table.EDGES_BY_TARGET, Table.ARCHIVED_BY_EXPIRY),
+        *(Table.RAW_BY_SESSION, Table.RAW_BY_TIME, Table.RAW_PENDING, Table.IDEMPOTENCY_BY_EXPIRY),
+    }
+)
+
+Fix: TypeAlias = tuple[bytes, bytes | None]
+"""A row as it must be: its key, and its value; None where there must be none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong: `part` is a table or a file, `namespace` None where it is of none."""
+    """What is wrong: `part` is a table or a file, `namespace` None where it is of none.
+
+    `fix` is what mends it without touching anything that says something by itself; None where nothing does.
+    """
 
     part: str
     what: str
     namespace: int | None = None
+    fix: Fix | None = field(default=None, compare=False, repr=False)
+
+    def described(self) -> dict[str, Any]:
+        return {"part": self.part, "what": self.what, "namespace": self.namespace}
 
     def __str__(self) -> str:
         where = f" (namespace {self.namespace})" if self.namespace else ""
@@ -180,13 +200,14 @@ class _Namespace:
     def _compare(self, name: bytes, rows: Rows) -> Iterator[Finding]:
         for row_key, wanted in rows.items():
             table, found = _table_of(row_key), self._reader.get(row_key)
+            fix = (row_key, wanted) if table in DERIVED else None
             if found is None:
                 if table is not Table.LIKENESS or self._likeness != BUILDING:
-                    yield self._finding(table, name, "is missing")
+                    yield self._finding(table, name, "is missing", fix)
                 continue
             self._present[table] += 1
             if wanted is not None and found != wanted:
-                yield self._finding(table, name, "says something else than what it follows from")
+                yield self._finding(table, name, "says something else than what it follows from", fix)
 
     def _check_memory(self, record_id: RecordId, row: ContentRow) -> Iterator[Finding]:
         self._tally.memories += 1
@@ -266,7 +287,7 @@ class _Namespace:
         for row_key, _value in self._rows(table):
             name = row_key[-ID_BYTES:]
             if row_key not in self._rows_by_owners(table, name) and not self._may_be_left(table, row_key):
-                yield self._finding(table, name, self._reason(table, row_key))
+                yield self._finding(table, name, self._reason(table, row_key), self._removal(table, row_key))
 
     def _rows_by_owners(self, table: Table, name: bytes) -> Rows:
         rows: Rows = {}
@@ -281,6 +302,24 @@ class _Namespace:
             return self._rows_by(owner, name, value)
         except CerememoryError:  # which is a finding of its own
             return {}
+
+    def _removal(self, table: Table, row_key: bytes) -> Fix | None:
+        """What takes a stray away: not as long as a row that might ask for it can't be read."""
+        if table not in DERIVED:
+            return None
+        name = row_key[-ID_BYTES:]
+        for owner in FOLLOWING[table]:
+            value = self._reader.get(key(self._namespace, owner, name))
+            if value is not None and not self._is_readable(owner, name, value):
+                return None
+        return row_key, None
+
+    def _is_readable(self, owner: Table, name: bytes, value: bytes) -> bool:
+        try:
+            self._rows_by(owner, name, value)
+        except CerememoryError:
+            return False
+        return True
 
     def _may_be_left(self, table: Table, row_key: bytes) -> bool:
         """An answer whose key is used anew leaves its expiry behind until that has come."""
@@ -297,24 +336,34 @@ class _Namespace:
         return "isn't what its " + " or ".join(_word(owner) for owner in owners) + " asks for"
 
     def _check_counters(self) -> Iterator[Finding]:
+        row_key = counters_key(self._namespace)
         try:
-            stored = parse_counters(self._reader.get(counters_key(self._namespace)))
+            stored = parse_counters(self._reader.get(row_key))
         except CerememoryError as error:
-            yield Finding("counters", f"can't be read: {error}", self._namespace)
+            yield Finding("counters", f"can't be read: {error}", self._namespace, (row_key, self._mended(None)))
             return
+        fix: Fix | None = (row_key, self._mended(stored))
+        for what in self._miscounted(stored):
+            yield Finding("counters", what, self._namespace, fix)
+            fix = None  # it was one row
+
+    def _miscounted(self, stored: Counters) -> Iterator[str]:
         counted = self._counted
-        for name in ("records", "associations", "vectors", "raw_records", "raw_pending_dream"):
+        for name in COUNTED:
             if getattr(stored, name) != getattr(counted, name):
-                what = f"{name} is {getattr(stored, name)}, counted {getattr(counted, name)}"
-                yield Finding("counters", what, self._namespace)
+                yield f"{name} is {getattr(stored, name)}, counted {getattr(counted, name)}"
         for store, total, found in zip(STORES, stored.fidelity_sums, counted.fidelity_sums, strict=True):
             if not abs(total - found) <= ROUNDING * (1 + found):
-                what = f"the fidelities of {store.value} are {total} in all, counted {found}"
-                yield Finding("counters", what, self._namespace)
+                yield f"the fidelities of {store.value} are {total} in all, counted {found}"
 
-    def _finding(self, table: Table, name: bytes, what: str) -> Finding:
+    def _mended(self, stored: Counters | None) -> bytes:
+        """What was counted, and what can't be (recalls, dreams) as it is stored."""
+        counted = {name: getattr(self._counted, name) for name in (*COUNTED, "fidelity_sums")}
+        return dump_counters(msgspec.structs.replace(stored or Counters.empty(), **counted))
+
+    def _finding(self, table: Table, name: bytes, what: str, fix: Fix | None = None) -> Finding:
         shown = name.hex() if table in (Table.IDEMPOTENCY, Table.IDEMPOTENCY_BY_EXPIRY) else format_id(name)
-        return Finding(_word(table), f"{shown} {what}", self._namespace)
+        return Finding(_word(table), f"{shown} {what}", self._namespace, fix)
 
 
 def _word(table: Table) -> str:

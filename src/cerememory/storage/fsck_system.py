@@ -20,16 +20,18 @@ from cerememory.storage.keys import (
     SYSTEM_NAMESPACE,
     Table,
     after,
+    pack_namespace,
     system_key,
     unpack_namespace,
     unpack_sequence,
 )
+from cerememory.storage.namespaces import name_key, parse_name_row
 from cerememory.storage.rows import Head, LogRow, parse_head, parse_log_row
 
 SYSTEM_TABLES = frozenset(
     {
         *(Table.NAMESPACES, Table.LAST_NAMESPACE, Table.LOG_FLOOR, Table.LOG, Table.HEAD, Table.COUNTERS),
-        *(Table.DYNAMICS, Table.MODES, Table.ENRICHED, Table.PROBE),
+        *(Table.DYNAMICS, Table.MODES, Table.ENRICHED, Table.PROBE, Table.KEYRING, Table.SEALS),
     }
 )
 BY_NAMESPACE = (Table.COUNTERS, Table.DYNAMICS, Table.MODES)  # whose keys end in one
@@ -79,22 +81,24 @@ def _check_tables(reader: Reader) -> Iterator[Finding]:
 def _check_names(reader: Reader, namespaces: list[int]) -> Iterator[Finding]:
     """Each name has a number of its own, counted up from 1, and no namespace goes without a name."""
     prefix = system_key(Table.NAMESPACES)
-    named: dict[int, bytes] = {}
+    named: dict[int, str] = {}
     for row_key, value in reader.scan(prefix, after(prefix)):
-        number, name = unpack_namespace(value), row_key[len(prefix) :]
+        number, name = parse_name_row(value)
+        if row_key != name_key(name):
+            yield Finding("namespaces", f"{name!r} stands where another name belongs")
         if number in named:
-            yield Finding("namespaces", f"{number} has two names, {_shown(named[number])} and {_shown(name)}")
+            first, second = sorted((named[number], name))
+            yield Finding("namespaces", f"{number} has two names, {first!r} and {second!r}")
         named[number] = name
     last = unpack_namespace(reader.get(system_key(Table.LAST_NAMESPACE)) or b"")
+    nameless = [number for number in namespaces if number != DEFAULT_NAMESPACE and number not in named]
     if sorted(named) != list(range(1, last + 1)):
-        yield Finding("namespaces", f"{last} numbers were given, those of the names are {sorted(named)}")
-    for number in namespaces:
-        if number != DEFAULT_NAMESPACE and number not in named:
-            yield Finding("namespaces", f"{number} has no name")
-
-
-def _shown(name: bytes) -> str:
-    return repr(name.decode(errors="replace"))
+        what = f"{last} numbers were given, those of the names are {sorted(named)}"
+        are_all_there = not nameless and sorted(named) == list(range(1, len(named) + 1))
+        fix = (system_key(Table.LAST_NAMESPACE), pack_namespace(len(named)))
+        yield Finding("namespaces", what, fix=fix if are_all_there else None)
+    for number in nameless:
+        yield Finding("namespaces", f"{number} has no name")
 
 
 def _check_dynamics(reader: Reader) -> Iterator[Finding]:

@@ -45,16 +45,19 @@ class Table(Enum):
     IDEMPOTENCY = b"i"  # digest -> kept answer
     IDEMPOTENCY_BY_EXPIRY = b"x"  # expires_at, digest -> nothing
     # of the system namespace
-    NAMESPACES = b"d"  # name -> namespace id
+    NAMESPACES = b"d"  # digest of the name -> namespace id, name
     LAST_NAMESPACE = b"m"  # -> the id given last
     LOG_FLOOR = b"f"  # -> the last commit with changes whose log row was dropped
     LOG = b"g"  # commit sequence -> log row
     HEAD = b"h"  # -> head row; behind the log, whose end it shares a page with
+    AUDIT_TILES = b"T"  # tile -> where its lines end in the audit log, the hash over them
     COUNTERS = b"n"  # namespace -> counters row
     DYNAMICS = b"u"  # namespace -> dynamics row
     MODES = b"w"  # namespace -> modes row
     ENRICHED = b"r"  # -> the commit sequence up to which memories were enriched
     PROBE = b"p"  # -> time of the last probe write
+    KEYRING = b"0"  # -> the wrapped keyring of an encrypted store
+    SEALS = b"1"  # -> how many values were sealed under its newest key
 
     def __init__(self, byte: bytes) -> None:
         self.default_prefix = _DEFAULT_PREFIX + byte

@@ -20,6 +20,7 @@ import msgspec
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, chain_line
 from cerememory.domain.curve import Curve, Rules
 from cerememory.protocol.values import RecordId
+from cerememory.storage.audit_head import Growth
 from cerememory.storage.contract import Changes, Reader, Storage
 from cerememory.storage.dynamics import Curves, DynamicsRow, dump_dynamics, dynamics_key, read_dynamics
 from cerememory.storage.keys import (
@@ -56,11 +57,11 @@ TRIM_EVERY = 64  # commits
 TRIM_ROWS_MAX = 256  # how many rows of the log one transaction drops
 
 
-def commit_alone(storage: Storage, mutation: Mutation[R_co], now: int) -> R_co:
+def commit_alone(storage: Storage, mutation: Mutation[R_co], now: int, head_key: bytes | None = None) -> R_co:
     """Commit one audited mutation while no writer runs: at start, before it."""
     with storage.read() as reader:
         head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
-        ledger = Ledger(reader, head, now, audited=True, index_applied=0)
+        ledger = Ledger(reader, head, now, audited=True, index_applied=0, head_key=head_key)
         answer: R_co = ledger.attempt(mutation)
         finished = ledger.finish()
     if finished is not None:
@@ -143,7 +144,10 @@ class Finished:
 
 
 class Ledger:
-    """`now` is the commit's time in nanoseconds; `index_applied` is the commit that the index has on disk."""
+    """`now` is the commit's time in nanoseconds; `index_applied` is the commit that the index has on disk.
+
+    `head_key` seals the end of the audit log (`audit_head`); what isn't sealed, no daemon accepts.
+    """
 
     def __init__(
         self,
@@ -154,12 +158,14 @@ class Ledger:
         audited: bool,
         index_applied: int,
         curves: Curves | None = None,
+        head_key: bytes | None = None,
     ) -> None:
         self.now = now
         self.sequence = head.commit_sequence + 1
         self._reader = reader
         self._head = head
         self._audited = audited
+        self._head_key = head_key
         self._index_applied = index_applied
         self._curves = curves or Curves(Rules())
         self._kept = _Draft()
@@ -285,28 +291,30 @@ class Ledger:
         changes = dict(kept.changes)
         for namespace, counters in kept.counters.items():
             changes[counters_key(namespace)] = dump_counters(counters)
-        lines, audit_sequence, audit_hash = self._chain()
+        lines, head = self._chain(changes)
         if lines or effects.changed:
             told = dump_addresses(effects.changed), b"".join(effects.left)
             row = LogRow(self._head.audit_sequence + 1, b"".join(lines), *told)
             changes[system_key(Table.LOG, pack_sequence(self.sequence))] = dump_row(row)
         if self.sequence % TRIM_EVERY == 0:
             self._trim(changes)
-        head = Head(self.sequence, audit_sequence, audit_hash, self._head.audit_synced)
         changes[system_key(Table.HEAD)] = dump_head(head)
         return Finished(changes, head, tuple(lines), effects)
 
-    def _chain(self) -> tuple[list[bytes], int, str]:
-        sequence, previous = self._head.audit_sequence, self._head.audit_hash
+    def _chain(self, changes: dict[bytes, bytes | None]) -> tuple[list[bytes], Head]:
+        """The group's audit lines and the head behind them; `changes` gets the tiles that they complete."""
+        before = self._head
+        if not (self._audited and self._kept.audits):
+            return [], replace(before, commit_sequence=self.sequence)
+        growth, previous = Growth(before), before.audit_hash
         lines: list[bytes] = []
-        if not self._audited:
-            return lines, sequence, previous
-        for draft in self._kept.audits:
-            sequence += 1
+        for sequence, draft in enumerate(self._kept.audits, before.audit_sequence + 1):
             line = chain_line(draft, sequence, previous)
             previous = line.entry_hash
             lines.append(line.data)
-        return lines, sequence, previous
+            growth.add(line.data)
+        changes.update(growth.tiles)
+        return lines, growth.head(self.sequence, previous, before.audit_synced, self._head_key)
 
     def _trim(self, changes: dict[bytes, bytes | None]) -> None:
         """Drop the oldest log rows, up to the first that a follower may lack; the newest audit lines stay."""

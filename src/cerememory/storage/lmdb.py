@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import lmdb
 
@@ -34,9 +34,10 @@ from cerememory.failpoints import failpoint
 from cerememory.storage.contract import Changes, Compaction, Transaction
 from cerememory.storage.datadir import sync_directory
 from cerememory.storage.keys import KEYS_END, Table, system_key
-from cerememory.storage.rewriting import write_rows
+from cerememory.storage.rewriting import Pair, write_rows
 
 R = TypeVar("R")
+Watch: TypeAlias = Callable[[Iterator[Pair], int], Iterator[Pair]]
 GIB = 1 << 30
 MAP_BYTES_MIN = 16 << 20
 READERS_MAX = 256
@@ -44,6 +45,10 @@ FREE_CHECK_INTERVAL_S = 1.0
 READER_CHECK_INTERVAL_S = 60.0  # the slot of a killed reader keeps its pages from being used again
 META_PAGES = 2  # in front of the others
 DATA_NAME, LOCK_NAME, DRAFT_NAME = "data.mdb", "lock.mdb", "compacting"
+
+
+def unwatched(pairs: Iterator[Pair], _count: int) -> Iterator[Pair]:
+    return pairs
 
 
 class _Snapshot:
@@ -380,13 +385,26 @@ class LmdbStorage:
         self._sync_exchange()
         return Compaction(bytes_before, self.used_bytes())
 
+    def copy(self, folder: Path, watch: Watch = unwatched) -> None:
+        """Write the rows of one snapshot anew into the empty `folder`, durably; its owner may go on writing.
+
+        `watch` is given the rows and how many there are, and hands them on. Raises `StorageUnavailable`; whatever
+        is in `folder` then is worth nothing.
+        """
+        try:
+            with self.read() as reader:
+                rows = watch(reader.scan(b"", KEYS_END), int(self._opened().stat()["entries"]))
+                write_rows(rows, folder, 2 * self.live_bytes() + MAP_BYTES_MIN)
+        except (lmdb.Error, MemoryError) as error:
+            raise StorageUnavailable(f"{self._path}: can't be copied: {error}", retry_after_s=30) from error
+
     @property
     def _draft_path(self) -> Path:
         """Within the store's own folder: a file is renamed within one file system only."""
         return self._path / DRAFT_NAME
 
     def _check_room_for_draft(self) -> None:
-        needed, free = self._live_bytes() + self._min_free_bytes, self._free_bytes()
+        needed, free = self.live_bytes() + self._min_free_bytes, self._free_bytes()
         if free < needed:
             raise StorageUnavailable(
                 f"compacting needs {needed} bytes of free disk, {self._min_free_bytes} of them are kept free"
@@ -394,7 +412,8 @@ class LmdbStorage:
                 retry_after_s=30,
             )
 
-    def _live_bytes(self) -> int:
+    def live_bytes(self) -> int:
+        """How much of the disk the rows take, without what is free for the next ones."""
         stat = self._opened().stat()
         pages = META_PAGES + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages * stat["psize"])
@@ -403,7 +422,7 @@ class LmdbStorage:
         self._remove_draft()
         self._draft_path.mkdir(mode=0o700)
         with self.read() as reader:
-            write_rows(reader.scan(b"", KEYS_END), self._draft_path, 2 * self._live_bytes() + MAP_BYTES_MIN)
+            write_rows(reader.scan(b"", KEYS_END), self._draft_path, 2 * self.live_bytes() + MAP_BYTES_MIN)
 
     def _exchange(self) -> None:
         with self._leases.exclusive(), self._closed():
@@ -433,6 +452,11 @@ class LmdbStorage:
     def reader_check(self) -> int:
         """Frees the slots of readers whose process is gone; how many were freed."""
         return int(self._opened().reader_check())
+
+    def reader_pids(self) -> set[int]:
+        """The processes that have a slot among the readers, alive or not."""
+        lines = str(self._opened().readers()).splitlines()[1:]  # behind the heading
+        return {int(line.split()[0]) for line in lines if line.strip()}
 
     def close(self) -> None:
         with self._leases.exclusive():

@@ -12,8 +12,10 @@ from cerememory.protocol.namespaces import DEFAULT_NAME
 from cerememory.storage.contract import Reader, Storage
 from cerememory.storage.keys import (
     DEFAULT_NAMESPACE,
+    NAMESPACE_BYTES,
     Table,
     counters_range,
+    digest,
     pack_namespace,
     system_key,
     unpack_namespace,
@@ -27,8 +29,8 @@ def namespace_of(reader: Reader, name: str) -> int | None:
     """The number of `name`, None when nothing was stored under it."""
     if name == DEFAULT_NAME:
         return DEFAULT_NAMESPACE
-    value = reader.get(_name_key(name))
-    return None if value is None else unpack_namespace(value)
+    value = reader.get(name_key(name))
+    return None if value is None else parse_name_row(value)[0]
 
 
 def namespaces_of(storage: Storage) -> list[int]:
@@ -46,17 +48,27 @@ class OpenNamespace:
     namespace: int = DEFAULT_NAMESPACE
 
     def apply(self, ledger: Ledger) -> int:
-        row_key = _name_key(self.name)
+        row_key = name_key(self.name)
         value = ledger.get(row_key)
         if value is not None:
-            return unpack_namespace(value)
+            return parse_name_row(value)[0]
         number = 1 + unpack_namespace(ledger.get(system_key(Table.LAST_NAMESPACE)) or b"")
         if number > NAMESPACES_MAX:
             raise ValidationFailed(f"namespace: there are {NAMESPACES_MAX} already")
-        ledger.put(row_key, pack_namespace(number))
+        ledger.put(row_key, dump_name_row(number, self.name))
         ledger.put(system_key(Table.LAST_NAMESPACE), pack_namespace(number))
         return number
 
 
-def _name_key(name: str) -> bytes:
-    return system_key(Table.NAMESPACES, name.encode())
+def name_key(name: str) -> bytes:
+    return system_key(Table.NAMESPACES, digest(name))
+
+
+def dump_name_row(number: int, name: str) -> bytes:
+    """The value under `name_key`."""
+    return pack_namespace(number) + name.encode()
+
+
+def parse_name_row(value: bytes) -> tuple[int, str]:
+    """The number and the name."""
+    return unpack_namespace(value[:NAMESPACE_BYTES]), value[NAMESPACE_BYTES:].decode(errors="replace")

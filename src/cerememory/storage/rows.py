@@ -141,12 +141,19 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where the committed history ends: commit and audit sequence, the chain's hash, what the file has."""
+    """Where the committed history ends: commit and audit sequence, the chain's hash, what the file has.
+
+    `audit_bytes` is the size of all audit lines, `audit_edge` the hashes of the compact range over them, one
+    behind the other, and `audit_mac` their authentication code (`audit_head`), empty without a key.
+    """
 
     commit_sequence: int
     audit_sequence: int
     audit_hash: str
     audit_synced: int
+    audit_bytes: int = 0
+    audit_edge: bytes = b""
+    audit_mac: bytes = b""
 
 
 class KeptAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -163,7 +170,7 @@ _content_rows = msgspec.msgpack.Decoder(ContentRow)
 _archived_rows = msgspec.msgpack.Decoder(ArchivedRow)
 _raw_rows = msgspec.msgpack.Decoder(RawRow)
 _counters = msgspec.msgpack.Decoder(Counters)
-_heads = msgspec.msgpack.Decoder(tuple[int, int, str, int])
+_heads = msgspec.msgpack.Decoder(tuple[int, int, str, int, int, bytes, bytes])
 _kept_answers = msgspec.msgpack.Decoder(KeptAnswer)
 _log_rows = msgspec.msgpack.Decoder(LogRow)
 
@@ -201,7 +208,8 @@ def parse_counters(value: bytes | None) -> Counters:
 
 
 def dump_head(head: Head) -> bytes:
-    return _msgpack.encode((head.commit_sequence, head.audit_sequence, head.audit_hash, head.audit_synced))
+    chain = head.commit_sequence, head.audit_sequence, head.audit_hash, head.audit_synced
+    return _msgpack.encode((*chain, head.audit_bytes, head.audit_edge, head.audit_mac))
 
 
 def parse_head(value: bytes | None, genesis_hash: str) -> Head:
@@ -213,13 +221,15 @@ def dump_ids(record_ids: list[RecordId]) -> bytes:
 
 
 def parse_ids(value: bytes) -> list[RecordId]:
+    if len(value) % ID_BYTES:
+        raise StorageDamaged("a row of ids can't be read: one of them is cut")
     return [RecordId(value[i : i + ID_BYTES]) for i in range(0, len(value), ID_BYTES)]
 
 
 def _read(decoder: msgspec.msgpack.Decoder[T], value: bytes) -> T:
     try:
         return decoder.decode(value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StorageDamaged(f"a stored row can't be read: {error}") from error
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from cerememory.domain.audit_chain import GENESIS
 from cerememory.failpoints import failpoint
-from cerememory.storage.contract import Reader, Transaction
+from cerememory.storage.audit_head import check_head
+from cerememory.storage.contract import Reader, Storage, Transaction
+from cerememory.storage.keys import Table, system_key
 from cerememory.storage.ledger import Effects, Finished, Ledger, Mutation
-from cerememory.storage.rows import Head
+from cerememory.storage.rows import Head, parse_head
 
 R = TypeVar("R")
 TOLD_MAX = 2_000  # records; of more than these the followers read themselves
@@ -32,6 +36,21 @@ class Committed(Generic[R]):
     answer: R
     head: Head
     told: tuple[Finished, ...] | None
+
+
+def commit_series_alone(
+    storage: Storage, series: Series[R], now: int, *, audited: bool, head_key: bytes | None = None
+) -> R:
+    """Commit `series` in one transaction while no writer runs.
+
+    Raises `AuditBroken` when the head isn't sealed with `head_key`: what it says would be sealed now.
+    """
+    with storage.read() as reader:
+        head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
+    if head_key is not None:
+        check_head(head, head_key)
+    open_ledger = partial(Ledger, now=now, audited=audited, index_applied=0, head_key=head_key)
+    return storage.transact(lambda transaction: run_series(transaction, series, head, open_ledger)).answer
 
 
 def run_series(

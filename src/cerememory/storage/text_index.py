@@ -29,6 +29,7 @@ from tantivy import Document, TextAnalyzer
 
 from cerememory.domain import analysis
 from cerememory.domain.dialogue import ALONE, LENT_CHARS_MAX, Surroundings, name_terms
+from cerememory.failpoints import failpoint
 from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.values import RecordId
 from cerememory.storage.inverted_index import (
@@ -163,7 +164,9 @@ class TextIndex:
         sequence = self._pending_sequence if sequence is None else sequence
         if self._raw.is_dirty:
             self._raw.commit(sequence)
+            failpoint("text_index.raw.committed")
         self._curated.commit(sequence)
+        failpoint("text_index.committed")
         self._pending_sequence = sequence
         self._snapshot = Snapshot(self._curated, self._raw)
 

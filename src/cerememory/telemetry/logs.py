@@ -1,6 +1,7 @@
 """Log lines: structlog on stderr, pretty for people or JSON for machines, with the request id on each.
 
-Tracebacks show frames and messages, never local variables: those hold memories and keys.
+No line holds a memory, a key or a passphrase: events name ids, counts and settings, and tracebacks are those of
+`tracebacks`. What comes from a client, such as a path, can't break out of its line.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import sys
 from typing import Any, TextIO
 
 import structlog
+
+from cerememory.telemetry.tracebacks import exc_info_text, write_exc_info
 
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
 
@@ -32,9 +35,9 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
 
 def _rendering(style: str, out: TextIO) -> list[Any]:
     if style == "json":
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        return [structlog.processors.ExceptionRenderer(exc_info_text), structlog.processors.JSONRenderer()]
     return [
         structlog.dev.ConsoleRenderer(
-            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+            colors=out.isatty(), exception_formatter=write_exc_info, sort_keys=False, repr_native_str=True
         )
     ]

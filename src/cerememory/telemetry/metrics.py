@@ -15,6 +15,7 @@ from cerememory import __version__
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+AUTH_FAILURES = ("missing", "unknown", "expired", "revoked", "barred")
 HTTP_LABELS = ("method", "path", "status")
 
 
@@ -25,6 +26,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._make_documented()
         self._make_internal()
+        for reason in AUTH_FAILURES:
+            self.auth_failures.labels(reason)
         for store in stores:
             self.encodes.labels(store)
             self.records.labels(store)
@@ -83,6 +86,12 @@ class Metrics:
         self.audit_sequence = Gauge("cerememory_audit_sequence", "Last committed audit entry.", registry=r)
         self.audit_repairs = Counter(
             "cerememory_audit_repairs", "Times a cut audit file was completed.", registry=r
+        )
+        self.auth_failures = Counter(
+            "cerememory_auth_failures",
+            "Requests refused for their key; the reason is missing, unknown, expired, revoked, or barred.",
+            ("reason",),
+            registry=r,
         )
         self.map_used = Gauge("cerememory_lmdb_map_used_bytes", "Bytes of the map in use.", registry=r)
         self.reconsolidations_dropped = Counter(

@@ -11,6 +11,7 @@ from cerememory.cli.arguments import (
     AssociationName,
     GranularityName,
     ModeName,
+    RoleName,
     SecrecyName,
     SourceName,
     SpeakerName,
@@ -18,6 +19,7 @@ from cerememory.cli.arguments import (
     StrategyName,
     VisibilityName,
 )
+from cerememory.protocol.access import Role
 from cerememory.protocol.records import (
     AssociationType,
     RawSource,
@@ -38,6 +40,7 @@ from cerememory.protocol.requests import Granularity, RecallMode, Strategy
         (VisibilityName, Visibility),
         (SecrecyName, SecrecyLevel),
         (ModeName, RecallMode),
+        (RoleName, Role),
         (GranularityName, Granularity),
         (StrategyName, Strategy),
         (AssociationName, AssociationType),

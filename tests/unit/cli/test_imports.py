@@ -55,14 +55,14 @@ def loaded_by(*arguments: str) -> Loaded:
 
 def test_help_loads_no_command() -> None:
     loaded = loaded_by("--help")
-    assert loaded.cli == {"main", "app", "options", "visible"}
-    assert loaded.packages == {"cli", "errors"}
+    assert loaded.cli == {"main", "app", "options"}
+    assert loaded.packages == {"cli", "domain", "errors"}
     assert loaded.others <= {*COMMAND_LINE, "rich"}
 
 
 def test_mcp_loads_no_library_but_the_codec() -> None:
     loaded = loaded_by("mcp", "--server-url", "http://127.0.0.1:9")
-    assert loaded.cli == {"main", "options", "quick", "visible"}
+    assert loaded.cli == {"main", "options", "quick"}
     assert loaded.packages == {"cli", "client", "domain", "errors", "mcp", "protocol"}
     assert loaded.others == {"msgspec"}
 
@@ -70,7 +70,7 @@ def test_mcp_loads_no_library_but_the_codec() -> None:
 def test_store_loads_its_own_module_and_the_client() -> None:
     with FakeDaemon(answer(STORED)) as daemon:
         loaded = loaded_by("store", "x", "--server-url", daemon.url)
-    shared = {"main", "app", "options", "arguments", "bodies", "memory", "settings", "output", "visible"}
+    shared = {"main", "app", "options", "arguments", "bodies", "memory", "settings", "output"}
     assert loaded.cli == {*shared, "encode"}
     assert loaded.packages == {"cli", "client", "config", "domain", "errors", "protocol", "storage"}
     assert loaded.others <= {*COMMAND_LINE, "msgspec"}

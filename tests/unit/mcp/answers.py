@@ -72,3 +72,13 @@ def raw_record(*blocks: dict[str, Any]) -> dict[str, Any]:
         "content": content(*blocks),
         "metadata": {},
     }
+
+
+def unframed(shown: Any) -> Any:
+    """A tool's answer without what the frame adds to it."""
+    if isinstance(shown, list):
+        return [unframed(item) for item in shown]
+    if isinstance(shown, dict):
+        frame = ("notice", "data_begin", "data_end")
+        return {name: unframed(value) for name, value in shown.items() if name not in frame}
+    return shown

@@ -9,15 +9,18 @@ import pytest
 
 from cerememory.errors import InternalError
 from cerememory.mcp.render import render
-from tests.unit.mcp.answers import ID, block, memory, raw_record, recalled, record, short_block
+from tests.unit.mcp.answers import ID, block, memory, raw_record, recalled, record, short_block, unframed
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def shown(tool: str, answer: dict[str, Any]) -> Any:
+    """What is shown, without the frame round it, which `test_frame` looks at."""
     result = render(tool, answer)
+    assert result.structured is not None
     assert json.loads(result.text) == result.structured
-    return result.structured
+    assert (tool == "inspect") or "notice" in result.structured
+    return unframed(result.structured)
 
 
 def test_a_recall_shows_texts_and_what_ranks_them() -> None:
@@ -27,6 +30,7 @@ def test_a_recall_shows_texts_and_what_ranks_them() -> None:
             {
                 "record_id": ID,
                 "store": "episodic",
+                "source": None,
                 "text": "Der Kessel ist grün",
                 "relevance_score": 1.25,
                 "fidelity": 0.75,
@@ -41,6 +45,20 @@ def test_a_recall_shows_texts_and_what_ranks_them() -> None:
         },
         "total_candidates": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("metadata", "source"),
+    [
+        ({"_context": {"source": "Ada"}, "_dream": {}}, "Ada"),
+        ({"_context": {"source": None}, "_dream": {}}, "dream"),
+        ({"_context": 7}, None),
+        ([1], None),
+    ],
+)
+def test_a_recall_says_where_a_memory_is_from(metadata: object, source: str | None) -> None:
+    [only] = shown("recall", recalled(memory(block(b"x"), metadata=metadata)))["memories"]
+    assert only["source"] == source
 
 
 def test_a_neutral_memory_has_no_emotion() -> None:

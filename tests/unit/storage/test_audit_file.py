@@ -22,6 +22,8 @@ from cerememory.domain.audit_chain import (
     chain_line,
     parse_line,
 )
+from cerememory.domain.checkpoint import leaf_of
+from cerememory.domain.merkle import CompactRange
 from cerememory.errors import AuditBroken
 from cerememory.storage import audit_file
 from cerememory.storage.audit_file import AuditFile, Outbox, Repair, complete, plan_repair, verify_file
@@ -52,6 +54,13 @@ class HeldLines:
         if not self.committed:
             return START
         return ChainHead(len(self.committed), parse_line(self.committed[-1]).entry_hash)
+
+    @property
+    def tree(self) -> CompactRange:
+        tree = CompactRange()
+        for line in self.committed:
+            tree.append(leaf_of(line))
+        return tree
 
     def lines(self, from_sequence: int) -> Iterator[tuple[int, bytes]]:
         first = max(from_sequence, self.oldest_sequence)
@@ -439,7 +448,7 @@ def test_entries_that_were_never_fsynced_are_pending_and_stay_so(path: Path, tor
 @pytest.mark.parametrize("torn_bytes", [0, 100])
 def test_a_cut_log_does_not_verify(path: Path, torn_bytes: int) -> None:
     path.write_bytes(whole(*LINES[:9]) + LINES[9][:torn_bytes])
-    with pytest.raises(AuditBroken, match="is missing, as all up to line 12: cut off") as error:
+    with pytest.raises(AuditBroken, match=r"is missing, as all up to line 12 \(cut off") as error:
         verify_file(path, HeldLines(synced=10))
     assert broken_line(error, path) == 10
 

@@ -17,6 +17,7 @@ from cerememory.errors import StorageUnavailable
 from cerememory.storage.contract import KEY_BYTES_MAX, Storage
 from cerememory.storage.lmdb import LmdbStorage
 from tests.support.memory_storage import MemoryStorage
+from tests.support.sealing import sealed_storage
 
 SMALL_BYTES = 1 << 20  # what a store without room holds
 FIRST, BEHIND = b"\0", b"\xff"  # of the keys of these tests; a backend has some of its own behind them
@@ -34,7 +35,10 @@ def open_small_lmdb(path: Path) -> Storage:
     return LmdbStorage(path, map_size_bytes=SMALL_BYTES, map_size_bytes_max=SMALL_BYTES)
 
 
-@pytest.fixture(params=[open_lmdb, lambda path: MemoryStorage()], ids=["lmdb", "memory"])
+@pytest.fixture(
+    params=[open_lmdb, lambda path: MemoryStorage(), lambda path: sealed_storage()],
+    ids=["lmdb", "memory", "sealed"],
+)
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     opened: Storage = request.param(tmp_path / "store")
     yield opened

@@ -192,7 +192,7 @@ def test_a_longer_announcement_is_replaced_whole_by_a_shorter_one(path: Path) ->
     with DataDir.acquire(path) as directory:
         directory.announce("a-long-host-name.example:65535")
         directory.announce("h:1")
-        assert owner_of(path) == Owner(os.getpid(), "h:1")
+        assert owner_of(path) == Owner(os.getpid(), "h:1", __version__)
 
 
 def test_the_lock_goes_with_its_block_and_leaves_nobody_named(path: Path) -> None:

@@ -35,7 +35,7 @@ from cerememory.storage.keys import (
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.likenesses import BUILDING, BuildLikenesses, likeness_key
 from cerememory.storage.mutations import Once
-from cerememory.storage.namespaces import OpenNamespace
+from cerememory.storage.namespaces import OpenNamespace, dump_name_row, name_key
 from cerememory.storage.removal import archive_memory
 from cerememory.storage.rows import (
     dump_counters,
@@ -481,12 +481,16 @@ BROKEN: dict[str, tuple[Callable[[dict[bytes, bytes]], Changes], list[str]]] = {
         ["namespaces: 9 has no name"],
     ),
     "a namespace with two names": (
-        put(system_key(Table.NAMESPACES, b"home"), pack_namespace(WORK)),
+        put(name_key("home"), dump_name_row(WORK, "home")),
         ["namespaces: 1 has two names, 'home' and 'work'"],
     ),
     "a name that is gone": (
-        gone(system_key(Table.NAMESPACES, b"work")),
+        gone(name_key("work")),
         ["namespaces: 1 numbers were given, those of the names are .*", "namespaces: 1 has no name"],
+    ),
+    "a name where another belongs": (
+        put(name_key("work"), dump_name_row(WORK, "home")),
+        ["namespaces: 'home' stands where another name belongs"],
     ),
     "a number that wasn't given": (
         put(system_key(Table.LAST_NAMESPACE), pack_namespace(2)),

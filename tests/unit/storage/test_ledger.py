@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -85,7 +85,7 @@ def finish(
 ) -> Finished | None:
     """One group of `mutations`, of which those that raise a known error fail alone; not committed."""
     head = head_of(storage)
-    head = Head(head.commit_sequence, head.audit_sequence, head.audit_hash, max(head.audit_synced, synced))
+    head = replace(head, audit_synced=max(head.audit_synced, synced))
     with storage.read() as reader:
         ledger = Ledger(reader, head, NOW, audited=audited, index_applied=index_applied)
         for mutation in mutations:

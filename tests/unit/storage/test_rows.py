@@ -200,13 +200,21 @@ def test_a_copy_of_counters_changes_alone() -> None:
         (rows.parse_state_row, rows.dump_state_row(0, FRESH)),
         (lambda value: rows.parse_state_rows([value]), rows.dump_state_row(0, FRESH)),
         (rows.parse_edges, b"\0" * 16 + b"\1" + b"\0" * 24),
+        (rows.parse_ids, rows.dump_ids([ID, ID])),
     ],
-    ids=["content", "raw", "kept", "counters", "head", "state", "states", "edges"],
+    ids=["content", "raw", "kept", "counters", "head", "state", "states", "edges", "ids"],
 )
 def test_a_row_that_was_cut_is_damage(parse: Any, good: bytes) -> None:
     parse(good)
     with pytest.raises(StorageDamaged):
         parse(good[:-1])
+
+
+def test_text_that_is_no_utf_8_is_damage() -> None:
+    """Found by fuzzing."""
+    value = rows.dump_head(Head(4, 9, "ab" * 32, 7))
+    with pytest.raises(StorageDamaged):
+        rows.parse_head(value.replace(b"ab", b"\xff\xfe", 1), GENESIS)
 
 
 def test_an_edge_of_an_unknown_type_is_damage() -> None:

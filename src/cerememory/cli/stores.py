@@ -1,0 +1,45 @@
+"""The store of a data dir for commands that look at it themselves, beside a running daemon too."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from cerememory.cli.options import Options, UsageError
+from cerememory.config.settings import Settings
+from cerememory.storage.contract import Storage
+from cerememory.storage.lmdb import LmdbStorage
+from cerememory.storage.sealed import KEYRING_KEY, opened_readonly
+
+LOCATED = (
+    *("data_dir", "security.audit_log_path", "security.audit_log_enabled", "security.audit_key_path"),
+    "security.store_encryption_passphrase",
+)
+"""The keys that say where things are, and open them: whatever is wrong with others doesn't stand in the way."""
+
+
+def open_readonly(settings: Settings, path: Path | None = None) -> Storage:
+    """The store of the data dir, or the copy of it at `path`, for one thread that only reads.
+
+    Raises `DataDirUnusable` when there is none, `PassphraseRefused` when it is encrypted with another.
+    """
+    lmdb = LmdbStorage.open_readonly(settings.data_dir / "store" if path is None else path)
+    with ExitStack() as stack:
+        stack.callback(lmdb.close)
+        storage = opened_readonly(lmdb, settings.security.store_encryption_passphrase)
+        stack.pop_all()
+    return storage
+
+
+def is_locked(settings: Settings, path: Path) -> bool:
+    """Whether the store at `path` is encrypted, and no passphrase is given."""
+    if settings.security.store_encryption_passphrase is not None:
+        return False
+    with closing(LmdbStorage.open_readonly(path)) as storage, storage.read() as reader:
+        return reader.get(KEYRING_KEY) is not None
+
+
+def refuse_remote(options: Options) -> None:
+    """For commands that need the data dir itself. Raises `UsageError` when another daemon is named."""
+    if options.server_url is not None:
+        raise UsageError("--server-url: this command works on the data directory itself")

@@ -1,0 +1,48 @@
+"""A process is killed (SIGKILL) at each failpoint that one mutation passes, from its beginning to the process' end.
+
+What is on the disk is one of the states that the undisturbed mutation goes through, row by row, and the last one
+when it was acknowledged; it adds up, and the audit log has no entry that the store lacks. Started again and asked
+again with the same idempotency key, everything is as if nothing had been cut short, and nothing is there twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.crashes import Mutator, Subject, crashed_behind, study
+from tests.support.reports import Report, report
+from tests.support.scenarios import SCENARIOS, START, Scenario
+from tests.support.sweep import seeded, swept
+
+SAMPLE = 3  # kills of each mutation
+
+
+def sweep(subject: Subject, data_dir: Path) -> None:
+    """Kill at each passage of a failpoint, or a sample of them."""
+    name = subject.scenario.name
+    passages = swept(seeded(), range(1, len(subject.passed) + 1), SAMPLE)
+    lost = {}
+    for passage in passages:
+        ran = subject.mutator.run(subject.order(subject.copy(data_dir), kill_at=passage))
+        assert ran.killed
+        if found := list(subject.problems(data_dir, ran)):
+            lost[f"{subject.passed[passage - 1]} ({passage})"] = found
+    what = "SIGKILL at every failpoint that a mutation passes"
+    points = len({subject.passed[passage - 1] for passage in passages})
+    found = Report(what=what, runs=len(passages), points=points, losses=len(lost), details={name: len(passages)})
+    report(f"failpoint {name}", found)
+    assert lost == {}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_a_kill_at_a_failpoint_leaves_one_of_the_states_of_a_mutation(
+    scenario: Scenario, mutator: Mutator, base: Path, tmp_path: Path
+) -> None:
+    sweep(study(mutator, scenario, base, tmp_path / "data"), tmp_path / "data")
+
+
+def test_a_kill_while_it_recovers_from_a_kill_loses_nothing(mutator: Mutator, base: Path, tmp_path: Path) -> None:
+    crashed = crashed_behind(mutator, base, tmp_path / "crashed")
+    sweep(study(mutator, START, crashed, tmp_path / "data"), tmp_path / "data")

@@ -1,0 +1,277 @@
+"""Mutations in a process that is killed, and what a data dir must be like afterwards.
+
+A `Subject` is a scenario that was played once undisturbed, so that the states which its mutation goes through are
+known, row by row: before it, and behind each of its commits. Whatever kills it, the data dir has to be in one of
+these, in the last one when somebody was told that it is done, and in the last one when it is done once more.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from cerememory.domain.audit_chain import GENESIS
+from cerememory.storage.audit_file import verify_file
+from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.contract import Storage
+from cerememory.storage.fsck import Tally, check
+from cerememory.storage.keys import (
+    KEYS_END,
+    NAMESPACE_BYTES,
+    Table,
+    after,
+    pack_sequence,
+    parse_addresses,
+    system_key,
+)
+from cerememory.storage.lmdb import LmdbStorage
+from cerememory.storage.rows import dump_head, parse_head, parse_log_row
+from cerememory.storage.text_index import TextIndex
+from tests.support.daemon import NO_ENV, clean_environment
+from tests.support.mutating import Order, Told
+from tests.support.scenarios import BASE, Scenario
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 60.0  # how long a test waits for a process that must say something
+AFTER_COMMIT = "storage.commit.after_fsync"
+AGAIN = 2  # the series of ids that a mutation gets when it is done again
+AUDIT, INDEX, STORE = "audit.jsonl", "index", "store"
+
+Rows = Mapping[bytes, bytes]
+
+
+@dataclass(slots=True)
+class Ran:
+    """How an order ended."""
+
+    acknowledged: bool = False
+    killed: bool = False
+    passed: list[str] = field(default_factory=list)
+    failure: str = ""
+
+
+class Mutator:
+    """The process of `tests.support.mutating`; a context manager that ends it."""
+
+    def __init__(self, env: Mapping[str, str] = NO_ENV) -> None:
+        command = [sys.executable, "-m", "tests.support.mutating"]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=clean_environment(env),
+            cwd=ROOT,
+            process_group=0,  # so that its children end with it
+        )
+        self._told = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+
+    def run(self, order: Order, at_begin: Callable[[], Any] | None = None) -> Ran:
+        """Play `order` to its end; when its child waits, call `at_begin` and let it go on."""
+        self._send(msgspec.json.encode(order))
+        ran = Ran()
+        while True:
+            told = msgspec.json.decode(self._line(), type=Told)
+            if told.ready and at_begin is not None:
+                at_begin()
+            if told.ready:
+                self._send(b"go")
+            ran.acknowledged |= told.acknowledged
+            ran.passed += told.passed
+            ran.failure += told.failure
+            if told.status is not None:
+                ran.killed = os.WIFSIGNALED(told.status) and os.WTERMSIG(told.status) == signal.SIGKILL
+                if not ran.killed and told.status:
+                    ran.failure += f"wait status {told.status}"
+                return ran
+
+    def _send(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + b"\n")
+        self._process.stdin.flush()
+
+    def _line(self) -> bytes:
+        pipe = self._process.stdout
+        assert pipe is not None
+        deadline = time.monotonic() + WAIT_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while b"\n" not in self._told:
+                if not selector.select(deadline - time.monotonic()):
+                    raise TimeoutError(f"nothing was said within {WAIT_S:.0f} s")
+                part = os.read(pipe.fileno(), 65_536)
+                if not part:
+                    raise EOFError("the process of the scenarios is gone")
+                self._told += part
+        line, _, self._told = self._told.partition(b"\n")
+        return line
+
+
+def make_base(mutator: Mutator, data_dir: Path) -> Path:
+    ran = mutator.run(Order(data_dir=str(data_dir), scenario=BASE.name, series=0))
+    assert ran.acknowledged and not ran.failure, ran.failure
+    problems = [*contradictions(data_dir), *lags(data_dir)]
+    assert not problems, problems
+    return data_dir
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`states` are the rows before the mutation, and behind each of its commits; `passed` its failpoints."""
+
+    mutator: Mutator
+    scenario: Scenario
+    base: Path
+    states: tuple[Rows, ...]
+    passed: tuple[str, ...]
+
+    def order(self, data_dir: Path, **given: Any) -> Order:
+        return Order(data_dir=str(data_dir), scenario=self.scenario.name, **given)
+
+    def copy(self, data_dir: Path) -> Path:
+        """A fresh copy of the base at `data_dir`, which is there no more."""
+        shutil.rmtree(data_dir, ignore_errors=True)
+        return Path(shutil.copytree(self.base, data_dir))
+
+    def problems(self, data_dir: Path, ran: Ran) -> Iterator[str]:
+        """What is wrong with what a killed child left in `data_dir`, and after it was started again.
+
+        Does the mutation again, with the same idempotency key and other ids.
+        """
+        if ran.failure:
+            yield ran.failure
+            return
+        rows = rows_in(data_dir)
+        state = next((number for number, known in enumerate(self.states) if known == rows), None)
+        last = len(self.states) - 1
+        if state is None:
+            yield f"rows: neither state of {last + 1}: {difference(rows, self.states)}"
+        elif ran.acknowledged and state < last:
+            yield f"rows: acknowledged, and found in state {state} of {last}"
+        yield from contradictions(data_dir, with_index=False)
+        again = self.mutator.run(self.order(data_dir, series=AGAIN))
+        if again.failure or not again.acknowledged:
+            yield f"started again: {again.failure or 'not acknowledged'}"
+            return
+        yield from contradictions(data_dir)
+        yield from lags(data_dir)
+        rows = rows_in(data_dir)
+        if state == last and rows != self.states[last]:
+            yield f"done again: {difference(rows, self.states[last:])}"
+        if counted(rows) != counted(self.states[last]):
+            yield f"done again: {counted(rows)}, expected {counted(self.states[last])}"
+
+
+def crashed_behind(mutator: Mutator, base: Path, data_dir: Path) -> Path:
+    """What a batch leaves that was killed when it was committed: neither audit file nor text index know of it."""
+    shutil.copytree(base, data_dir)
+    order = Order(data_dir=str(data_dir), scenario="encode.batch")
+    whole = mutator.run(order)
+    shutil.rmtree(data_dir)
+    shutil.copytree(base, data_dir)
+    ran = mutator.run(msgspec.structs.replace(order, kill_at=1 + whole.passed.index(AFTER_COMMIT)))
+    assert ran.killed
+    return data_dir
+
+
+def study(mutator: Mutator, scenario: Scenario, base: Path, work: Path) -> Subject:
+    """Play `scenario` undisturbed on a copy of `base`, and again up to each of its commits."""
+    before = rows_in(base)
+    subject = Subject(mutator, scenario, base, (before,), ())
+    data_dir = subject.copy(work)
+    whole = mutator.run(subject.order(data_dir))
+    assert whole.acknowledged and not whole.failure, whole.failure
+    problems = [*contradictions(data_dir), *lags(data_dir)]
+    assert not problems, problems
+    assert operations_behind(base, data_dir) == scenario.operations
+    after_all, states = rows_in(data_dir), [before]
+    for passage, name in enumerate(whole.passed, 1):
+        if name == AFTER_COMMIT:
+            ran = mutator.run(subject.order(subject.copy(work), kill_at=passage))
+            assert ran.killed
+            rows = rows_in(work)
+            if rows != states[-1]:
+                states.append(rows)
+    assert states[-1] == after_all, difference(after_all, states[-1:])
+    return replace(subject, states=tuple(states), passed=tuple(whole.passed))
+
+
+def rows_of(storage: Storage) -> Rows:
+    """All rows but for what says how far the audit file is, and the probe."""
+    with storage.read() as reader:
+        rows = dict(reader.scan(b"", KEYS_END))
+    rows.pop(system_key(Table.PROBE), None)
+    head = system_key(Table.HEAD)
+    rows[head] = dump_head(replace(parse_head(rows.get(head), GENESIS), audit_synced=0))
+    return rows
+
+
+def rows_in(data_dir: Path) -> Rows:
+    with closing(LmdbStorage.open_readonly(data_dir / STORE)) as storage:
+        return rows_of(storage)
+
+
+def counted(rows: Rows) -> Counter[bytes]:
+    """How many rows there are of each table of each namespace."""
+    return Counter(row_key[: NAMESPACE_BYTES + 1] for row_key in rows)
+
+
+def difference(rows: Rows, states: Any) -> str:
+    """In how many rows of which tables `rows` differ from each of `states`."""
+    tables = [
+        dict(counted({key: b"" for key in rows.keys() | state.keys() if rows.get(key) != state.get(key)}))
+        for state in states
+    ]
+    return f"differs from them in {tables}"
+
+
+def contradictions(data_dir: Path, *, with_index: bool = True) -> Iterator[str]:
+    """What fsck finds."""
+    index_path = data_dir / INDEX if with_index else None
+    with closing(LmdbStorage.open_readonly(data_dir / STORE)) as storage:
+        found = check(
+            storage, index_path=index_path, audit_path=data_dir / AUDIT, now=time.time_ns(), tally=Tally()
+        )
+        yield from (f"fsck: {finding}" for finding in found)
+
+
+def lags(data_dir: Path) -> Iterator[str]:
+    """What isn't level with the rows after an orderly end."""
+    with closing(LmdbStorage.open_readonly(data_dir / STORE)) as storage:
+        pending = verify_file(data_dir / AUDIT, StoredOutbox(storage)).pending
+        if pending:
+            yield f"the audit log lacks {pending} entries"
+        with closing(TextIndex.open_existing(data_dir / INDEX)) as index, storage.read() as reader:
+            prefix = system_key(Table.LOG)
+            behind = reader.scan(prefix + pack_sequence(index.applied_sequence() + 1), after(prefix))
+            changed = [address for _key, row in behind for address in parse_addresses(parse_log_row(row).changed)]
+        if changed:
+            yield f"the text index lacks {len(changed)} changes"
+
+
+def operations_behind(base: Path, data_dir: Path) -> tuple[str, ...]:
+    """Those of the entries that the audit log of `data_dir` has behind that of `base`."""
+    lines = (data_dir / AUDIT).read_bytes().splitlines()[len((base / AUDIT).read_bytes().splitlines()) :]
+    return tuple(msgspec.json.decode(line)["operation"] for line in lines)

@@ -1,0 +1,355 @@
+"""One mutation each, of a data dir that has everything: what a test does once, and kills on its way.
+
+Ids and times come from a `Stage`, and what is done off the loop is done inline, so that a scenario writes the same
+rows whenever it is played. All play on the data dir that `BASE` makes: memories in all stores, sessions, edges,
+old versions, archived and faint memories, duplicates, entries that wait for a dream, a second namespace, contents
+that fill several pages of their own (LMDB keeps values of more than 2 kB so), and the free pages of some that are
+forgotten.
+
+A further mutation is a row of `SCENARIOS`. What needs no engine gives `play` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import trio
+
+from cerememory.actors.assembly import open_storage, running
+from cerememory.actors.engine import Engine, Idempotency
+from cerememory.actors.seams import World, inline
+from cerememory.config.settings import DecaySettings, DreamSettings, Settings, StorageSettings
+from cerememory.domain.cma import WITH_RAW, ArchiveReader
+from cerememory.protocol import codec
+from cerememory.protocol.records import (
+    STORES,
+    ContentBlock,
+    MemoryContent,
+    MemoryRecord,
+    Modality,
+    RawJournalRecord,
+)
+from cerememory.protocol.requests import (
+    Compact,
+    Consolidate,
+    DecayTick,
+    DreamTick,
+    EncodeBatch,
+    EncodeBatchRaw,
+    EncodeUpdate,
+    Forget,
+    Import,
+    RecallCue,
+    RecallQuery,
+    Restore,
+    SetMode,
+)
+from cerememory.protocol.values import ByteArray, RecordId, Timestamp, format_id
+from cerememory.storage.datadir import DataDir
+from cerememory.telemetry.metrics import Metrics
+from tests.support.archives import BUNDLE, archive_of
+from tests.support.engine import NOW, raw_body, store_body, text_block, to_store, to_store_raw
+
+HOUR_NS = 3_600 * 1_000_000_000
+LARGE = 24_000  # bytes of a content that has pages of its own
+PROBE = RecallQuery(cue=RecallCue(text="index"), limit=1, reconsolidate=False)
+
+Play = Callable[["Stage"], None]
+Mutate = Callable[[Engine, Idempotency], Awaitable[Any]]
+
+
+class Stage(Protocol):
+    """Where a scenario is played: `begin` and `acknowledge` tell the test how far it is."""
+
+    @property
+    def data_dir(self) -> Path: ...
+
+    @property
+    def world(self) -> World: ...
+
+    def begin(self) -> None:
+        """What comes now is the mutation."""
+        ...
+
+    def acknowledge(self) -> None:
+        """Whoever asked for it has its answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`operations` are those of the entries that it leaves in the audit log, in order."""
+
+    name: str
+    play: Play
+    operations: tuple[str, ...]
+
+
+def settings_of(data_dir: Path) -> Settings:
+    """Nothing happens by itself; what is faint is archived by a decay tick."""
+    return Settings(
+        data_dir=data_dir,
+        decay=DecaySettings(background_interval_secs=0, prune="archive"),
+        dream=DreamSettings(background_interval_secs=0),
+        storage=StorageSettings(map_size_gib=1, min_free_disk_mib=0),
+    )
+
+
+class Ids:
+    """Ids in the order in which they are asked for; each `series` has its own."""
+
+    def __init__(self, series: int) -> None:
+        self._series = series
+        self._given = 0
+
+    def __call__(self) -> RecordId:
+        self._given += 1
+        return an_id(self._series, self._given)
+
+
+def an_id(series: int, number: int) -> RecordId:
+    return RecordId(bytes([series]) + number.to_bytes(15, "big"))
+
+
+def world_of(series: int) -> World:
+    """A moment that stands still, an hour later for each `series`."""
+    now = NOW + series * HOUR_NS
+    return World(now=lambda: now, new_id=Ids(series), offload=inline)
+
+
+def on_engine(mutate: Mutate, *, begins_at_start: bool = False) -> Play:
+    """Plays `mutate` on the engine of the data dir, which is then stopped as a daemon is."""
+
+    def play(stage: Stage) -> None:
+        trio.run(_play, stage, mutate, begins_at_start)
+
+    return play
+
+
+async def _play(stage: Stage, mutate: Mutate, begins_at_start: bool) -> None:
+    settings = settings_of(stage.data_dir)
+    if begins_at_start:
+        stage.begin()
+    with DataDir.acquire(stage.data_dir) as directory:
+        storage = open_storage(settings, directory)
+        try:
+            metrics = Metrics([store.value for store in STORES])
+            async with running(settings, directory, storage, stage.world, metrics) as engine:
+                while not (await engine.recall_query(PROBE)).query_metadata.index_complete:
+                    await trio.lowlevel.checkpoint()
+                if not begins_at_start:
+                    stage.begin()
+                await mutate(engine, _key("this once"))
+                stage.acknowledge()
+        finally:
+            storage.close()
+
+
+def _key(key: str) -> Idempotency:
+    return Idempotency("", key, b"the same body")
+
+
+def _large(seed: str, size: int = LARGE) -> str:
+    """Words that compress badly and differ from each other."""
+    words = (sha256(f"{seed} {i}".encode()).hexdigest()[:9] for i in range(size // 10))
+    return " ".join(words)
+
+
+# What the base holds, by the order in which it is made.
+TURNS = [an_id(0, number) for number in (1, 2, 3, 4)]
+BIG, EMBEDDED, PROCEDURAL, EMOTIONAL, SEMANTIC, SAID, SAID_AGAIN = (an_id(0, number) for number in range(5, 12))
+KEPT_ANSWER = an_id(0, 12)
+FORGOTTEN = [an_id(0, number) for number in range(13, 19)]
+ENTRIES = [an_id(0, number) for number in range(19, 27)]
+ARCHIVED, FAINT = an_id(9, 1), an_id(9, 2)
+
+_READ = list(ArchiveReader([BUNDLE]).records())
+_MEMORY = next(record for record in _READ if isinstance(record, MemoryRecord))
+_ENTRY = next(record for record in _READ if isinstance(record, RawJournalRecord))
+
+
+def _content(text: str) -> MemoryContent:
+    block = ContentBlock(modality=Modality.TEXT, format="text/plain", data=ByteArray(text.encode()))
+    return MemoryContent(blocks=(block,))
+
+
+def _imported(record_id: RecordId, text: str, score: float = 0.9) -> MemoryRecord:
+    """Of the time at which the base is made, so that it fades from `score` on."""
+    at = Timestamp(NOW)
+    return msgspec.structs.replace(
+        _MEMORY,
+        id=record_id,
+        created_at=at,
+        updated_at=at,
+        last_accessed_at=at,
+        content=_content(text),
+        fidelity=msgspec.structs.replace(_MEMORY.fidelity, score=score, last_decay_tick=at),
+        associations=(),
+    )
+
+
+def _faint_one(record_id: RecordId) -> bytes:
+    return archive_of(WITH_RAW, [_imported(record_id, f"hardly known {record_id[-1]}", score=0.0001)])
+
+
+def _archive() -> bytes:
+    """Some that are large, one that is there already, and raw entries."""
+    memories = [
+        _imported(an_id(8, i), _large(f"imported {i}") if i % 3 == 0 else f"imported {i}") for i in range(12)
+    ]
+    older = _imported(TURNS[0], "said otherwise")
+    entries = [
+        msgspec.structs.replace(_ENTRY, id=an_id(8, 100 + i), content=_content(f"said {i}")) for i in range(4)
+    ]
+    return archive_of(WITH_RAW, [*memories, older], entries)
+
+
+def _import(archive: bytes, strategy: str = "merge") -> Import:
+    terms = {"archive_id": "an archive", "strategy": strategy, "conflict_resolution": "keep_imported"}
+    return msgspec.structs.replace(
+        codec.parse(codec.dump({**terms, "archive_data": [0]}), Import), archive_data=ByteArray(archive)
+    )
+
+
+async def _make_base(engine: Engine, _once: Idempotency) -> None:
+    turns = [store_body(f"turn {i} of the talk", context={"session_id": "talk"}) for i in range(len(TURNS))]
+    await engine.encode_batch(_parsed({"records": turns, "infer_associations": True}, EncodeBatch))
+    edge = {"target_id": format_id(TURNS[0]), "association_type": "causal", "weight": 0.7}
+    await engine.encode_store(to_store(_large("big"), associations=[edge]))
+    await engine.encode_store(to_store("has a vector", embedding=[0.1, 0.2, 0.3], associations=[edge]))
+    for store in ("procedural", "emotional", "semantic"):
+        await engine.encode_store(to_store(f"a memory that is {store}", store=store))
+    for _twice in range(2):
+        await engine.encode_store(to_store("the kettle is hot", embedding=[0.3, 0.2, 0.1]))
+    await engine.encode_store(to_store("stored once"), _key("kept"))
+    for i in range(len(FORGOTTEN)):
+        await engine.encode_store(to_store(_large(f"forgotten {i}")))
+    entries = [
+        raw_body(f"{session} says {i}", session) for session in ("s-1", "s-2", "s-3", "s-4") for i in (1, 2)
+    ]
+    await engine.encode_batch_raw(_parsed({"records": entries}, EncodeBatchRaw))
+    for record_id in (BIG, TURNS[1]):
+        content = {"blocks": [text_block(_large(f"edited {record_id[-1]}"))]}
+        await engine.encode_update(record_id, _parsed({"content": content}, EncodeUpdate))
+    await engine.lifecycle_import(_import(_faint_one(ARCHIVED)))
+    await engine.lifecycle_decay_tick(DecayTick())
+    await engine.lifecycle_import(_import(_faint_one(FAINT)))
+    await engine.encode_store(to_store("elsewhere"), namespace=await engine.namespace("second", create=True))
+    await engine.lifecycle_forget(Forget(record_ids=tuple(FORGOTTEN), confirm=True))
+
+
+def _parsed(body: object, kind: type[Any]) -> Any:
+    return codec.parse(codec.dump(body), kind)
+
+
+async def _nothing(_engine: Engine, _once: Idempotency) -> None:
+    return None
+
+
+async def _store(engine: Engine, once: Idempotency) -> None:
+    edge = {"target_id": format_id(TURNS[2]), "association_type": "spatial", "weight": 0.4}
+    context = {"session_id": "talk"}
+    request = to_store(_large("new"), embedding=[1.0, 0.5, 0.25], associations=[edge], context=context)
+    await engine.encode_store(request, once)
+
+
+async def _store_if_absent(engine: Engine, once: Idempotency) -> None:
+    await engine.encode_store(to_store("was never said", if_absent=True), once)
+
+
+async def _store_elsewhere(engine: Engine, once: Idempotency) -> None:
+    await engine.encode_store(
+        to_store("in a new namespace"), once, namespace=await engine.namespace("third", create=True)
+    )
+
+
+async def _retry(engine: Engine, _once: Idempotency) -> None:
+    stored = await engine.encode_store(to_store("stored once"), _key("kept"))
+    assert stored.reply.record_id == KEPT_ANSWER
+
+
+async def _batch(engine: Engine, once: Idempotency) -> None:
+    records = [store_body(_large("in a batch")), *(store_body(f"of a batch {i}") for i in range(4))]
+    await engine.encode_batch(_parsed({"records": records, "infer_associations": True}, EncodeBatch), once)
+
+
+async def _update(engine: Engine, once: Idempotency) -> None:
+    edit = {"content": {"blocks": [text_block(_large("once more"))]}, "metadata": {"mood": "other"}}
+    await engine.encode_update(BIG, _parsed(edit, EncodeUpdate), None, once)
+
+
+async def _store_raw(engine: Engine, once: Idempotency) -> None:
+    await engine.encode_store_raw(to_store_raw(_large("said at length"), "s-5"), once)
+
+
+async def _batch_raw(engine: Engine, once: Idempotency) -> None:
+    records = [raw_body(f"said {i} now", "s-5") for i in range(4)]
+    await engine.encode_batch_raw(_parsed({"records": records}, EncodeBatchRaw), once)
+
+
+async def _forget(engine: Engine, once: Idempotency) -> None:
+    wanted = Forget(record_ids=(BIG, EMBEDDED, TURNS[1]), session_id="s-2", cascade=True, confirm=True)
+    await engine.lifecycle_forget(wanted, once)
+
+
+async def _restore(engine: Engine, once: Idempotency) -> None:
+    await engine.lifecycle_restore(Restore(record_ids=(ARCHIVED,)), once)
+
+
+async def _set_mode(engine: Engine, once: Idempotency) -> None:
+    await engine.lifecycle_set_mode(_parsed({"mode": "perfect"}, SetMode), once)
+
+
+async def _decay_tick(engine: Engine, once: Idempotency) -> None:
+    await engine.lifecycle_decay_tick(DecayTick(tick_duration_seconds=86_400), once)
+
+
+async def _dream_tick(engine: Engine, once: Idempotency) -> None:
+    await engine.lifecycle_dream_tick(DreamTick(), once)
+
+
+async def _consolidate(engine: Engine, once: Idempotency) -> None:
+    await engine.lifecycle_consolidate(Consolidate(), once)
+
+
+async def _merge(engine: Engine, once: Idempotency) -> None:
+    await engine.lifecycle_import(_import(_archive()), once)
+
+
+async def _replace(engine: Engine, once: Idempotency) -> None:
+    await engine.lifecycle_import(_import(_archive(), "replace"), once)
+
+
+async def _compact(engine: Engine, _once: Idempotency) -> None:
+    await engine.lifecycle_compact(Compact())
+
+
+BASE = Scenario("base", on_engine(_make_base), ())
+START = Scenario("a start after a kill", on_engine(_nothing, begins_at_start=True), ("encode.batch",))
+
+
+SCENARIOS = [
+    Scenario("encode.store", on_engine(_store), ("encode.store",)),
+    Scenario("encode.store, if absent", on_engine(_store_if_absent), ("encode.store",)),
+    Scenario("encode.store, new namespace", on_engine(_store_elsewhere), ("encode.store",)),
+    Scenario("encode.store, retried", on_engine(_retry), ()),
+    Scenario("encode.batch", on_engine(_batch), ("encode.batch",)),
+    Scenario("encode.update", on_engine(_update), ("encode.update",)),
+    Scenario("encode.store_raw", on_engine(_store_raw), ("encode.store_raw",)),
+    Scenario("encode.batch_raw", on_engine(_batch_raw), ("encode.batch_raw",)),
+    Scenario("lifecycle.forget", on_engine(_forget), ("lifecycle.forget",) * 2),
+    Scenario("lifecycle.restore", on_engine(_restore), ("lifecycle.restore",)),
+    Scenario("lifecycle.set_mode", on_engine(_set_mode), ("lifecycle.set_mode",)),
+    Scenario("lifecycle.decay_tick", on_engine(_decay_tick), ("lifecycle.decay_tick",) * 2),
+    Scenario("lifecycle.dream_tick", on_engine(_dream_tick), ("lifecycle.dream_tick",) * 4),
+    Scenario("lifecycle.consolidate", on_engine(_consolidate), ("lifecycle.consolidate",) * 3),
+    Scenario("lifecycle.import, merge", on_engine(_merge), ("lifecycle.import",)),
+    Scenario("lifecycle.import, replace", on_engine(_replace), ("lifecycle.import",)),
+    Scenario("lifecycle.compact", on_engine(_compact), ()),
+]
+BY_NAME = {scenario.name: scenario for scenario in (BASE, START, *SCENARIOS)}

@@ -1,4 +1,4 @@
-"""A process is killed (SIGKILL) at each failpoint that one mutation passes, from its beginning to the process' end.
+"""A process is killed (SIGKILL) at each failpoint that one mutation passes, from its beginning to the end.
 
 What is on the disk is one of the states that the undisturbed mutation goes through, row by row, and the last one
 when it was acknowledged; it adds up, and the audit log has no entry that the store lacks. Started again and asked

@@ -1,9 +1,9 @@
-"""A process is killed (SIGKILL) at each system call by which one mutation changes files: before it, in the middle of
-a write, and when it is done.
+"""A process is killed (SIGKILL) at each system call by which one mutation changes files: before it, in the middle
+of a write, and when it is done.
 
-Writes, syncs, renames, truncations and removals, of the store, the audit log, the text index and everything else in
-the data dir; what has to hold afterwards is what `test_kill_at_failpoint.py` asks for. tantivy renames its files
-past the preloaded library: the disk before and after one is that of its neighbours among the calls.
+Writes, syncs, renames, truncations and removals, of the store, the audit log, the text index and whatever else
+is in the data dir; what has to hold afterwards is what `test_kill_at_failpoint.py` asks for. tantivy renames its
+files past the preloaded library: the disk before and after that is the disk at the calls on either side.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ from tests.support.mutating import Order, Told
 from tests.support.scenarios import BASE, Scenario
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 60.0  # how long a test waits for a process that must say something
+WAIT_S = 30.0  # how long a test waits for a process that must say something
 AFTER_COMMIT = "storage.commit.after_fsync"
 AGAIN = 2  # the series of ids that a mutation gets when it is done again
 AUDIT, INDEX, STORE = "audit.jsonl", "index", "store"
@@ -68,16 +68,23 @@ class Mutator:
     """The process of `tests.support.mutating`; a context manager that ends it."""
 
     def __init__(self, env: Mapping[str, str] = NO_ENV) -> None:
-        command = [sys.executable, "-m", "tests.support.mutating"]
+        self._env = clean_environment(env)
+        self._start()
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "tests.support.mutating"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=clean_environment(env),
+            env=self._env,
             cwd=ROOT,
             process_group=0,  # so that its children end with it
         )
         self._told = b""
+
+    def _end(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
 
     def __enter__(self) -> Self:
         return self
@@ -85,13 +92,24 @@ class Mutator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
+        self._end()
 
     def run(self, order: Order, at_begin: Callable[[], Any] | None = None) -> Ran:
-        """Play `order` to its end; when its child waits, call `at_begin` and let it go on."""
-        self._send(msgspec.json.encode(order))
+        """Play `order` to its end; when its child waits, call `at_begin` and let it go on.
+
+        A child that hangs is a failure, and ended.
+        """
         ran = Ran()
+        try:
+            self._follow(order, at_begin, ran)
+        except TimeoutError as error:
+            ran.failure += str(error)
+            self._end()
+            self._start()
+        return ran
+
+    def _follow(self, order: Order, at_begin: Callable[[], Any] | None, ran: Ran) -> None:
+        self._send(msgspec.json.encode(order))
         while True:
             told = msgspec.json.decode(self._line(), type=Told)
             if told.ready and at_begin is not None:
@@ -105,7 +123,7 @@ class Mutator:
                 ran.killed = os.WIFSIGNALED(told.status) and os.WTERMSIG(told.status) == signal.SIGKILL
                 if not ran.killed and told.status:
                     ran.failure += f"wait status {told.status}"
-                return ran
+                return
 
     def _send(self, line: bytes) -> None:
         assert self._process.stdin is not None

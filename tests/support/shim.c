@@ -34,9 +34,9 @@ struct rule {
     char path[200];
 };
 
-/* What is recorded of a call, in front of the bytes that it wrote. */
+/* What is recorded of a call, in front of the bytes that it wrote; `rule` is the place of the one that it matched. */
 struct record {
-    int64_t call, offset, size;
+    int64_t rule, call, offset, size;
 };
 
 static struct rule *rules;
@@ -122,7 +122,7 @@ static size_t allowed(struct rule *rule, size_t size) {
 }
 
 static void record(struct rule *rule, int64_t call, int64_t offset, const void *data, size_t size) {
-    struct record header = {call, offset, size};
+    struct record header = {rule - rules, call, offset, size};
     if (rule && rule->action == RECORD &&
         (REAL(write)(record_fd, &header, sizeof header) != sizeof header ||
          REAL(write)(record_fd, data, size) != (ssize_t)size))
@@ -140,7 +140,7 @@ ssize_t write(int fd, const void *data, size_t size) {
     struct rule *rule = due_fd(WRITE, fd, -1);
     if (fails(rule))
         return -1;
-    record(rule, WRITE, -1, data, size);
+    record(rule, WRITE, lseek(fd, 0, SEEK_CUR), data, size);
     return done(rule, REAL(write)(fd, data, allowed(rule, size)));
 }
 
@@ -148,7 +148,7 @@ ssize_t writev(int fd, const struct iovec *parts, int count) {
     struct rule *rule = due_fd(WRITE, fd, -1);
     if (fails(rule))
         return -1;
-    record_parts(rule, -1, parts, count);
+    record_parts(rule, lseek(fd, 0, SEEK_CUR), parts, count);
     return done(rule, REAL(writev)(fd, parts, allowed(rule, count)));
 }
 

@@ -46,7 +46,7 @@ _RULE = struct.Struct("<4i5q200s")
 _ARMED = struct.Struct("<i")
 _COUNTS = struct.Struct("<2q")
 _COUNTS_AT = struct.calcsize("<4i3q")
-_RECORD_HEADER = struct.Struct("<3q")
+_RECORD_HEADER = struct.Struct("<4q")
 
 
 def build_library(directory: Path) -> Path:
@@ -81,11 +81,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A call as it was asked for: `data` are the bytes of a write, `offset` is -1 where there is none.
+    """A call as it was asked for: `data` are the bytes of a write, `offset` is where in the file, else -1.
 
-    A write of several parts is one of each.
+    `path` is that of the rule. A write of several parts is one of each.
     """
 
+    path: str
     call: int
     offset: int
     data: bytes
@@ -99,6 +100,7 @@ class Shim:
         self._path = directory / "shim.rules"
         self._record_path = directory / "shim.record"
         self._record_path.touch()
+        self._recording: dict[int, str] = {}
         self._path.write_bytes(bytes(RULES_MAX * _RULE.size))
         with self._path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 0)
@@ -125,18 +127,20 @@ class Shim:
         """Count the matches, and do nothing."""
         return self._arm(calls, _FAIL, 0, ALWAYS, 0, 0, path)
 
-    def record(self, calls: int, path: str) -> None:
-        """Write down all matches, from now on, for `recorded`."""
+    def record(self, calls: int, *paths: str) -> None:
+        """Write down all calls that match one of `paths`, from now on, for `recorded`."""
         self._record_path.write_bytes(b"")
-        self._arm(calls, _RECORD, 0, 1, ALWAYS, 0, path)
+        self._recording = {self._used + i: path for i, path in enumerate(paths)}
+        for path in paths:
+            self._arm(calls, _RECORD, 0, 1, ALWAYS, 0, path)
 
     def recorded(self) -> Iterator[Recorded]:
         """What was written down, in order."""
         rest = memoryview(self._record_path.read_bytes())
         while rest:
-            call, offset, size = _RECORD_HEADER.unpack_from(rest)
+            rule, call, offset, size = _RECORD_HEADER.unpack_from(rest)
             end = _RECORD_HEADER.size + size
-            yield Recorded(call, offset, bytes(rest[_RECORD_HEADER.size : end]))
+            yield Recorded(self._recording[rule], call, offset, bytes(rest[_RECORD_HEADER.size : end]))
             rest = rest[end:]
 
     def tear(self, path: str, *, first: int = 1) -> Rule:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
+import structlog
 import trio
 
 from cerememory.actors.archives import Archives
@@ -47,10 +48,13 @@ from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.dynamics import Curves
 from cerememory.storage.lmdb import GIB, LmdbStorage
+from cerememory.storage.sealed import SealedStorage
 from cerememory.storage.text_index import wipe
 from cerememory.telemetry.metrics import Metrics
 
 MIB = 1 << 20
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -58,10 +62,19 @@ async def opened(settings: Settings, directory: DataDir, metrics: Metrics) -> As
     """The engine of an acquired data dir, on its store and in the real world."""
     storage = open_storage(settings, directory)
     try:
-        async with running(settings, directory, storage, World(), metrics) as engine:
+        async with opened_on(storage, settings, directory, metrics) as engine:
             yield engine
     finally:
         storage.close()
+
+
+@asynccontextmanager
+async def opened_on(
+    storage: Storage, settings: Settings, directory: DataDir, metrics: Metrics
+) -> AsyncIterator[Engine]:
+    """The same on a store that is open already."""
+    async with running(settings, directory, storage, World(), metrics) as engine:
+        yield engine
 
 
 def open_storage(settings: Settings, directory: DataDir) -> Storage:
@@ -77,6 +90,8 @@ def open_storage(settings: Settings, directory: DataDir) -> Storage:
         stack.callback(lmdb.close)
         opened_storage = sealed.opened(lmdb, settings.security.store_encryption_passphrase)
         stack.pop_all()
+    if isinstance(opened_storage, SealedStorage) and opened_storage.is_mixed:
+        log.warning("what was stored before is in plain text: run migrate-store-encryption")
     return opened_storage
 
 

@@ -65,9 +65,10 @@ COMMANDS = (
     ),
     (OPERATION, "rotate-key", "encryption:rotate_key", "Encrypt all anew under new keys."),
     (OPERATION, "audit-verify", "audit:audit_verify", "Check the audit log; changes nothing."),
-    (OPERATION, "fsck", "fsck:fsck", "Check that what is stored adds up, and mend indexes."),
+    (OPERATION, "fsck", "fsck:fsck", "Check that what is stored adds up; mend indexes."),
     (OPERATION, "key", "keys:app", "Make, list and revoke API keys."),
     (OPERATION, "doctor", "doctor:doctor", "Look for what stands in the way of the daemon."),
+    (OPERATION, "torture", "torture:torture", "Kill daemons on a copy; look what is lost."),
     (OPERATION, "config", "config:app", "Check the configuration."),
 )
 

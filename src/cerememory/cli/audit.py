@@ -1,13 +1,14 @@
 """`cerememory audit-verify`: checks the audit log and changes nothing, beside a running daemon too.
 
-The log of the data dir is compared with what the store says of it; of any other file the chain alone can be
-checked. Reads of the configuration only where the log is, so that no broken setting stands in the way.
+The log of the data dir is compared with what the store says of it, and with the checkpoint beside it; of any
+other file the chain alone can be checked. Either is held against a checkpoint that was kept elsewhere, when one is
+given. Reads of the configuration only where things are, so that no broken setting stands in the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,38 @@ from cerememory.cli.output import note, show
 from cerememory.cli.settings import load
 from cerememory.cli.stores import LOCATED, open_readonly
 from cerememory.config.settings import Settings
-from cerememory.errors import ConfigInvalid, DataDirUnusable, PassphraseRefused
-from cerememory.storage.audit_file import Verification, verify_file
+from cerememory.errors import AuditBroken, ConfigInvalid, DataDirUnusable, PassphraseRefused
+from cerememory.storage.audit_checkpoint import checkpoint_path, read_checkpoint
+from cerememory.storage.audit_file import KeptCheckpoint, Verification, verify_file
+from cerememory.storage.audit_head import check_head
+from cerememory.storage.audit_keys import KEY_NAME, PUBLIC_NAME, read_keys, read_public_key
 from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.audit_tree import AuditTree
+from cerememory.storage.contract import Storage
 
 
-def audit_verify(*, path: Path | None = None, options: Common) -> None:
+def audit_verify(
+    *, path: Path | None = None, against: Path | None = None, public_key: Path | None = None, options: Common
+) -> None:
     """Check the audit log; changes nothing.
 
     Args:
         path: Another log than the configured one.
+        against: A checkpoint that was kept elsewhere, which the log must continue.
+        public_key: The key that signs the log's checkpoints; by default audit.pub of the configured keys.
     """
-    settings = _settings(options, is_needed=path is None)
+    settings = _settings(options, is_needed=path is None or (against is not None and public_key is None))
     log = _configured(settings) if path is None else path
-    with _outbox(settings, log) as outbox:
-        verified = verify_file(log, outbox)
+    is_own = settings is not None and log.resolve() == settings.security.audit_log_path.resolve()
+    own = settings if is_own else None
+    key_file = _key_file(settings, public_key)
+    kept = list(_kept(own, log, against, key_file))
+    with _stored(own, log) as storage:
+        verified = verify_file(log, None if storage is None else StoredOutbox(storage), kept)
+        if storage is not None and own is not None:
+            _check_end(own, AuditTree(storage, log))
+    if against is not None:
+        note(f"the log continues the one of the checkpoint {against}")
     if not log.exists():
         note(f"{log} isn't there: an empty log")
     if verified.pending:
@@ -55,23 +73,51 @@ def _configured(settings: Settings | None) -> Path:
     return settings.security.audit_log_path
 
 
+def _key_file(settings: Settings | None, public_key: Path | None) -> Path | None:
+    if public_key is not None or settings is None:
+        return public_key
+    return settings.security.audit_key_path / PUBLIC_NAME
+
+
+def _kept(
+    own: Settings | None, log: Path, against: Path | None, key_file: Path | None
+) -> Iterator[KeptCheckpoint]:
+    """The one of `against`, and the one that the daemon left beside its log."""
+    beside = checkpoint_path(log)
+    wanted = [*([] if against is None else [against]), *([beside] if own is not None and beside.exists() else [])]
+    if wanted:
+        assert key_file is not None  # there are settings, or it was given
+        key = read_public_key(key_file)
+        yield from ((path, read_checkpoint(path, key)) for path in wanted)
+
+
+def _check_end(own: Settings, tree: AuditTree) -> None:
+    """That the end of the log in the store was sealed by a daemon, with all that follows from it."""
+    head, path = tree.head, own.security.audit_key_path
+    if not head.audit_sequence:
+        return
+    keys = read_keys(path)
+    if keys is None:
+        raise AuditBroken(f"{path / KEY_NAME}: the key of the audit log is missing; restore it from a backup")
+    check_head(head, keys.head_key)
+    tree.check()
+
+
 @contextmanager
-def _outbox(settings: Settings | None, log: Path) -> Iterator[StoredOutbox | None]:
-    """What the store says of `log`; None, with a note, when there is no store to ask about it."""
-    if settings is None or log.resolve() != settings.security.audit_log_path.resolve():
+def _stored(own: Settings | None, log: Path) -> Iterator[Storage | None]:
+    """The store that `log` is of; None, with a note, when there is none to ask about it."""
+    if own is None:
         note(f"only the chain was checked: {log} isn't the log of the data dir")
         yield None
         return
     try:
-        storage = open_readonly(settings)
+        storage = open_readonly(own)
     except (DataDirUnusable, PassphraseRefused) as error:
         note(f"only the chain was checked: {error}")
         yield None
         return
-    try:
-        yield StoredOutbox(storage)
-    finally:
-        storage.close()
+    with closing(storage):
+        yield storage
 
 
 def _answer(verified: Verification) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from typing import Any
 
 import trio
 
-from cerememory.actors.assembly import open_storage, running
-from cerememory.actors.seams import World
+from cerememory.actors.assembly import open_storage, opened_on
 from cerememory.cli.arguments import Common
 from cerememory.cli.groups import ungrouped
 from cerememory.cli.offline import without_timers
@@ -118,7 +117,7 @@ class _Owned:
 
     async def _finish(self, audit: AuditDraft) -> None:
         metrics = Metrics([store.value for store in STORES])
-        async with running(self._settings, self._directory, self.storage, World(), metrics) as engine:
+        async with opened_on(self.storage, self._settings, self._directory, metrics) as engine:
             await engine.note(audit)
             await engine.lifecycle_compact(Compact())
 

@@ -35,9 +35,11 @@ from cerememory.errors import ContentTooLarge, DaemonUnreachable, Overloaded, Va
 from cerememory.protocol import codec
 from cerememory.protocol.namespaces import HEADER, check_name
 from cerememory.protocol.operations import BY_NAME, Operation
+from cerememory.protocol.replies import AuditConsistency
 
 R = TypeVar("R")
 CONNECT_TIMEOUT_S = 10.0
+LOOK_S = 10.0  # for a look at the audit log, which nobody waits for
 ANSWER_BYTES_MAX = 512 * 1_048_576
 _PART_BYTES = 65_536
 
@@ -154,6 +156,34 @@ class Client:
         patience = Patience(self._timeout_s, self._retry_for_s, self._clock, self._chance)
         return self._read(self._exchange(request, patience))
 
+    @property
+    def url(self) -> str:
+        return self._address.url
+
+    @property
+    def connections_opened(self) -> int:
+        """How many there have been; it grows when a daemon comes back, and when calls are made at once."""
+        return self._connections.opened
+
+    def audit_checkpoint(self) -> bytes:
+        """The daemon's checkpoint of its audit log, as it signed it; tried once. Raises what `call` does."""
+        return self._look_at("/v1/audit/checkpoint")
+
+    def audit_consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """The hashes that are to prove that the log of `new` entries begins with the `old`; tried once."""
+        proof = codec.parse(self._look_at(f"/v1/audit/proof?old={old}&new={new}"), AuditConsistency)
+        try:
+            return tuple(bytes.fromhex(text) for text in proof.hashes)
+        except ValueError:
+            raise ValidationFailed("hashes: not hex") from None
+
+    def _look_at(self, target: str) -> bytes:
+        request = _Request("GET", self._address.prefix + target, self._headers(False, None), None)
+        answer = self._exchange(request, Patience(LOOK_S, 0.0, self._clock, self._chance))
+        if answer.status != http.HTTPStatus.OK:
+            raise error_of(answer.status, answer.body, answer.retry_after, self._address.url)
+        return answer.body
+
     def _patiently(self, attempt: Callable[[Patience], R]) -> R:
         """What `attempt` returns, tried again as long as there is time."""
         patience = Patience(self._timeout_s, self._retry_for_s, self._clock, self._chance)
@@ -217,12 +247,13 @@ class Client:
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         """An answer of which only the head was read, on a connection of its own."""
         connection = self._connect(request, patience)
+        sock = connection.sock  # which the connection gives up, to an answer that is the last one
         try:
-            connection.sock.settimeout(patience.remaining_s())
+            sock.settimeout(patience.remaining_s())
             connection.request(request.method, request.target, body=request.body, headers=request.headers)
             response = connection.getresponse()
             if response.status != http.HTTPStatus.OK:
-                body = _read_body(response, connection.sock, patience)
+                body = _read_body(response, sock, patience)
                 self._read(_Answer(response.status, response.getheader("Retry-After"), body))
         except (OSError, http.client.HTTPException) as error:
             connection.close()

@@ -27,6 +27,7 @@ class ConnectionPool:
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
         self._idle_max = idle_max
+        self.opened = 0  # connections, since the beginning: more of them say that the daemon may be another
 
     def take(self, timeout_s: float | None) -> http.client.HTTPConnection:
         """The connection used last that is still open, else a new one (see `open`)."""
@@ -45,6 +46,8 @@ class ConnectionPool:
         except OSError:
             connection.close()
             raise
+        with self._lock:
+            self.opened += 1
         return connection
 
     def give_back(self, connection: http.client.HTTPConnection) -> None:

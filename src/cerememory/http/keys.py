@@ -78,7 +78,7 @@ class Keys:
         self._local = [] if local_token is None else [_local(local_token)]
         self._plain = _plain(auth)
         self._stored = stored
-        self._rows: tuple[ApiKey, ...] = () if stored is None or not auth.enabled else stored.keys()
+        self._rows: tuple[ApiKey, ...] = () if stored is None or not auth.enabled else stored.current()
         self._from_rows = [_of_row(row) for row in self._rows]
 
     def change(self, auth: AuthSettings) -> None:
@@ -117,7 +117,7 @@ class Keys:
         if self._stored is None:
             return []
         try:
-            rows = self._stored.keys()
+            rows = self._stored.current()
         except DataDirUnusable as error:
             log.error("keys not reloaded, those from before count", reason=str(error))
             return self._from_rows

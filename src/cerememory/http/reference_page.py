@@ -237,7 +237,7 @@ class _Page:
     def _curl(self, method: str, path: str, operation: Node) -> str:
         """A shell command; ids of records are `$RECORD_ID`, so a body stands in a document that expands it."""
         parts = ["curl -sS" + (f" -X {method}" if method not in ("GET", "POST") else "")]
-        query = "&".join(f"{p['name']}={p['example']}" for p in operation["parameters"] if "example" in p)
+        query = "&".join(f"{p['name']}={p['example']}" for p in operation.get("parameters", ()) if "example" in p)
         target = path.replace("{record_id}", "$RECORD_ID") + (f"?{query}" if query else "")
         parts[0] += f' "$URL{target}"'
         if operation.get("security") != []:

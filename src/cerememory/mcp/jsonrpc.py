@@ -79,8 +79,15 @@ def _salvaged_id(line: bytes) -> MessageId:
 
 
 def _id(message: dict[str, Any]) -> MessageId:
+    """An id that can be sent back, else None: not every text or number that a lenient reader takes can be written."""
     found = message.get("id")
-    return found if isinstance(found, (int, str)) and not isinstance(found, bool) else None
+    if not isinstance(found, (int, str)) or isinstance(found, bool):
+        return None
+    try:
+        msgspec.json.encode(found)
+    except ValueError:
+        return None
+    return found
 
 
 def _request(message: dict[str, Any]) -> Request:

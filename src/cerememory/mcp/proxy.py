@@ -27,6 +27,7 @@ from cerememory.mcp.jsonrpc import NotARequest, Request
 from cerememory.mcp.stdio import LINE_BYTES_MAX, LineTooLong, Output, read_lines
 from cerememory.mcp.toolbox import Toolbox
 from cerememory.mcp.tools import TOOLS, tool_list
+from cerememory.mcp.witness import Witness, state_home
 from cerememory.mcp.workers import Workers
 
 LATEST_VERSION = "2025-11-25"
@@ -52,8 +53,13 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: 
         wake = partial(signal.pthread_kill, threading.get_ident(), signal.SIGTERM)
         output = Output(sys.stdout.fileno(), on_gone=wake)  # a flag wouldn't end the reading of stdin
         with redirect_stdout(sys.stderr), _interrupted_by_sigterm(), suppress(KeyboardInterrupt):
-            serve(sys.stdin.buffer, output, Toolbox(client))
+            witness = Witness(client, state_home())
+            serve(sys.stdin.buffer, output, Toolbox(client), after_call=witness.look_if_due)
     return 0
+
+
+def _nothing() -> None:
+    """What there is to do after a call."""
 
 
 def serve(
@@ -62,10 +68,14 @@ def serve(
     tools: Toolbox,
     finish_s: float = FINISH_S,
     line_bytes_max: int = LINE_BYTES_MAX,
+    after_call: Callable[[], None] = _nothing,
 ) -> None:
-    """Answers every line of `stream`; at its end waits for the calls under way, up to `finish_s`."""
+    """Answers every line of `stream`; at its end waits for the calls under way, up to `finish_s`.
+
+    `after_call` is called by a worker whenever a tool call has been answered.
+    """
     workers = Workers()
-    proxy = Proxy(tools, output, workers)
+    proxy = Proxy(tools, output, workers, after_call)
     for line in read_lines(stream, line_bytes_max):
         proxy.handle(line)
     workers.finish(finish_s)
@@ -84,7 +94,10 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 class Proxy:
     """One MCP session."""
 
-    def __init__(self, tools: Toolbox, output: Output, workers: Workers) -> None:
+    def __init__(
+        self, tools: Toolbox, output: Output, workers: Workers, after_call: Callable[[], None] = _nothing
+    ) -> None:
+        self._after_call = after_call
         self._tools = tools
         self._output = output
         self._workers = workers
@@ -113,13 +126,20 @@ class Proxy:
 
     def _start(self, request: Request) -> None:
         if request.method == "tools/call":
-            if not self._workers.submit_nowait(lambda: self._answer(request, self._call_tool)):
+            if not self._workers.submit_nowait(lambda: self._work(request)):
                 busy = RateLimited("too many tool calls at once, try again")
                 self._output.write(jsonrpc.failure_message(request.id, busy))
         elif (method := self._methods.get(request.method)) is not None:
             self._answer(request, method)
         else:
             raise NotARequest(jsonrpc.METHOD_NOT_FOUND, f"no method {request.method[:64]!r}", request.id)
+
+    def _work(self, request: Request) -> None:
+        self._answer(request, self._call_tool)
+        try:
+            self._after_call()
+        except Exception:  # a bug there: the call was answered
+            log.exception("a bug after a tool call")
 
     def _answer(self, request: Request, method: Callable[[Request], object]) -> None:
         """Writes what `method` returns or raises; every request gets its answer."""

@@ -110,6 +110,8 @@ def _with_room(keys: tuple[ApiKey, ...], name: str, now: int) -> tuple[ApiKey, .
 def revoke(data_dir: Path, given: Collection[str], now: int) -> tuple[ApiKey, ...]:
     """The keys with these ids or names, which open nothing from now on. All or, by `RecordNotFound`, none."""
     found: list[ApiKey] = []
+    if not read(data_dir):
+        raise RecordNotFound("there are no keys; cerememory key create makes one")
 
     def revoked(keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
         ids = {_meant(each, keys, now) for each in given}
@@ -167,7 +169,7 @@ class KeyFile:
         self._seen: object = None
         self._keys: tuple[ApiKey, ...] = ()
 
-    def keys(self) -> tuple[ApiKey, ...]:
+    def current(self) -> tuple[ApiKey, ...]:
         """The same tuple as long as the file is the same.
 
         Raises `DataDirUnusable` when it has become one that can't be read, once; the keys from before stay.

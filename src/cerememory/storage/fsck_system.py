@@ -32,6 +32,7 @@ SYSTEM_TABLES = frozenset(
     {
         *(Table.NAMESPACES, Table.LAST_NAMESPACE, Table.LOG_FLOOR, Table.LOG, Table.HEAD, Table.COUNTERS),
         *(Table.DYNAMICS, Table.MODES, Table.ENRICHED, Table.PROBE, Table.KEYRING, Table.SEALS),
+        Table.AUDIT_TILES,
     }
 )
 BY_NAMESPACE = (Table.COUNTERS, Table.DYNAMICS, Table.MODES)  # whose keys end in one

@@ -242,6 +242,8 @@ class InvertedIndex:
             with writing():
                 if self._writer is None:
                     self._writer = self._index.writer(WRITER_HEAP_BYTES, WRITER_THREADS)
+                    # What a commit that was cut short has left has the name that its repetition needs.
+                    self._writer.garbage_collect_files()
                 yield self._writer
         except IndexWriteFailed:
             self._has_failed = True

@@ -43,6 +43,7 @@ MAP_BYTES_MIN = 16 << 20
 READERS_MAX = 256
 FREE_CHECK_INTERVAL_S = 1.0
 READER_CHECK_INTERVAL_S = 60.0  # the slot of a killed reader keeps its pages from being used again
+AGREE_TRIES, AGREE_PAUSE_S = 50, 0.005
 META_PAGES = 2  # in front of the others
 DATA_NAME, LOCK_NAME, DRAFT_NAME = "data.mdb", "lock.mdb", "compacting"
 
@@ -191,7 +192,18 @@ class LmdbStorage:
             raise self._refused(error) from error
 
     def _has_its_lock_file(self) -> bool:
-        """Whether the lock file and the data file agree on the last transaction."""
+        """Whether the lock file and the data file agree on the last transaction.
+
+        Beside an owner they may differ for a moment: a commit changes the lock file once the data file is synced.
+        """
+        tries = AGREE_TRIES if self._is_readonly else 1
+        for _ in range(tries - 1):
+            if self._lock_file_agrees():
+                return True
+            time.sleep(AGREE_PAUSE_S)
+        return self._lock_file_agrees()
+
+    def _lock_file_agrees(self) -> bool:
         environment = self._opened()
         try:
             earliest = environment.info()["last_txnid"]

@@ -56,7 +56,7 @@ class Resealed:
 def migrate(storage: SealedStorage, progress: Progress) -> Resealed:
     """Seal whatever isn't under the newest key. `progress` is told how many rows were looked at since."""
     resealed = _reseal(storage, progress)
-    if not storage.keyring.are_names_sealed:
+    if storage.is_mixed:
         _rename(storage, storage.keyring.names_key)
     return resealed
 

@@ -226,6 +226,11 @@ class SealedStorage:
         self.sealer = Sealer(keyring)
         self._seals = seals
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it was plain, and no migration has come to its end."""
+        return not self.keyring.are_names_sealed
+
     @contextmanager
     def read(self) -> Iterator[Reader]:
         with self.below.read() as reader:

@@ -73,6 +73,13 @@ def test_a_refused_export_is_the_daemons_error() -> None:
         fetched(daemon)
 
 
+def test_a_refusal_that_ends_the_connection_is_the_daemons_error_too() -> None:
+    """As one is that comes before the body was read."""
+    refused = refusal(401, "UNAUTHORIZED", Connection="close")
+    with FakeDaemon(refused) as daemon, pytest.raises(Unauthorized, match="no"):
+        fetched(daemon)
+
+
 @pytest.mark.parametrize("headers", [{}, {**HEAD, "X_Cerememory_Record_Count": "many"}])
 def test_what_is_no_archive_is_called_so(headers: dict[str, str]) -> None:
     with (

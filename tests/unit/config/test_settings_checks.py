@@ -107,12 +107,20 @@ def test_networks_and_single_addresses_are_taken(cidr: str) -> None:
     assert refusals({"http.trusted_proxy_cidrs": [cidr]}) == []
 
 
+NO_KEYS = "auth.api_keys: auth.enabled needs at least one key; cerememory key create makes one"
 AUTH: dict[str, object] = {"auth.enabled": True, "auth.api_keys": ["k"]}
 
 
 def test_auth_without_keys_is_refused() -> None:
-    assert refusals({"auth.enabled": True}) == ["auth.api_keys: auth.enabled needs at least one key (default)"]
+    assert refusals({"auth.enabled": True}) == [f"{NO_KEYS} (default)"]
     assert refusals(AUTH) == []
+
+
+def test_keys_of_the_data_dir_are_keys_too_but_no_others_problems_less() -> None:
+    loaded = load(None, {}, {"auth.enabled": True, "http.port": 0})
+    with pytest.raises(ConfigInvalid) as refused:
+        check(loaded.settings, True, loaded.origins, has_stored_keys=True)
+    assert str(refused.value) == "http.port: expected 1 to 65535, got 0 (command line)"
 
 
 def test_keys_without_auth_are_taken() -> None:
@@ -156,7 +164,7 @@ def test_a_bind_address_is_an_ip_address_or_localhost(address: str) -> None:
     assert refusals({"http.bind_address": address}, for_serve=False) == []
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.2", "fe80::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.2", "fe80::1", "::ffff:10.0.0.1"])
 def test_an_address_open_to_others_needs_auth(address: str) -> None:
     (line,) = refusals({"http.bind_address": address}, for_serve=True)
     assert line.startswith(f"http.bind_address: {address} is reachable from other machines")
@@ -164,7 +172,7 @@ def test_an_address_open_to_others_needs_auth(address: str) -> None:
     assert refusals({"http.bind_address": address}, for_serve=False) == []
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1", "localhost"])
 def test_loopback_needs_no_auth(address: str) -> None:
     assert is_loopback(address)
     assert refusals({"http.bind_address": address}, for_serve=True) == []
@@ -255,7 +263,7 @@ def test_all_problems_are_told_at_once_each_with_its_source() -> None:
     assert str(refused.value).splitlines() == [
         "http.port: expected 1 to 65535, got 0 (command line)",
         "rate_limit.burst: expected 1 to 4294967295, got 0 (environment CEREMEMORY_RATE_LIMIT__BURST)",
-        "auth.api_keys: auth.enabled needs at least one key (default)",
+        f"{NO_KEYS} (default)",
     ]
 
 

@@ -324,7 +324,7 @@ async def test_a_key_opens_as_soon_as_it_is_made_and_no_longer_once_it_is_revoke
 
 async def test_a_key_ends_at_its_time() -> None:
     class Fixed(KeyFile):
-        def keys(self) -> tuple[ApiKey, ...]:
+        def current(self) -> tuple[ApiKey, ...]:
             return rows
 
     now = NOW

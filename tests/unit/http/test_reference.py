@@ -132,7 +132,8 @@ class Command:
         body = self.body if data in ([], ["@-"]) else files[data[0].removeprefix("@")]
         method = (self.values("-X") or ["POST" if data else "GET"])[0]
         headers = {"content-type": "application/x-www-form-urlencoded" if data else "", **headers, **more}
-        reply = await client.ask(method, url.removeprefix(URL), body, headers)
+        path, _, query = url.removeprefix(URL).partition("?")
+        reply = await client.ask(method, path, body, headers, query=query)
         for name in self.values("-o"):
             files.setdefault(name, reply.body)
         return reply

@@ -51,6 +51,7 @@ def test_what_asks_for_no_answer_is_no_request(message: bytes) -> None:
         (b'{"jsonrpc": "2.0", "id": 7, "method": "p\xff"}', jsonrpc.PARSE_ERROR, 7),
         (b'{"method": "ping", "params": {"id": "no", "x": "\xe4"}, "id": "s"}', jsonrpc.PARSE_ERROR, "s"),
         (b'{"id": 7, "method": "ping", "params": {"x": "\\ud800"}}', jsonrpc.PARSE_ERROR, 7),
+        (b'{"id": "\\ud800", "method": "\xff"}', jsonrpc.PARSE_ERROR, None),  # found by fuzzing
         (b'{"id": [7], "method": "\xff"}', jsonrpc.PARSE_ERROR, None),
         (b"\xff\xfe\n", jsonrpc.PARSE_ERROR, None),
         (b'"\xff"', jsonrpc.PARSE_ERROR, None),
@@ -74,7 +75,7 @@ def test_what_cant_be_a_request_is_refused_under_its_id(
     with pytest.raises(NotARequest) as caught:
         read_message(message)
     assert (caught.value.code, caught.value.message_id) == (code, message_id)
-    assert str(caught.value)
+    assert jsonrpc.error_message(message_id, code, str(caught.value))
 
 
 def error_in(message: bytes) -> Any:

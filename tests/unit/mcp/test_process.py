@@ -122,7 +122,7 @@ def test_its_calls_are_about_its_namespace(start: Callable[..., Process], namesp
     call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n'
     with FakeDaemon(answer({"total_records": 3})) as daemon:
         start(daemon.url, namespace).process.communicate(call, timeout=WAIT_S)
-        [request] = daemon.requests
+        request = daemon.requests[0]
     assert request.headers.get("x-cerememory-namespace") == namespace
 
 

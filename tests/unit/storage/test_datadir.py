@@ -171,7 +171,7 @@ def test_a_second_owner_is_refused_naming_the_first(path: Path) -> None:
     with held_by_another_process(path) as holder:
         with pytest.raises(DataDirLocked, match=f"in use by process {holder.pid} at 127.0.0.1:4711"):
             DataDir.acquire(path)
-        assert owner_of(path) == Owner(holder.pid, "127.0.0.1:4711")
+        assert owner_of(path) == Owner(holder.pid, "127.0.0.1:4711", __version__)
 
 
 def test_an_owner_who_has_not_said_who_it_is_yet_is_another_process(path: Path) -> None:

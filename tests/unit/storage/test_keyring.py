@@ -27,7 +27,9 @@ def test_what_was_opened_wraps_again() -> None:
 
 @pytest.mark.parametrize("other", ["correct horse battery", "Correct horse", ""])
 def test_another_passphrase_is_refused(other: str) -> None:
-    with pytest.raises(PassphraseRefused, match=r"^security\.store_encryption_passphrase: this isn't the passphrase"):
+    with pytest.raises(
+        PassphraseRefused, match=r"^security\.store_encryption_passphrase: this isn't the passphrase"
+    ):
         Wrapping.open(quick_wrapping().wrap(KEYRING), other)
 
 

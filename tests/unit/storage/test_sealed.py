@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cerememory.errors import PassphraseRefused, StorageDamaged, StorageUnavailable
 from cerememory.storage import sealed
-from cerememory.storage.contract import Storage
+from cerememory.storage.contract import Storage, Transaction
 from cerememory.storage.keyring import Wrapping, new_keyring
 from cerememory.storage.keys import (
     DIGEST_BYTES,
@@ -67,7 +67,7 @@ def get(storage: Storage, row_key: bytes) -> bytes | None:
         return reader.get(row_key)
 
 
-@pytest.mark.parametrize("table", SEALED, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", [table for table in Table if table in SEALED], ids=lambda table: table.name)
 def test_nothing_of_a_value_is_below(table: Table) -> None:
     storage = sealed_storage()
     storage.commit({key(0, table, ID): VALUE})
@@ -204,7 +204,7 @@ def test_a_range_between_two_names_has_no_meaning() -> None:
 def test_a_transaction_reads_what_it_wrote() -> None:
     storage = sealed_storage()
 
-    def work(transaction: sealed.Transaction) -> bytes | None:
+    def work(transaction: Transaction) -> bytes | None:
         transaction.write({CONTENT: VALUE})
         return transaction.get(CONTENT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -284,6 +285,27 @@ def test_leftovers_of_an_interrupted_merge_are_no_damage(path: Path) -> None:
     index = TextIndex.open(path)
     assert index.applied_sequence() == 7
     index.close()
+
+
+def test_leftovers_of_an_interrupted_commit_do_not_stop_its_repetition(path: Path) -> None:
+    """A commit is cut short when the file with its deletions is there and the list of segments isn't."""
+    filled(path)
+    other = Path(shutil.copytree(path, path.with_name("other")))
+
+    def delete_one(where: Path) -> None:
+        index = TextIndex.open(where)
+        index.apply([], [address(1)], 8)
+        index.commit()
+        assert (index.applied_sequence(), found(index, "alpha")) == (8, [5])
+        index.close()
+
+    delete_one(other)
+    before = {file.name for file in (path / "curated").iterdir()}
+    left = [file for file in (other / "curated").glob("*.del") if file.name not in before]
+    assert left
+    for file in (*left, other / "curated" / ".managed.json"):
+        shutil.copy(file, path / "curated")
+    delete_one(path)
 
 
 def test_a_failed_write_is_reported_and_nothing_is_claimed(path: Path) -> None:

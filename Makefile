@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test test-all check format bench clean
+.PHONY: install serve test test-all fuzz fuzz-codecs check format bench clean
 
 install: $(STAMP)
 
@@ -22,6 +22,15 @@ test: install
 # Every round of the crash sweeps, not the sample that `make test` runs.
 test-all: install
 	CEREMEMORY_TEST_SWEEP=full $(BIN)/pytest -n 2
+
+# Minutes of what `make test` does for seconds; FUZZ_SECONDS=3600 for an hour. Reports go to $(FUZZ_REPORTS), when given.
+fuzz: install
+	$(BIN)/python -m tests.fuzz.run http --seconds $(or $(FUZZ_SECONDS),300) $(if $(FUZZ_REPORTS),--report $(FUZZ_REPORTS)/fuzz-http.json)
+
+# With a fuzzer that follows the code, where there is a wheel of it for this Python; else by random mutations.
+fuzz-codecs: install
+	-$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.run codecs --seconds $(or $(FUZZ_SECONDS),300) $(if $(FUZZ_REPORTS),--report $(FUZZ_REPORTS)/fuzz-codecs.json)
 
 check: install
 	$(BIN)/ruff format --check .

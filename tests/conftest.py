@@ -1,10 +1,25 @@
-"""For all tests: interrupts reach whatever they start.
-
-A shell without job control has what it starts in the background ignore them, and its children after it.
-"""
+"""What all tests share: none of them touches what the user who runs them keeps."""
 
 from __future__ import annotations
 
-import signal
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import pytest
+
+
+@pytest.fixture(scope="session")
+def _state_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Makes a new name at each call of `next`: an MCP proxy keeps what it saw of a daemon at some port."""
+    base = tmp_path_factory.mktemp("state")
+    return (base / str(number) for number in count())
+
+
+@pytest.fixture(autouse=True)
+def state_home(_state_homes: Iterator[Path]) -> Path:
+    """The test's own XDG_STATE_HOME, for the processes that it starts, too; made by whoever writes there."""
+    path = next(_state_homes)
+    os.environ["XDG_STATE_HOME"] = str(path)
+    return path

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cerememory.cli.main import run
 from cerememory.failpoints import VARIABLE as FAILPOINTS
 from tests.support.calls import UNLIMITED, WAIT_S, Caller
-from tests.support.daemon import Daemon, cerememory
+from tests.support.daemon import Daemon, cerememory, clean_environment
 from tests.support.stored import stored_in
 
 THREADS, BEFORE, MEANWHILE = 3, 40, 10
@@ -88,20 +92,15 @@ def test_a_daemon_goes_on_from_a_backup_of_a_busy_one(tmp_path: Path) -> None:
 
 def test_a_backup_that_is_killed_has_no_name_and_stands_in_nobodys_way(tmp_path: Path) -> None:
     data_dir, made = tmp_path / "data", tmp_path / "made"
-    assert cerememory("store", "kettle", "--data-dir", data_dir).returncode == 0
-    killed = kill_at("backup.synced", "backup", made, "--data-dir", data_dir)
-    assert killed == -9
+    assert run(["store", "kettle", "--data-dir", str(data_dir)]) == 0
+    assert killed_at("backup.synced", "backup", made, "--data-dir", data_dir) == -signal.SIGKILL
     assert not made.exists()
-    assert cerememory("backup", made, "--data-dir", data_dir).returncode == 0
-    assert cerememory("fsck", "--data-dir", made).returncode == 0
+    assert run(["backup", str(made), "--data-dir", str(data_dir)]) == 0
+    assert run(["fsck", "--data-dir", str(made)]) == 0
 
 
-def kill_at(failpoint: str, *arguments: str | Path) -> int:
-    """The exit code of a command that a failpoint kills."""
-    import os
-    import subprocess
-    import sys
-
+def killed_at(failpoint: str, *arguments: str | Path) -> int:
+    """The exit code of a command that a failpoint kills; commands arm none by themselves."""
     script = (
         "import os, sys\n"
         "from cerememory import failpoints\n"
@@ -111,7 +110,7 @@ def kill_at(failpoint: str, *arguments: str | Path) -> int:
     )
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
-        env={**os.environ, FAILPOINTS: f"{failpoint}=kill"},
+        env=clean_environment({FAILPOINTS: f"{failpoint}=kill"}),
         capture_output=True,
         timeout=WAIT_S,
         check=False,

@@ -18,7 +18,7 @@ from cerememory.cli.main import run
 from cerememory.cli.torture_victim import Victim
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, after, key
 from cerememory.storage.lmdb import LmdbStorage
-from tests.support.daemon import COMMAND, WAIT_S, cerememory, clean_environment
+from tests.support.daemon import COMMAND, WAIT_S, clean_environment
 
 ROUNDS = 12 if os.environ.get("CEREMEMORY_TEST_SWEEP") == "full" else 2
 
@@ -27,8 +27,8 @@ ROUNDS = 12 if os.environ.get("CEREMEMORY_TEST_SWEEP") == "full" else 2
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data dir with a memory and an entry."""
     path = tmp_path_factory.mktemp("torture") / "data"
-    assert cerememory("store", "kettle", "--data-dir", path).returncode == 0
-    assert cerememory("store-raw", "said", "--session-id", "s", "--data-dir", path).returncode == 0
+    assert run(["store", "kettle", "--data-dir", str(path)]) == 0
+    assert run(["store-raw", "said", "--session-id", "s", "--data-dir", str(path)]) == 0
     return path
 
 
@@ -61,7 +61,10 @@ def test_a_sound_machine_survives_and_the_data_dir_is_left_alone(
 
 
 def losing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What dies under load takes the newest memory with it, as a disk would that hadn't synced."""
+    """What dies under load takes all that was written to it along, as a disk would that never synced.
+
+    All, since the newest of it may be what nobody was told of.
+    """
     kill = Victim.kill
 
     def kill_and_lose(victim: Victim) -> None:
@@ -69,15 +72,16 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> None:
         kill(victim)
         if was_alive:
             with closing(LmdbStorage(victim._data_dir / "store")) as storage:
-                storage.commit({newest(storage): None})
+                storage.commit(dict.fromkeys(memories(storage)[1:]))
 
     monkeypatch.setattr(Victim, "kill", kill_and_lose)
 
 
-def newest(storage: LmdbStorage) -> bytes:
+def memories(storage: LmdbStorage) -> list[bytes]:
+    """Keys, the oldest first."""
     prefix = key(DEFAULT_NAMESPACE, Table.CONTENT)
     with storage.read() as reader:
-        return next(iter(reader.scan(prefix, after(prefix), reverse=True)))[0]
+        return [row_key for row_key, _value in reader.scan(prefix, after(prefix))]
 
 
 def test_a_loss_is_found_named_and_kept(
@@ -141,7 +145,7 @@ def test_what_can_not_be_tortured_is_refused(
 
 def test_what_is_broken_is_not_tortured(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with closing(LmdbStorage(data_dir / "store")) as storage:
-        storage.commit({newest(storage): None})
+        storage.commit(dict.fromkeys(memories(storage)))
     assert run(["torture", "--data-dir", str(data_dir)]) == 1
     assert "doesn't add up" in capsys.readouterr().err
     assert list(data_dir.parent.iterdir()) == [data_dir]

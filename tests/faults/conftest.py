@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 
 from tests.support.crashes import Mutator, make_base
 from tests.support.shim import Shim, build_library
+
+IN_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,13 @@ def mutator(mutator_shim: Shim) -> Iterator[Mutator]:
 def base(mutator: Mutator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What mutations are played on, each on its own copy."""
     return make_base(mutator, tmp_path_factory.mktemp("base") / "data")
+
+
+@pytest.fixture
+def fast_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: for what is killed a hundred times, and never asks for a disk."""
+    if not os.access(IN_MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        yield Path(folder)

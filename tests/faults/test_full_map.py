@@ -16,7 +16,8 @@ from cerememory.errors import StorageUnavailable
 from cerememory.protocol.values import format_id
 from cerememory.storage.keys import after
 from cerememory.storage.lmdb import LmdbStorage
-from tests.support.engine import running_engine, to_introspect, to_store
+from tests.support.engine import running_engine, store_body, to_introspect, to_store
+from tests.support.gated import gated
 
 MIB = 1 << 20
 READERS = 3
@@ -109,6 +110,38 @@ async def test_a_map_at_its_limit_refuses_writes_and_serves_reads(tmp_path: Path
             assert refused.value.retry_after_s == 30
             assert await running.engine.not_ready() == "storage unavailable"
             assert format_id(kept) in bytes(await running.engine.introspect_record(to_introspect(kept))).decode()
+
+
+async def test_a_full_map_is_full_until_something_is_forgotten(tmp_path: Path) -> None:
+    """The client gets 503 with Retry-After for what has no room, its memories are read and found. Forgetting
+    always has room, though it takes pages before it gives back others; then encodes are stored, without a restart.
+    """
+    with stored(tmp_path / "store", MIB, 8 * MIB) as storage:
+        async with gated(tmp_path, storage=storage, offload=in_thread) as daemon:
+            client, ids = daemon.client, list[str]()
+            batch = {"records": [store_body("much " * 800)] * 30}
+            while (answer := await client.post("/v1/encode/batch", batch)).status == 200:
+                ids += [stored["record_id"] for stored in answer.json["results"]]
+            for text in ("much " * 800, "little " * 20, "x"):  # until not the smallest fits
+                while (answer := await client.post("/v1/encode", store_body(text))).status == 200:
+                    ids.append(answer.json["record_id"])
+                assert (answer.status, answer.code, answer.headers["retry-after"]) == (
+                    503,
+                    "DECAY_ENGINE_BUSY",
+                    "30",
+                )
+            assert (await client.get("/readiness")).json["reason"] == "storage unavailable"
+            assert (await client.get(f"/v1/introspect/record/{ids[0]}")).status == 200
+            await daemon.running.until_indexed()
+            found = await client.post("/v1/recall/query", {"cue": {"text": "much"}, "reconsolidate": False})
+            assert found.json["memories"]
+            for forgotten in (ids[:1], ids[1:2], ids[2:3], ids[3:40]):
+                body = {"record_ids": forgotten, "confirm": True}
+                answer = await client.ask("DELETE", "/v1/lifecycle/forget", body)
+                assert (answer.status, answer.json) == (200, {"records_deleted": len(forgotten)})
+            assert (await client.get("/readiness")).status == 200
+            assert (await client.post("/v1/encode", store_body("much " * 800))).status == 200
+            assert storage.map_size_bytes <= storage.used_bytes(), "nobody else has what was kept for it"
 
 
 def test_a_system_that_grants_no_larger_map_refuses_that_commit_alone(tmp_path: Path) -> None:

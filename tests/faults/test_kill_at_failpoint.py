@@ -38,11 +38,11 @@ def sweep(subject: Subject, data_dir: Path) -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_a_kill_at_a_failpoint_leaves_one_of_the_states_of_a_mutation(
-    scenario: Scenario, mutator: Mutator, base: Path, tmp_path: Path
+    scenario: Scenario, mutator: Mutator, base: Path, fast_path: Path
 ) -> None:
-    sweep(study(mutator, scenario, base, tmp_path / "data"), tmp_path / "data")
+    sweep(study(mutator, scenario, base, fast_path / "data"), fast_path / "data")
 
 
-def test_a_kill_while_it_recovers_from_a_kill_loses_nothing(mutator: Mutator, base: Path, tmp_path: Path) -> None:
-    crashed = crashed_behind(mutator, base, tmp_path / "crashed")
-    sweep(study(mutator, START, crashed, tmp_path / "data"), tmp_path / "data")
+def test_a_kill_while_it_recovers_from_a_kill_loses_nothing(mutator: Mutator, base: Path, fast_path: Path) -> None:
+    crashed = crashed_behind(mutator, base, fast_path / "crashed")
+    sweep(study(mutator, START, crashed, fast_path / "data"), fast_path / "data")

@@ -27,7 +27,7 @@ NAMES = [
     "lifecycle.import, replace",
     "lifecycle.compact",
 ]
-SAMPLE = 12  # kills of each mutation
+SAMPLE = 8  # kills of each mutation
 MOMENTS: tuple[Moment, ...] = get_args(Moment)
 
 
@@ -70,13 +70,13 @@ def sweep(subject: Subject, shim: Shim, data_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kill_at_a_system_call_leaves_one_of_the_states_of_a_mutation(
-    name: str, mutator: Mutator, mutator_shim: Shim, base: Path, tmp_path: Path
+    name: str, mutator: Mutator, mutator_shim: Shim, base: Path, fast_path: Path
 ) -> None:
-    sweep(study(mutator, BY_NAME[name], base, tmp_path / "data"), mutator_shim, tmp_path / "data")
+    sweep(study(mutator, BY_NAME[name], base, fast_path / "data"), mutator_shim, fast_path / "data")
 
 
 def test_a_kill_at_a_system_call_of_a_start_after_a_kill_loses_nothing(
-    mutator: Mutator, mutator_shim: Shim, base: Path, tmp_path: Path
+    mutator: Mutator, mutator_shim: Shim, base: Path, fast_path: Path
 ) -> None:
-    crashed = crashed_behind(mutator, base, tmp_path / "crashed")
-    sweep(study(mutator, START, crashed, tmp_path / "data"), mutator_shim, tmp_path / "data")
+    crashed = crashed_behind(mutator, base, fast_path / "crashed")
+    sweep(study(mutator, START, crashed, fast_path / "data"), mutator_shim, fast_path / "data")

@@ -76,7 +76,7 @@ class Commit:
 
 
 def record(mutator: Mutator, shim: Shim, name: str, data_dir: Path) -> list[Recorded]:
-    """The writes and syncs of store and audit log, from the beginning of the mutation to the end of the process."""
+    """The writes and syncs of store and audit log, from the beginning of the mutation on."""
     shim.heal()
     order = Order(data_dir=str(data_dir), scenario=name, waits=True)
     paths = f"{data_dir}/{STORE}/{DATA}", f"{data_dir}/{AUDIT}"
@@ -213,12 +213,12 @@ class PowerCuts:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_power_cut_in_a_commit_leaves_the_state_before_or_the_one_behind(
-    name: str, mutator: Mutator, mutator_shim: Shim, base: Path, tmp_path: Path
+    name: str, mutator: Mutator, mutator_shim: Shim, base: Path, fast_path: Path
 ) -> None:
-    data_dir = Path(shutil.copytree(base, tmp_path / "data"))
+    data_dir = Path(shutil.copytree(base, fast_path / "data"))
     recorded = record(mutator, mutator_shim, name, data_dir)
     commits = commits_in(recorded, (base / AUDIT).read_bytes())
-    cuts = PowerCuts(Disk(tmp_path / "disk"), (base / STORE / DATA).read_bytes(), seeded())
+    cuts = PowerCuts(Disk(fast_path / "disk"), (base / STORE / DATA).read_bytes(), seeded())
     for commit in commits:
         cuts.try_commit(commit)
     assert cuts.image == (data_dir / STORE / DATA).read_bytes()
@@ -235,10 +235,10 @@ def test_a_power_cut_in_a_commit_leaves_the_state_before_or_the_one_behind(
 
 
 def test_the_store_has_free_pages_and_values_with_pages_of_their_own(
-    mutator: Mutator, mutator_shim: Shim, base: Path, tmp_path: Path
+    mutator: Mutator, mutator_shim: Shim, base: Path, fast_path: Path
 ) -> None:
     """And the commit of a large memory writes both: into pages that were free, and a value over several pages."""
-    data_dir = Path(shutil.copytree(base, tmp_path / "data"))
+    data_dir = Path(shutil.copytree(base, fast_path / "data"))
     with lmdb.open(str(data_dir / STORE), readonly=True) as environment:
         info, stat = environment.info(), environment.stat()
     live = 2 + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]

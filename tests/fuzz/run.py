@@ -2,8 +2,8 @@
 
 `codecs` gives each target an equal part of the seconds. With atheris each runs in a process of its own, which
 follows the code; without it (there is a wheel for some Pythons only) inputs are mutated at random. An input that
-crashes is left in the working directory as `crash-TARGET-…`, and the exit code is 1. `--keep` adds the smallest
-inputs that reach what the corpus doesn't, to be committed.
+crashes is left in the working directory as `crash-TARGET-…`, and the exit code is 1. `--keep` makes the corpus anew
+of the smallest inputs that reach what it and the new ones reach, to be committed.
 
 `http` asks a daemon of its own for everything that its OpenAPI document describes.
 """
@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -115,9 +117,11 @@ def _followed(target: Target, seconds: float, options: argparse.Namespace) -> tu
         return int(runs[1]) if runs else 0, int(ended.returncode != 0)
 
 
-def _atheris(target: Target, *told: str) -> subprocess.CompletedProcess[str]:
+def _atheris(target: Target, *told: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.fuzz.followed", target.name, *told]
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, env={**os.environ, **env}
+    )
 
 
 def _escaped(word: bytes) -> str:
@@ -141,17 +145,26 @@ def _kept(target: Target) -> list[Path]:
 
 
 def _keep(target: Target, found: Path) -> None:
-    """What of `found` goes beyond the corpus, the smallest first, joins it."""
+    """The fewest and smallest inputs that reach as much as the corpus and `found` together become the corpus."""
     folder = CORPUS / target.name
     folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as merged, tempfile.TemporaryDirectory() as small:
+    with tempfile.TemporaryDirectory() as room:
+        merged, small, itself = Path(room, "merged"), Path(room, "small"), Path(room, "itself")
+        for new in (merged, small):
+            new.mkdir()
         for file in found.iterdir():
             if file.stat().st_size <= KEPT_BYTES_MAX:
-                (Path(small) / file.name).write_bytes(file.read_bytes())
-        _atheris(target, "-merge=1", merged, str(folder), small)
-        for file in sorted(Path(merged).iterdir(), key=lambda file: file.stat().st_size):
-            if len(_kept(target)) < KEPT_MAX:
-                (folder / file.name).write_bytes(file.read_bytes())
+                shutil.copy(file, small)
+        itself.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.fuzz.followed {target.name} "$@"\n')
+        itself.chmod(0o700)
+        ended = _atheris(target, "-merge=1", str(merged), str(folder), str(small), FUZZ_COMMAND=str(itself))
+        kept = sorted(merged.iterdir(), key=lambda file: (file.stat().st_size, file.name))[:KEPT_MAX]
+        if ended.returncode != 0 or not kept:
+            raise SystemExit(f"the corpus of {target.name} can't be merged:\n{ended.stderr[-2_000:]}")
+        for file in folder.iterdir():
+            file.unlink()
+        for file in kept:
+            shutil.copyfile(file, folder / file.name)
 
 
 def _at_random(target: Target, seconds: float, options: argparse.Namespace) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from tests.fuzz.mutations import inputs
 from tests.fuzz.targets import TARGETS, Target
 
 CORPUS = Path(__file__).parent / "corpus"
-EXAMPLES = 1500
+EXAMPLES = 60
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

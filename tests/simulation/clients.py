@@ -40,7 +40,7 @@ from cerememory.protocol.requests import (
     Forget,
     Import,
 )
-from cerememory.protocol.values import NANOS, ByteArray, RecordId, Timestamp
+from cerememory.protocol.values import NANOS, ByteArray, RecordId, Timestamp, format_id
 from cerememory.storage.mutations import Stored
 from tests.simulation.history import History, Item, Operation, learn
 from tests.simulation.world import Power, SimulatedWorld
@@ -51,9 +51,9 @@ T = TypeVar("T")
 
 HOUR_S, DAY_S = 3_600, 86_400
 PATIENCE_S = HOUR_S  # the daemon's own limits are far below
-KEY_LIFE_NS = 20 * HOUR_S * NANOS  # keys are kept for a day
+KEY_LIFE_NS = 8 * HOUR_S * NANOS  # keys are kept for a day, but clocks are set while a request is under way
 NAPS_S = (0, 0, 0, 0, 0.001, 0.01, 0.3, 2, 70, 2 * HOUR_S)
-SET_BY_S = (-40, 90, 5 * HOUR_S, 3 * DAY_S)
+SET_BY_S = (-40, 90, 4 * HOUR_S)
 SESSIONS = ("s-1", "s-2", "s-3")
 TALK = ("the kettle is on the stove", "who has seen the parrot", "nobody plays the violin any more")
 DURABLE = ("episodic", "semantic", "procedural", "emotional", None)
@@ -199,10 +199,10 @@ class Client:
         await self._perform(session, operation)
 
     def _edges(self) -> list[dict[str, Any]] | None:
-        targets = [item.record_id for item in self._items() if item.must_be_there and not item.is_raw]
+        targets = [_id(item) for item in self._items() if item.must_be_there and not item.is_raw]
         if not targets or self.rng.random() < 0.7:
             return None
-        return [{"target_id": codec.dump(self._one(*targets)), "association_type": "temporal", "weight": 0.5}]
+        return [{"target_id": format_id(self._one(*targets)), "association_type": "temporal", "weight": 0.5}]
 
     def _item(self, maker: Operation, **given: Any) -> Item:
         item = self.history.new_item(maker, **given)

@@ -114,7 +114,7 @@ class FakeFiles:
         self._power = Power()
         self._inodes: dict[Path, int] = {}  # the names that are synced, and whose they are
         self._synced: dict[int, bytes] = {}  # by inode
-        self._forgotten: dict[int, tuple[int, int]] = {}  # by inode: bytes that no sync will write any more
+        self._forgotten: dict[int, tuple[int, bytes]] = {}  # by inode: from where on no sync will write what
         self._left: dict[Path, tuple[int, bytes]] = {}  # when the power went
 
     def start(self, power: Power) -> None:
@@ -160,10 +160,11 @@ class FakeFiles:
         return shared + kept + bytes(zeros)
 
     def _written(self, inode: int, content: bytes) -> bytes:
-        """What syncs can write of `content`."""
-        start, stop = self._forgotten.get(inode, (0, 0))
-        stop = min(stop, len(content))
-        return content[:start] + bytes(max(0, stop - start)) + content[stop:] if stop > start else content
+        """What syncs write of `content`."""
+        start, forgotten = self._forgotten.get(inode, (0, b""))
+        stop = start + len(forgotten)
+        is_as_it_was = content[start:stop] == forgotten  # else it was written anew
+        return content[:start] + bytes(len(forgotten)) + content[stop:] if is_as_it_was else content
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -182,7 +183,7 @@ class FakeFiles:
 
     def _note_truncated(self, fd: int, size: int) -> None:
         inode = os.fstat(fd).st_ino
-        if size <= self._forgotten.get(inode, (0, 0))[0]:
+        if size <= self._forgotten.get(inode, (0, b""))[0]:
             self._forgotten.pop(inode, None)
 
     def _sync(self, fd: int) -> None:
@@ -209,7 +210,7 @@ class FakeFiles:
         content = path.read_bytes()
         if self.may_fail and self._rng.random() < FAILURES:
             reached = len(_shared(self._synced.get(inode, b""), content))
-            self._forgotten[inode] = (reached, len(content))
+            self._forgotten[inode] = (reached, content[reached:])
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._synced[inode] = self._written(inode, content)
 

@@ -41,6 +41,7 @@ class Operation:
     sent_at: int = 0
     unsure: int = 0
     sequence: int | None = None  # that it was acknowledged with
+    is_done: bool = False  # as an answer has said that isn't a repetition
 
     @property
     def mark(self) -> str:
@@ -199,8 +200,10 @@ class History:
         if stored.replayed:
             self._check_replayed(operation, stored)
         else:
-            self.hold(operation.is_once or not _was_done(operation), f"{operation}: was done a second time")
-            self.hold(stored.sequence > floor, f"{operation}: is commit {stored.sequence}, {floor} was before it")
+            self.hold(operation.is_once or not _was_done(operation, stored), f"{operation}: was done a second time")
+            operation.is_done = True
+            is_later = stored.sequence > floor or (operation.is_once and stored.sequence == floor)
+            self.hold(is_later, f"{operation}: is commit {stored.sequence}, {floor} was before it")
         operation.unsure -= 1
         if not operation.acknowledged:
             operation.sequence = stored.sequence
@@ -241,11 +244,12 @@ def learn(items: Iterable[Item], record_ids: Iterable[RecordId], history: Histor
         item.record_id = record_id
 
 
-def _was_done(operation: Operation) -> bool:
-    """Whether an answer or a check has shown that it was."""
+def _was_done(operation: Operation, stored: Stored[Any]) -> bool:
+    """Whether another answer than `stored`, or a check, has shown that it was; of two at once any may come first."""
     made = any(item.seen is not None and item.seen.is_there for item in operation.makes)
     seen = None if operation.writes is None else operation.writes.seen
-    return operation.acknowledged or made or (seen is not None and seen.mark == operation.mark)
+    written = seen is not None and seen.mark == operation.mark
+    return operation.is_done or operation.sequence not in (None, stored.sequence) or made or written
 
 
 def _told(reply: Any) -> str:

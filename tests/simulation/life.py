@@ -38,6 +38,7 @@ MEMORY_FOLDER = Path("/dev/shm")
 RUNS_MIN, RUNS_MAX = 3, 5
 CLIENTS_MAX = 4
 ACTIONS_MIN, ACTIONS_MAX = 3, 14  # of each client in a run
+OFF_FOR_S = (0, 0, -3_600, 3_600, 30 * 86_400)  # as the wall clock has it
 CUT_AFTER = (60, 250, 600, 1_500, 4_000)  # points; the first are met while the daemon starts
 CRASHING = (  # where actors may crash: at most twice a run, for the third time within a minute ends an actor
     "actor.writer.received",
@@ -157,6 +158,7 @@ class _Life:
         power = self._new_power(is_last=is_last)
         for part in (self._store, self.files, self._world):
             part.start(power)
+        self._world.set_by_s += self._rng.choice(OFF_FOR_S)
         self.history.note(f"run {self.runs}")
         with trio.CancelScope() as scope:
             power.at_cut(scope.cancel)
@@ -193,11 +195,16 @@ class _Life:
                     async with trio.open_nursery() as nursery:
                         for client in self._clients:
                             nursery.start_soon(client.run, session, self._rng.randint(ACTIONS_MIN, ACTIONS_MAX))
-                self._store.may_fail = self.files.may_fail = False
+                self._let_all_go_well()
 
     def _let_things_fail(self) -> None:
         self._store.may_fail = self.files.may_fail = self._rng.random() < 0.7
+        self._world.may_be_slow = self._rng.random() < 0.7
         if self._rng.random() < 0.3:
             self.history.may_crash = True
             for name in self._rng.sample(CRASHING, self._rng.randint(1, 2)):
                 failpoints.arm(name, "crash", self._rng.randint(1, 12))
+
+    def _let_all_go_well(self) -> None:
+        self._store.may_fail = self.files.may_fail = self._world.may_be_slow = False
+        failpoints.disarm()

@@ -72,10 +72,12 @@ class SimulatedWorld:
         self._power = power
         self._looks = 0
         self.set_by_s = 0
+        self.may_be_slow = False
 
     def start(self, power: Power) -> None:
         """A new run of the machine."""
         self._power = power
+        self.may_be_slow = False
 
     def now(self) -> int:
         self._looks += 1
@@ -104,7 +106,7 @@ class SimulatedWorld:
     async def _worked(self, call: Callable[[], R]) -> R:
         with trio.CancelScope(shield=True):
             await self.pause()
-            if self._rng.random() < SLOWNESS and self._power.is_on:
+            if self.may_be_slow and self._power.is_on and self._rng.random() < SLOWNESS:
                 await trio.sleep(self._rng.choice(SLOW_S))
             try:
                 return call()

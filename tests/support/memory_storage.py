@@ -107,7 +107,7 @@ class MemoryStorage:
             self._check_disk()
             transaction = _Transaction(self._state)
             answer = work(transaction)
-            if transaction.state.size_bytes() > self._capacity_bytes:
+            if self._capacity_bytes < UNLIMITED and transaction.state.size_bytes() > self._capacity_bytes:
                 raise StorageUnavailable(f"full at {self._capacity_bytes} bytes", retry_after_s=30)
             self._state = transaction.state
             self.commits.append(transaction.changes)

@@ -54,13 +54,19 @@ class Supervisor:
                 await watched.ended.wait()
 
     async def _keep_running(self, watched: _Watched) -> None:
+        try:
+            await self._run_again_and_again(watched)
+        finally:
+            watched.ended.set()  # by Ctrl-C or from outside, too: `stop` waits for it
+
+    async def _run_again_and_again(self, watched: _Watched) -> None:
         crashed = False
         while not watched.ended.is_set():
             try:
                 if crashed:
                     await watched.actor.load()
                 await watched.actor.run()
-                watched.ended.set()
+                return
             except Exception:  # noqa: BLE001 - whatever it was, the actor is loaded anew
                 crashed = True
                 await self._after_crash(watched)

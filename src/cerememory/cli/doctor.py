@@ -24,7 +24,7 @@ from cerememory.cli.memory import server_url
 from cerememory.cli.options import Options
 from cerememory.cli.output import pretty
 from cerememory.cli.settings import load
-from cerememory.cli.stores import LOCATED, is_locked, refuse_remote
+from cerememory.cli.stores import LOCATED, is_locked, open_readonly, refuse_remote
 from cerememory.cli.verdicts import Patient, Verdict, fail, ok, warn
 from cerememory.client.address import parse_address
 from cerememory.config.checks import check as check_settings
@@ -35,7 +35,7 @@ from cerememory.domain.visible import visible
 from cerememory.errors import CerememoryError, ConfigInvalid
 from cerememory.storage.backup import STORE_NAME
 from cerememory.storage.datadir import owner_of
-from cerememory.storage.lmdb import GIB, LmdbStorage
+from cerememory.storage.lmdb import GIB
 
 FAILED = 1
 FILES_SPARE = 128  # descriptors beside those of connections: store, index, log, clients
@@ -174,7 +174,7 @@ def _check_store(patient: Patient) -> Verdict:
         return warn("there is none yet")
     if is_locked(patient.settings, path):
         return warn("is encrypted, and no passphrase is given to look into it")
-    LmdbStorage.open_readonly(path).close()
+    open_readonly(patient.settings).close()
     return ok("can be opened")
 
 

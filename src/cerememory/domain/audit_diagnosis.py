@@ -40,6 +40,9 @@ def diagnose(read: Callable[[], Iterable[bytes]], number: int) -> Tampering:
     entry = _entry(line)
     if line in before or (entry is not None and _is_at(read, entry.sequence, number, line)):
         return Tampering.DUPLICATED
+    is_intact = entry is not None and _is_intact(line, entry)
+    if entry is not None and is_intact and entry.sequence > number and _comes_later(read, number, entry.prev_hash):
+        return Tampering.REORDERED
     if rest and _follows(rest[0], head):
         return Tampering.INSERTED
     if entry is None:
@@ -47,13 +50,11 @@ def diagnose(read: Callable[[], Iterable[bytes]], number: int) -> Tampering:
     is_linked, is_in_order = entry.prev_hash == head.entry_hash, entry.sequence == number
     if is_linked and not is_in_order:
         return Tampering.GAP
-    if not _is_intact(line, entry):
+    if not is_intact:
         return Tampering.EDITED
-    if entry.sequence > number:
-        return Tampering.REORDERED if _comes_later(read, number) else Tampering.DELETED
-    if entry.sequence < number:
-        return Tampering.INSERTED
-    return Tampering.REBUILT
+    if is_in_order:
+        return Tampering.REBUILT
+    return Tampering.DELETED if entry.sequence > number else Tampering.INSERTED
 
 
 def diagnose_other(line: bytes, following: bytes, held: bytes) -> Tampering:
@@ -90,7 +91,7 @@ def _is_at(read: Callable[[], Iterable[bytes]], sequence: int, number: int, line
     return 0 < sequence < number and next(islice(read(), sequence - 1, None)) == line
 
 
-def _comes_later(read: Callable[[], Iterable[bytes]], number: int) -> bool:
-    """Whether the entry that belongs into place `number` is behind it."""
-    beginning = b'{"version":1,"sequence":%d,' % number
-    return any(line.startswith(beginning) for line in islice(read(), number, None))
+def _comes_later(read: Callable[[], Iterable[bytes]], number: int, entry_hash: str) -> bool:
+    """Whether the entry with this hash is behind place `number`."""
+    end = b'"entry_hash":"%b"}\n' % entry_hash.encode()
+    return any(line.endswith(end) for line in islice(read(), number, None))

@@ -131,9 +131,11 @@ def _checkpoint(text: str) -> Checkpoint:
 
 
 def _signature(line: str) -> Signature:
-    name, space, encoded = line.removeprefix(_DASH).partition(" ")
+    name, _, encoded = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not _is_key_name(name):
+        raise NotACheckpoint("has a line for a signature that is none")
     decoded = _from_base64(encoded, "a signature")
-    if not line.startswith(_DASH) or not space or not _is_key_name(name) or len(decoded) <= KEY_ID_BYTES:
+    if len(decoded) <= KEY_ID_BYTES:
         raise NotACheckpoint("has a line for a signature that is none")
     return Signature(name, decoded[:KEY_ID_BYTES], decoded[KEY_ID_BYTES:])
 

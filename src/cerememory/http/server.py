@@ -87,13 +87,19 @@ class _Connection(TCPServer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.idle_since: float | None = trio.current_time()  # None: it serves a request
-        self.ends_at = math.inf
+        self._ends_at = math.inf
+        self._writing = trio.CancelScope()
         self._scope = trio.CancelScope()
         self._head = b""
 
     async def run(self) -> None:
         with self._scope:
             await super().run()
+
+    def end_by(self, at: float) -> None:
+        """Leave what isn't read by then."""
+        self._ends_at = at
+        self._writing.deadline = min(self._writing.deadline, at)
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
@@ -115,10 +121,10 @@ class _Connection(TCPServer):
         async with self.send_lock:
             try:
                 while rest:
-                    due = min(trio.current_time() + self.config.keep_alive_timeout, self.ends_at)
-                    with trio.CancelScope(shield=True, deadline=due) as scope:
+                    due = min(trio.current_time() + self.config.keep_alive_timeout, self._ends_at)
+                    with trio.CancelScope(shield=True, deadline=due) as self._writing:
                         await self.stream.send_all(rest[:WRITE_BYTES])
-                    if scope.cancelled_caught:
+                    if self._writing.cancelled_caught:
                         log.debug("client doesn't read")
                         await trio.aclose_forcefully(self.stream)
                     rest = rest[WRITE_BYTES:]
@@ -181,7 +187,7 @@ class Server:
             ends_at = trio.current_time() + GRACE_S
             connections.cancel_scope.deadline = ends_at
             for connection in self._connections:
-                connection.ends_at = ends_at
+                connection.end_by(ends_at)
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         if len(self._connections) >= self._max_connections and not await self._close_idle():

@@ -260,8 +260,8 @@ def _verify_with(outbox: Outbox, path: Path, tree: _GrowingTree) -> Verification
     repair = _plan(reader, path, outbox)
     with _naming(path):
         if repair.cut or (repair.missing and not path.exists()):
-            kind = Tampering.CUT if reader.torn else Tampering.CUT_OR_OLDER
-            _refuse(repair.from_sequence, f"is missing, as all up to line {repair.to_sequence}", kind)
+            missing = f"is missing, as all up to line {repair.to_sequence}"
+            _refuse(repair.from_sequence, missing, _of_missing(reader.torn))
         stored = outbox.tree
         for _sequence, line in islice(outbox.lines(repair.from_sequence), stored.size - tree.size):
             tree.add(line)
@@ -346,17 +346,17 @@ def _check_end(last: ChainHead, torn: bytes, head: ChainHead, outbox: Outbox) ->
     if last.sequence + bool(torn) > head.sequence:
         _refuse(head.sequence + 1, "goes on past the store's last entry", Tampering.INSERTED)
     if last.sequence < head.sequence:
-        _check_missing(last, head, outbox)
+        _check_missing(last, torn, head, outbox)
         _check_torn(last.sequence + 1, torn, outbox)
     elif last != head:
         _refuse(last.sequence, "ends another log than the store's", Tampering.REBUILT)
 
 
-def _check_missing(last: ChainHead, head: ChainHead, outbox: Outbox) -> None:
+def _check_missing(last: ChainHead, torn: bytes, head: ChainHead, outbox: Outbox) -> None:
     oldest = outbox.oldest_sequence
     if oldest > last.sequence + 1:
         missing = f"is missing, and the store holds no line before {oldest}"
-        _refuse(last.sequence + 1, missing, Tampering.CUT_OR_OLDER)
+        _refuse(last.sequence + 1, missing, _of_missing(torn))
     held = (line for _sequence, line in outbox.lines(last.sequence + 1))
     try:
         end = verify_lines(islice(held, head.sequence - last.sequence), last).head
@@ -365,6 +365,11 @@ def _check_missing(last: ChainHead, head: ChainHead, outbox: Outbox) -> None:
     if end != head:
         other = "is of another log: the store's next entries do not follow it"
         _refuse(max(last.sequence, 1), other, Tampering.REBUILT)
+
+
+def _of_missing(torn: bytes) -> Tampering:
+    """An older copy ends with a whole line."""
+    return Tampering.CUT if torn else Tampering.CUT_OR_OLDER
 
 
 def _check_torn(number: int, torn: bytes, outbox: Outbox) -> None:

@@ -236,9 +236,11 @@ class RestoreMemories:
             row = self._restore(ledger, record_id)
             if row is not None:
                 restored[record_id] = row.store.value
-        if restored:
-            ledger.audit(self._entry(restored))
-        return Stored(Restored(records_restored=len(restored)), ledger.sequence)
+        reply = Restored(records_restored=len(restored))
+        if not restored:
+            return Stored(reply, ledger.read_from)
+        ledger.audit(self._entry(restored))
+        return Stored(reply, ledger.sequence)
 
     def _entry(self, restored: dict[RecordId, str]) -> AuditDraft:
         bounded = bounded_ids([*restored])

@@ -75,7 +75,7 @@ class StoreDream:
     def apply(self, ledger: Ledger) -> Stored[Dreamt]:
         rows = self._waiting_rows(ledger)
         if rows is None:
-            return Stored(self.before, ledger.sequence - 1)  # this commit may never be
+            return Stored(self.before, ledger.read_from)
         StoreRecords(self.namespace, self.memories, self._audit(), None).apply(ledger)
         for record_id, row in rows.items():
             ledger.put(ledger.key(Table.RAW, record_id), dump_row(self._marked(row)))

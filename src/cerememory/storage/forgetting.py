@@ -16,6 +16,7 @@ from itertools import chain
 
 from cerememory.domain.audit_chain import AuditDraft, bounded_ids
 from cerememory.domain.derivation import raw_ids_of
+from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.records import Store, TemporalRange
 from cerememory.protocol.replies import Forgotten
 from cerememory.protocol.requests import Forget
@@ -58,9 +59,11 @@ class ForgetRecords:
     def apply(self, ledger: Ledger) -> Stored[Forgotten]:
         raws = self._raw_targets(ledger)
         targets = self._targets(ledger, raws)
-        if not self.request.dry_run:
-            self._remove(ledger, targets, raws)
-        return Stored(Forgotten(records_deleted=len(targets) + len(raws)), ledger.sequence)
+        reply = Forgotten(records_deleted=len(targets) + len(raws))
+        if self.request.dry_run:
+            return Stored(reply, ledger.read_from)
+        self._remove(ledger, targets, raws)
+        return Stored(reply, ledger.sequence)
 
     def _targets(self, ledger: Ledger, raws: Mapping[RecordId, RawRow]) -> dict[RecordId, Store]:
         """The memories that are there, with their stores, in the order in which they were found."""
@@ -141,7 +144,8 @@ class ForgetRecords:
 
 
 def _between(prefix: bytes, span: TemporalRange) -> tuple[bytes, bytes]:
-    return prefix + pack_time(span.start), prefix + pack_time(span.end) + b"\xff" * 17
+    start, end = clamp_timestamp(span.start), clamp_timestamp(span.end)  # nothing stored was made outside
+    return prefix + pack_time(start), prefix + pack_time(end) + b"\xff" * 17
 
 
 def _is_within(at: int, span: TemporalRange | None) -> bool:

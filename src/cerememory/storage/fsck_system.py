@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cerememory.domain.audit_chain import GENESIS, START, ChainHead, parse_line, verify_lines
+from cerememory.domain.merkle import CompactRange
 from cerememory.errors import AuditBroken, CerememoryError, StorageDamaged
 from cerememory.storage.audit_file import plan_repair
+from cerememory.storage.audit_head import TILE_ENTRIES, parse_tile, tile_key, tree_of
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.contract import Reader, Storage
 from cerememory.storage.dynamics import parse_dynamics
@@ -116,6 +118,7 @@ def _check_log(reader: Reader) -> Iterator[Finding]:
         head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
         yield from _check_head(reader, head)
         yield from _Log(reader, head).findings()
+        yield from _check_tree(reader, head)
     except CerememoryError as error:
         yield Finding("log", str(error))
 
@@ -132,6 +135,25 @@ def _check_head(reader: Reader, head: Head) -> Iterator[Finding]:
         sequence = unpack_sequence(reader.get(system_key(table)) or b"")
         if sequence > head.commit_sequence:
             yield Finding("head", f"is at commit {head.commit_sequence}, {table.name.lower()} at {sequence}")
+
+
+def _check_tree(reader: Reader, head: Head) -> Iterator[Finding]:
+    """The tiles are the beginning of the tree that the head ends."""
+    prefix, whole, tiles = system_key(Table.AUDIT_TILES), tree_of(head), CompactRange()
+    end_bytes = 0
+    for row_key, value in reader.scan(prefix, after(prefix)):
+        if row_key != tile_key(tiles.size):
+            yield Finding("audit tiles", f"has tile {unpack_sequence(row_key[len(prefix) :])} behind {tiles.size}")
+            return
+        tile = parse_tile(value)
+        if not end_bytes < tile.end_bytes <= head.audit_bytes:
+            yield Finding("audit tiles", f"tile {tiles.size} ends at byte {tile.end_bytes}, behind {end_bytes}")
+        end_bytes = tile.end_bytes
+        tiles.append(tile.root)
+    if tiles.size != whole.size // TILE_ENTRIES:
+        yield Finding("audit tiles", f"are {tiles.size}, which is not what {whole.size} entries have")
+    elif tiles.hashes != whole.hashes[: len(tiles.hashes)]:
+        yield Finding("audit tiles", "aren't of the tree that the head has")
 
 
 @dataclass(slots=True)

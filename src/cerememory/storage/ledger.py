@@ -283,10 +283,19 @@ class Ledger:
         """Tell the record's store that this state is on disk."""
         self._draft.effects.saved.append(state)
 
+    @property
+    def _will_be(self) -> bool:
+        return bool(self._kept.changes or self._kept.audits or self._kept.effects.held)
+
+    @property
+    def read_from(self) -> int:
+        """The last commit that a mutation sees: what it answers when it changes nothing, and no commit comes of it."""
+        return self.sequence if self._will_be else self.sequence - 1
+
     def finish(self) -> Finished | None:
         """The whole transaction, or None when nothing was changed."""
         kept, effects = self._kept, self._kept.effects
-        if not (kept.changes or kept.audits or effects.held):
+        if not self._will_be:
             return None
         changes = dict(kept.changes)
         for namespace, counters in kept.counters.items():

@@ -18,6 +18,7 @@ begin its next transaction where the old store had ended.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -44,6 +45,8 @@ READERS_MAX = 256
 FREE_CHECK_INTERVAL_S = 1.0
 READER_CHECK_INTERVAL_S = 60.0  # the slot of a killed reader keeps its pages from being used again
 AGREE_TRIES, AGREE_PAUSE_S = 50, 0.005
+RESERVE_BYTES_MIN, RESERVE_PART = 1 << 20, 64  # of a map at its limit, for what makes room in it
+FORGETTING_BYTES_MAX = 262_144
 META_PAGES = 2  # in front of the others
 DATA_NAME, LOCK_NAME, DRAFT_NAME = "data.mdb", "lock.mdb", "compacting"
 
@@ -138,8 +141,8 @@ class LmdbStorage:
     """`Storage` in the folder `path`.
 
     `map_size_bytes` is what the map is opened with, halved until the system grants it. A full map grows, up to
-    `map_size_bytes_max` (None: as far as the disk goes). A commit is refused while less than
-    `min_free_bytes` of the disk are free.
+    `map_size_bytes_max` (None: as far as the disk goes); beyond it there is a reserve for forgetting, or else a
+    full map would stay full. A commit is refused while less than `min_free_bytes` of the disk are free.
     """
 
     def __init__(
@@ -158,6 +161,7 @@ class LmdbStorage:
         self._leases = _Leases()
         self._free_checked_at = -FREE_CHECK_INTERVAL_S
         self._readers_checked_at = -READER_CHECK_INTERVAL_S
+        self._has_reserve = False
         self._environment: Any | None = None  # None: could not be opened again
         try:
             if not is_readonly:
@@ -275,19 +279,25 @@ class LmdbStorage:
             return environment.begin()
 
     def commit(self, changes: Changes) -> None:
-        self.transact(lambda transaction: transaction.write(changes))
+        self._transact(lambda transaction: transaction.write(changes), lambda: _makes_room(changes))
 
     def transact(self, work: Callable[[Transaction], R]) -> R:
+        return self._transact(work, lambda: False)
+
+    def _transact(self, work: Callable[[Transaction], R], makes_room: Callable[[], bool]) -> R:
         self._check_free_space()
         while True:
             try:
                 self._free_dead_readers()
-                return self._transact_once(work)
+                answer = self._transact_once(work)
             except lmdb.MapFullError:
-                self._grow()
+                self._grow(with_reserve=makes_room())
             except lmdb.Error as error:
                 self._reopen()
                 raise _unavailable(error) from error
+            else:
+                self._leave_reserve()
+                return answer
 
     def _transact_once(self, work: Callable[[Transaction], R]) -> R:
         transaction = self._opened().begin(write=True)
@@ -306,21 +316,34 @@ class LmdbStorage:
     def readers_should_end(self) -> bool:
         return self._leases.is_exclusive_wanted
 
-    def _grow(self) -> None:
-        size = self.map_size_bytes
-        target = min(size * 2, self._map_size_bytes_max or size * 2)
+    def _grow(self, with_reserve: bool) -> None:
+        size, limit = self.map_size_bytes, self._map_size_bytes_max or math.inf
+        ceiling = limit + max(RESERVE_BYTES_MIN, limit // RESERVE_PART) if with_reserve else limit
+        target = int(min(size * 2, ceiling))
         if target <= size:
             raise StorageUnavailable(
                 f"the memory map is full at its limit of {size} bytes (storage.map_size_max_gib)",
                 retry_after_s=30,
             )
+        self._set_map_size(target)
+        self._has_reserve = target > limit
+
+    def _leave_reserve(self) -> None:
+        """The next commit may not take from it; pages beyond the limit stay in use."""
+        if self._has_reserve and self._map_size_bytes_max is not None:
+            self._has_reserve = False
+            with suppress(StorageUnavailable):  # what was committed is committed: who comes next is told
+                self._set_map_size(self._map_size_bytes_max)
+
+    def _set_map_size(self, size_bytes: int) -> None:
+        """LMDB makes it no smaller than what is used."""
         with self._leases.exclusive():
             try:
-                self._opened().set_mapsize(target)
+                self._opened().set_mapsize(size_bytes)
             except lmdb.Error as error:  # which leaves no map at all
                 self._open_anew()
-                raise StorageUnavailable(f"the memory map can't grow to {target} bytes: {error}") from error
-            self.map_size_bytes = target
+                raise StorageUnavailable(f"the memory map can't grow to {size_bytes} bytes: {error}") from error
+            self.map_size_bytes = int(self._opened().info()["map_size"])
 
     def _free_dead_readers(self) -> None:
         now = time.monotonic()
@@ -474,6 +497,12 @@ class LmdbStorage:
         with self._leases.exclusive():
             if self._environment is not None:
                 self._environment.close()
+
+
+def _makes_room(changes: Changes) -> bool:
+    """Whether something is forgotten, and little else written: that takes pages, and gives back more."""
+    written = sum(len(value) for value in changes.values() if value is not None)
+    return written <= FORGETTING_BYTES_MAX and any(value is None for value in changes.values())
 
 
 def _unavailable(error: lmdb.Error) -> StorageUnavailable:

@@ -93,7 +93,7 @@ class StoreIfAbsent:
 
     def apply(self, ledger: Ledger) -> Stored[Encoded]:
         like = find_like(ledger, self.store.records[0].row)
-        return self.store.apply(ledger) if like is None else Stored(like, ledger.sequence)
+        return self.store.apply(ledger) if like is None else Stored(like, ledger.read_from)
 
 
 def _begun(ledger: Ledger, record: NewRecord) -> NewRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,15 @@ import trio
 from trio.testing import MockClock
 
 from cerememory import failpoints
+from cerememory.actors.audit import CHECKPOINT_S
 from cerememory.config.settings import SecuritySettings
 from cerememory.domain.audit_chain import GENESIS, parse_line, verify_lines
+from cerememory.domain.checkpoint import Checkpoint, leaf_of
+from cerememory.domain.merkle import root_of
 from cerememory.errors import AuditBroken, DataDirUnusable
+from cerememory.storage.audit_checkpoint import read_checkpoint, write_checkpoint
 from cerememory.storage.audit_file import AuditFile
+from cerememory.storage.audit_keys import open_keys
 from cerememory.storage.keys import Table, system_key
 from cerememory.storage.rows import Head, parse_head
 from tests.support.engine import Running, running_engine, settings_for, to_recall, to_store
@@ -202,3 +208,142 @@ async def test_without_an_audit_log_there_is_no_file_and_everything_else_works(t
         assert len((await running.engine.recall_query(to_recall("kettle"))).memories) == 1
     assert not (tmp_path / "data" / "audit.jsonl").exists()
     assert head(storage).audit_sequence == 0
+
+
+# Checkpoints, and what a start holds the log against
+
+
+def checkpoint_in(path: Path) -> Checkpoint:
+    keys = open_keys(path / "data" / "keys", may_create=False)
+    return read_checkpoint(path / "data" / "audit.jsonl.checkpoint", keys.signer.verifier)
+
+
+def root_of_log(path: Path, size: int) -> bytes:
+    lines = (path / "data" / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    return root_of(leaf_of(line) for line in lines[:size])
+
+
+async def test_a_checkpoint_of_the_log_is_left_beside_it(tmp_path: Path) -> None:
+    async with running_engine(tmp_path) as running:
+        for _ in range(3):
+            await store(running)
+    kept = checkpoint_in(tmp_path)
+    assert (kept.size, kept.root) == (3, root_of_log(tmp_path, 3))
+    assert (tmp_path / "data" / "audit.jsonl.checkpoint").stat().st_mode & 0o777 == 0o600
+
+
+async def test_checkpoints_are_written_while_the_log_grows_and_not_at_each_entry(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[float] = []
+
+    def write(path: Path, note: bytes) -> None:
+        written.append(trio.current_time())
+        write_checkpoint(path, note)
+
+    monkeypatch.setattr("cerememory.actors.audit.write_checkpoint", write)
+    async with running_engine(tmp_path) as running:
+        for _ in range(100):
+            await store(running)
+            await trio.sleep(0.5)
+        await trio.sleep(60)
+        assert checkpoint_in(tmp_path).size == 100
+        assert 3 <= len(written) <= 6
+        assert all(later - earlier >= CHECKPOINT_S for earlier, later in pairwise(written))
+        await trio.sleep(600)
+        assert len(written) <= 6, "none without entries"
+    assert len(written) <= 6
+
+
+async def test_a_checkpoint_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    def refused(path: Path, note: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    storage = MemoryStorage()
+    with monkeypatch.context() as patch:
+        patch.setattr("cerememory.actors.audit.write_checkpoint", refused)
+        async with running_engine(tmp_path, storage=storage) as running:
+            await store(running)
+            await trio.sleep(30)
+            assert await running.engine.not_ready() is None
+    assert "audit checkpoint can't be written" in logged.events()
+    async with running_engine(tmp_path, storage=storage):
+        await trio.sleep(30)
+        assert checkpoint_in(tmp_path).size == 1, "the next start makes up for it"
+
+
+async def refused_start(tmp_path: Path, storage: MemoryStorage) -> str:
+    with pytest.raises((ExceptionGroup, AuditBroken)) as raised:
+        async with running_engine(tmp_path, storage=storage):
+            pass
+    error: BaseException = raised.value
+    while isinstance(error, BaseExceptionGroup):
+        [error] = error.exceptions
+    assert isinstance(error, AuditBroken)
+    return str(error)
+
+
+@pytest.fixture
+async def left(tmp_path: Path) -> tuple[Path, MemoryStorage]:
+    """A data dir with six entries in its log, and its store."""
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        for _ in range(6):
+            await store(running)
+    return tmp_path, storage
+
+
+async def test_untouched_it_starts_again(left: tuple[Path, MemoryStorage]) -> None:
+    path, storage = left
+    for _ in range(3):
+        async with running_engine(path, storage=storage) as running:
+            await store(running)
+    assert checkpoint_in(path).size == 9
+
+
+async def test_a_store_and_a_log_put_back_to_an_older_copy_stop_the_start(
+    left: tuple[Path, MemoryStorage],
+) -> None:
+    path, storage = left
+    rows, log = dict(storage.rows()), (path / "data" / "audit.jsonl").read_bytes()
+    async with running_engine(path, storage=storage) as running:
+        await store(running)
+    older = MemoryStorage()
+    older.commit(rows)
+    (path / "data" / "audit.jsonl").write_bytes(log)
+    told = await refused_start(path, older)
+    assert "had 7 when this checkpoint was signed (replaced by an older copy)" in told
+
+
+async def test_a_head_that_was_written_without_the_key_stops_the_start(left: tuple[Path, MemoryStorage]) -> None:
+    """Somebody rebuilt the log: chain, store and tree fit each other, and nothing else is wrong with them."""
+    path, _storage = left
+    rebuilt = MemoryStorage()
+    async with running_engine(path / "other", storage=rebuilt) as running:
+        for _ in range(6):
+            await store(running, "something else")
+    (path / "data" / "audit.jsonl").write_bytes((path / "other" / "data" / "audit.jsonl").read_bytes())
+    assert "wasn't sealed with this audit key" in await refused_start(path, rebuilt)
+
+
+async def test_a_log_whose_key_is_gone_stops_the_start(left: tuple[Path, MemoryStorage]) -> None:
+    path, storage = left
+    (path / "data" / "keys" / "audit.key").unlink()
+    assert "the key of the audit log is missing" in await refused_start(path, storage)
+
+
+async def test_a_checkpoint_that_was_changed_stops_the_start(left: tuple[Path, MemoryStorage]) -> None:
+    path, storage = left
+    file = path / "data" / "audit.jsonl.checkpoint"
+    file.write_bytes(file.read_bytes().replace(b"\n6\n", b"\n5\n"))
+    assert f"{file}: its signature is not good" in await refused_start(path, storage)
+
+
+async def test_without_the_checkpoint_it_starts_and_makes_another(left: tuple[Path, MemoryStorage]) -> None:
+    path, storage = left
+    (path / "data" / "audit.jsonl.checkpoint").unlink()
+    async with running_engine(path, storage=storage):
+        pass
+    assert checkpoint_in(path).size == 6

@@ -28,7 +28,7 @@ from cerememory.errors import (
 )
 from cerememory.protocol import codec
 from cerememory.protocol.records import STORES, MemoryRecord, Store
-from cerememory.protocol.requests import EncodeBatch, EncodeBatchRaw, EncodeUpdate
+from cerememory.protocol.requests import EncodeBatch, EncodeBatchRaw, EncodeUpdate, Forget, Restore
 from cerememory.protocol.values import RecordId, parse_id
 from cerememory.storage.keys import DEFAULT_NAMESPACE, counters_key
 from cerememory.storage.lmdb import LmdbStorage
@@ -314,6 +314,19 @@ async def test_a_commit_that_is_there_need_not_be_waited_for(running: Running, a
     started = trio.current_time()
     await running.engine.wait_for(stored.sequence)
     assert trio.current_time() == started
+
+
+async def test_what_changed_nothing_is_answered_with_a_commit_that_is_there(
+    running: Running, autojump_clock: MockClock
+) -> None:
+    first = await running.engine.encode_store(to_store("x", if_absent=True))
+    again = await running.engine.encode_store(to_store("x", if_absent=True))
+    forget = Forget(record_ids=(first.reply.record_id,), confirm=True, dry_run=True)
+    counted = await running.engine.lifecycle_forget(forget)
+    restored = await running.engine.lifecycle_restore(Restore(record_ids=(NOBODY,)))
+    for stored in (again, counted, restored):
+        await running.engine.wait_for(stored.sequence)
+    assert again.sequence >= first.sequence
 
 
 async def test_a_commit_that_comes_within_a_second_is_waited_for(

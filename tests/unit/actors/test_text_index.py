@@ -513,11 +513,10 @@ async def test_after_a_crash_the_index_in_memory_is_built_again(
 
 
 async def test_an_index_on_disk_that_may_not_be_there_is_removed(tmp_path: Path) -> None:
-    on_disk = Settings(data_dir=tmp_path / "data")
-    async with running_engine(tmp_path, settings=on_disk) as running:
+    on_disk, storage = Settings(data_dir=tmp_path / "data"), MemoryStorage()
+    async with running_engine(tmp_path, settings=on_disk, storage=storage) as running:
         await store(running, "a private thought")
         assert list((tmp_path / "data" / "index").rglob("meta.json"))
     in_memory = Settings(data_dir=tmp_path / "data", security=SecuritySettings(persist_search_indexes=False))
-    (tmp_path / "data" / "audit.jsonl").unlink()
-    async with running_engine(tmp_path, settings=in_memory) as running:
+    async with running_engine(tmp_path, settings=in_memory, storage=storage) as running:
         assert not (tmp_path / "data" / "index").exists()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,144 @@ def test_a_log_that_is_switched_off_must_be_named(monkeypatch: pytest.MonkeyPatc
         "error: security.audit_log_enabled: the audit log is switched off; name one with --path\n",
     )
     assert run(["audit-verify", "--path", str(REFERENCE)]) == 0
+
+
+# What was done to it
+
+
+def tampered(log: Path, done: str) -> None:
+    first, second = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(
+        {
+            "edited": first + second.replace(b"episodic", b"semantic"),
+            "deleted": second,
+            "reordered": second + first,
+            "duplicated": first + second + second,
+            "blank line": first + b"\n" + second,
+            "sequence gap": first + second.replace(b'"sequence":2', b'"sequence":3'),
+            "cut off": first + second[:40],
+            "cut off, or replaced by an older copy": first,
+        }[done]
+    )
+
+
+DONE = ("edited", "deleted", "reordered", "duplicated", "blank line", "sequence gap", "cut off")
+
+
+@pytest.mark.parametrize("done", [*DONE, "cut off, or replaced by an older copy"])
+def test_what_was_done_to_the_log_is_named(data_dir: Path, capsys: Captured, done: str) -> None:
+    tampered(data_dir / "audit.jsonl", done)
+    assert run(["audit-verify", "--data-dir", str(data_dir)]) == 1
+    assert capsys.readouterr().err.endswith(f" ({done})\n")
+
+
+@pytest.mark.parametrize("done", DONE)
+def test_it_is_named_by_the_chain_alone_too(data_dir: Path, tmp_path: Path, capsys: Captured, done: str) -> None:
+    tampered(data_dir / "audit.jsonl", done)
+    copied = tmp_path / "copied.jsonl"
+    (data_dir / "audit.jsonl").rename(copied)
+    assert run(["audit-verify", "--data-dir", str(data_dir), "--path", str(copied)]) == 1
+    assert capsys.readouterr().err.endswith(f" ({done})\n")
+
+
+# Keys and checkpoints
+
+
+@pytest.fixture
+def checkpoint(data_dir: Path, tmp_path: Path) -> Path:
+    """Kept outside of the data dir, which has got one more entry since."""
+    kept = tmp_path / "kept"
+    kept.write_bytes((data_dir / "audit.jsonl.checkpoint").read_bytes())
+    with connect(Options(data_dir=data_dir)) as memory:
+        memory.call("lifecycle.set_mode", {"mode": "human"})
+    return kept
+
+
+def test_a_log_that_continues_a_checkpoint_says_so(data_dir: Path, checkpoint: Path, capsys: Captured) -> None:
+    assert run(["audit-verify", "--data-dir", str(data_dir), "--against", str(checkpoint)]) == 0
+    assert capsys.readouterr().err == f"note: the log continues the one of the checkpoint {checkpoint}\n"
+
+
+def test_a_copied_log_is_held_against_a_checkpoint_with_the_public_key_alone(
+    data_dir: Path, checkpoint: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    log, key = tmp_path / "copied.jsonl", tmp_path / "pub"
+    log.write_bytes((data_dir / "audit.jsonl").read_bytes())
+    key.write_bytes((data_dir / "keys" / "audit.pub").read_bytes())
+    arguments = ["--path", str(log), "--public-key", str(key), "--config", "nowhere.toml"]
+    assert run(["audit-verify", *arguments, "--against", str(checkpoint)]) == 0
+    log.write_bytes(log.read_bytes().splitlines(keepends=True)[0])
+    assert run(["audit-verify", *arguments]) == 0, "the chain is whole"
+    assert run(["audit-verify", *arguments, "--against", str(checkpoint)]) == 1
+    assert "the log has 1 entries, and had 2 when this checkpoint was signed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda data: data.replace(b"\n2\n", b"\n1\n"), "its signature is not good"),
+        (lambda data: data[:40], "isn't a signed note"),
+        (lambda data: b"", "isn't a signed note"),
+        (lambda data: data.replace(b"cerememory", b"ceremonies"), "isn't signed by this key"),
+    ],
+)
+def test_what_is_no_checkpoint_of_this_log_is_refused(
+    data_dir: Path, checkpoint: Path, capsys: Captured, spoil: Callable[[bytes], bytes], told: str
+) -> None:
+    checkpoint.write_bytes(spoil(checkpoint.read_bytes()))
+    assert run(["audit-verify", "--data-dir", str(data_dir), "--against", str(checkpoint)]) == 1
+    assert capsys.readouterr() == ("", f"error: {checkpoint}: {told}\n")
+
+
+def test_a_checkpoint_that_isnt_there_is_an_error(data_dir: Path, capsys: Captured) -> None:
+    assert run(["audit-verify", "--data-dir", str(data_dir), "--against", "nowhere"]) == 1
+    assert capsys.readouterr().err == "error: nowhere: No such file or directory\n"
+
+
+def test_an_older_copy_of_log_and_store_is_told_by_the_checkpoint_beside_the_log(
+    data_dir: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(data_dir, older)
+    with connect(Options(data_dir=data_dir)) as memory:
+        memory.call("lifecycle.set_mode", {"mode": "human"})
+    for name in ("store", "audit.jsonl"):
+        shutil.rmtree(data_dir / name) if name == "store" else (data_dir / name).unlink()
+        (older / name).rename(data_dir / name)
+    assert run(["audit-verify", "--data-dir", str(data_dir)]) == 1
+    assert "had 3 when this checkpoint was signed (replaced by an older copy)" in capsys.readouterr().err
+
+
+def test_a_store_that_was_written_without_the_key_is_told(
+    data_dir: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    with connect(Options(data_dir=tmp_path / "other")) as memory:
+        memory.call("lifecycle.set_mode", {"mode": "human"})
+    for name in ("store", "audit.jsonl"):
+        shutil.rmtree(data_dir / name) if name == "store" else (data_dir / name).unlink()
+        (tmp_path / "other" / name).rename(data_dir / name)
+    (data_dir / "audit.jsonl.checkpoint").unlink()
+    assert run(["audit-verify", "--data-dir", str(data_dir)]) == 1
+    assert "wasn't sealed with this audit key" in capsys.readouterr().err
+
+
+def test_a_key_that_is_gone_is_told(data_dir: Path, capsys: Captured) -> None:
+    shutil.rmtree(data_dir / "keys")
+    (data_dir / "audit.jsonl.checkpoint").unlink()
+    assert run(["audit-verify", "--data-dir", str(data_dir)]) == 1
+    assert "audit.key: the key of the audit log is missing" in capsys.readouterr().err
+
+
+def test_keys_may_be_kept_apart_from_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    path = tmp_path / "apart"
+    monkeypatch.setenv("CEREMEMORY_SECURITY__AUDIT_KEY_PATH", str(tmp_path / "elsewhere"))
+    with connect(Options(data_dir=path)) as memory:
+        memory.call("lifecycle.set_mode", {"mode": "human"})
+    assert not (path / "keys").exists()
+    assert run(["audit-verify", "--data-dir", str(path)]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_there_is_no_store_to_read_where_there_is_none(tmp_path: Path) -> None:

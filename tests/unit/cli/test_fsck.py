@@ -1,8 +1,9 @@
-"""`cerememory fsck`: what it prints, and that it changes nothing."""
+"""`cerememory fsck`: what it prints, that it changes nothing, and what `--repair` does."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -10,19 +11,26 @@ import pytest
 
 from cerememory.cli import fsck
 from cerememory.cli.main import run
+from cerememory.storage import fsck_index
+from cerememory.storage.datadir import DataDir
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, after, counters_key, key
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.rows import Counters, dump_counters
 
 
-@pytest.fixture
-def data_dir(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With two memories and an entry of the journal."""
-    path = tmp_path / "data"
+    path = tmp_path_factory.mktemp("fsck") / "data"
     for command in (["store", "kettle"], ["store", "teapot"], ["store-raw", "said", "--session-id", "s"]):
         assert run([*command, "--data-dir", str(path)]) == 0
-    capsys.readouterr()
     return path
+
+
+@pytest.fixture
+def data_dir(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    capsys.readouterr()
+    return Path(shutil.copytree(made, tmp_path / "data"))
 
 
 SOUND = "2 memories, 0 archived, 1 raw entries in 1 namespaces; 0 edges lead to what isn't stored"
@@ -112,3 +120,115 @@ def test_without_a_store_there_is_nothing_to_check(tmp_path: Path, capsys: pytes
     assert run(["fsck", "--data-dir", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
     assert not (tmp_path / "none").exists()
+
+
+# --repair
+
+
+def rows(data_dir: Path, table: Table) -> dict[bytes, bytes]:
+    prefix = key(DEFAULT_NAMESPACE, table)
+    with closing(LmdbStorage.open_readonly(data_dir / "store")) as storage, storage.read() as reader:
+        return dict(reader.scan(prefix, after(prefix)))
+
+
+def damaged(data_dir: Path) -> None:
+    """Nothing is counted, an entry isn't in its session, and the text index can't be read."""
+    with closing(LmdbStorage(data_dir / "store")) as storage:
+        gone = dict.fromkeys(rows_in(storage, Table.RAW_BY_SESSION))
+        storage.commit({**gone, counters_key(DEFAULT_NAMESPACE): dump_counters(Counters.empty())})
+    (data_dir / "index" / "curated" / "meta.json").write_text("{")
+
+
+def rows_in(storage: LmdbStorage, table: Table) -> dict[bytes, bytes]:
+    prefix = key(DEFAULT_NAMESPACE, table)
+    with storage.read() as reader:
+        return dict(reader.scan(prefix, after(prefix)))
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No owner will mend the index while it is waited for."""
+    monkeypatch.setattr(fsck_index, "PAUSE_S", 0.0)
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_what_can_be_mended_is_and_the_rest_is_checked(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged(data_dir)
+    own = [rows(data_dir, table) for table in (Table.CONTENT, Table.STATE, Table.RAW, Table.VECTORS)]
+    assert run(["fsck", "--repair", "--data-dir", str(data_dir)]) == 0
+    out, err = capsys.readouterr()
+    repaired = "Repaired: 1 row(s) of counters, 1 row(s) of raw_by_session, the text index"
+    assert (out, err) == (f"{repaired}\nNothing is wrong with {SOUND}\n", "")
+    assert [rows(data_dir, table) for table in (Table.CONTENT, Table.STATE, Table.RAW, Table.VECTORS)] == own
+    assert run(["audit-verify", "--data-dir", str(data_dir)]) == 0
+    assert run(["recall", "kettle", "--data-dir", str(data_dir)]) == 0
+    assert '"operation":"maintenance.repair"' in (data_dir / "audit.jsonl").read_text(), (
+        "the next start completes it"
+    )
+    assert "Found 1 memories" in capsys.readouterr().out
+
+
+def test_what_can_not_be_mended_is_named_and_makes_it_fail(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken(data_dir)
+    assert run(["fsck", "--repair", "--json", "--data-dir", str(data_dir)]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["repaired"] == {"counters": 1, "text_index": False}
+    assert {finding["part"] for finding in answer["findings"]} == {"state"}
+
+
+def test_a_sound_data_dir_is_not_written_to(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = (data_dir / "store" / "data.mdb").read_bytes()
+    assert run(["fsck", "--repair", "--data-dir", str(data_dir)]) == 0
+    assert capsys.readouterr().out.startswith("Repaired: nothing\n")
+    assert (data_dir / "store" / "data.mdb").read_bytes() == stored
+
+
+def test_a_data_dir_that_somebody_owns_is_not_repaired(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken(data_dir)
+    with DataDir.acquire(data_dir) as owned:
+        owned.announce("127.0.0.1:4711")
+        before = contents(data_dir)
+        assert run(["fsck", "--repair", "--data-dir", str(data_dir)]) == 1
+        assert "in use by process" in (said := capsys.readouterr().err)
+        assert "127.0.0.1:4711" in said
+        assert contents(data_dir) == before
+
+
+def test_an_audit_log_that_is_broken_is_left_as_it_is(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken(data_dir)
+    log = data_dir / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"encode.store", b"encode.stole", 1))
+    before = log.read_bytes()
+    assert run(["fsck", "--repair", "--data-dir", str(data_dir)]) == 1
+    assert "audit: " in capsys.readouterr().out
+    assert log.read_bytes() == before
+
+
+def test_without_the_audit_logs_key_nothing_is_written(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken(data_dir)
+    (data_dir / "keys" / "audit.key").unlink()
+    stored = (data_dir / "store" / "data.mdb").read_bytes()
+    assert run(["fsck", "--repair", "--data-dir", str(data_dir)]) == 1
+    assert "audit.key" in capsys.readouterr().err
+    assert (data_dir / "store" / "data.mdb").read_bytes() == stored
+
+
+def test_nothing_is_made_where_there_is_no_data_dir(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fsck", "--repair", "--data-dir", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_encrypted_store_is_repaired_with_its_passphrase(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CEREMEMORY_SECURITY__STORE_ENCRYPTION_PASSPHRASE", "correct horse")
+    data_dir = tmp_path / "sealed"
+    assert run(["store-raw", "said", "--session-id", "s", "--data-dir", str(data_dir)]) == 0
+    with closing(LmdbStorage(data_dir / "store")) as storage:
+        storage.commit(dict.fromkeys(rows_in(storage, Table.RAW_PENDING) | rows_in(storage, Table.RAW_BY_SESSION)))
+    capsys.readouterr()
+    assert run(["fsck", "--repair", "--data-dir", str(data_dir)]) == 0
+    assert capsys.readouterr().out.startswith("Repaired: 1 row(s) of raw_by_session, 1 row(s) of raw_pending\n")

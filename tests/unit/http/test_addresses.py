@@ -83,6 +83,29 @@ def test_a_peer_that_is_no_address_is_not_trusted(peer: str) -> None:
     assert client(TRUSTED, peer, CLIENT) == peer
 
 
+@pytest.mark.parametrize("peer", ["::ffff:10.0.0.1", "::ffff:a00:1", "0:0:0:0:0:ffff:10.0.0.1"])
+def test_ipv4_that_comes_by_an_ipv6_socket_is_ipv4(peer: str) -> None:
+    """A socket that listens on :: sees every IPv4 peer so: its proxy is trusted, and named as it is."""
+    assert client(TRUSTED, peer, CLIENT) == CLIENT
+    assert client(TRUSTED, peer, f"::ffff:{CLIENT}") == CLIENT
+    assert client(TRUSTED, peer, CLIENT, "::ffff:10.0.0.2") == CLIENT
+    assert client(TRUSTED, peer, real=f"::ffff:{CLIENT}") == CLIENT
+    assert client(TRUSTED, peer) == PROXY
+    assert client(NOBODY, peer) == PROXY
+
+
+@pytest.mark.parametrize("cidr", ["::ffff:10.0.0.0/104", "::ffff:10.0.0.1"])
+def test_a_network_may_be_written_so_too(cidr: str) -> None:
+    assert client(Addresses([cidr]), PROXY, CLIENT) == CLIENT
+    assert client(Addresses([cidr]), "11.0.0.1", CLIENT) == "11.0.0.1"
+
+
+@pytest.mark.parametrize("cidr", ["::/0", "::/80"])
+def test_an_ipv6_network_has_no_ipv4_in_it(cidr: str) -> None:
+    assert client(Addresses([cidr]), PROXY, CLIENT) == PROXY
+    assert client(Addresses([cidr]), "::1", CLIENT) == CLIENT
+
+
 def test_a_network_may_be_written_with_host_bits() -> None:
     assert client(Addresses(["10.1.2.3/8"]), PROXY, CLIENT) == CLIENT
 

@@ -207,6 +207,27 @@ async def test_beyond_the_bytes_in_flight_a_request_is_503_at_once(autojump_cloc
     assert (await upload(client, [b" " * 1_000])).status == 400, "what a lost request took is given back"
 
 
+@pytest.mark.parametrize("path", ["/health", "/readiness"])
+async def test_what_is_sent_without_a_key_takes_no_room(
+    autojump_clock: MockClock, tmp_path: Path, path: str
+) -> None:
+    """A stranger could have announced as much as there is room for, and sent it a byte at a time."""
+    auth = with_auth(BARE).auth
+    http = replace(BARE.http, max_inflight_bytes=1_000)
+    async with gated(tmp_path, auth=auth, http=http) as daemon, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: daemon.client.ask("POST", path, [b"x", STALL], {"content-length": "1000"}))
+        nursery.start_soon(lambda: daemon.client.ask("GET", path, [b"x", STALL], CHUNKED))
+        await trio.testing.wait_all_tasks_blocked()
+        key = {"authorization": f"Bearer {KEYS[0]}"}
+        assert (await daemon.client.ask("POST", "/v1/encode", b" " * 1_000, key)).status == 400
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_probe_with_a_body_is_answered_before_it_comes(autojump_clock: MockClock) -> None:
+    reply = await bare().ask("GET", "/health", [b"x", STALL], {"content-length": "1000"})
+    assert (reply.status, reply.json, reply.headers["connection"]) == (200, {"status": "ok"}, "close")
+
+
 async def test_a_large_body_counts_for_what_it_takes_when_it_is_parsed() -> None:
     size = LARGE_BODY_BYTES + 1
     assert (await upload(bare(with_http(max_inflight_bytes=PARSED_FACTOR * size - 1)), pieces(size))).status == 503
@@ -269,6 +290,36 @@ async def test_every_client_address_has_a_bucket_of_its_own(autojump_clock: Mock
     assert (await proxied.get("/nowhere", x_forwarded_for="203.0.113.1")).status == 429
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("10.1.1.1", "::ffff:10.1.1.1", True),
+        ("::ffff:a01:101", "::ffff:10.1.1.1", True),
+        ("::ffff:10.1.1.1", "::ffff:10.1.1.2", False),
+        ("2001:db8:1:1::1", "2001:db8:1:1:ffff::9", True),
+        ("2001:db8:1:1::1", "2001:db8:1:2::1", False),
+        ("unix", "", False),
+    ],
+)
+async def test_who_has_many_addresses_of_one_network_has_one_bucket(
+    autojump_clock: MockClock, one: str, other: str, together: bool
+) -> None:
+    gate = bare_gate(LIMITED)
+    assert [(await AsgiClient(gate, one).get("/nowhere")).status for _ in range(4)] == [404, 404, 404, 429]
+    assert (await AsgiClient(gate, other).get("/nowhere")).status == (429 if together else 404)
+
+
+async def test_the_limit_can_be_changed_and_what_was_taken_stays_taken(autojump_clock: MockClock) -> None:
+    gate = bare_gate(LIMITED)
+    client = AsgiClient(gate)
+    assert [(await client.get("/nowhere")).status for _ in range(4)] == [404, 404, 404, 429]
+    gate.reload(replace(BARE, rate_limit=RateLimitSettings(requests_per_second=1, burst=2)))
+    await trio.sleep(60.0)
+    assert [(await client.get("/nowhere")).status for _ in range(3)] == [404, 404, 429]
+    gate.reload(BARE)
+    assert [(await client.get("/nowhere")).status for _ in range(3)] == [404] * 3
+
+
 async def test_health_and_preflights_are_never_limited(autojump_clock: MockClock) -> None:
     client = bare(settings_with(LIMITED, "http", cors_origins=("https://app.example",)))
     for _ in range(10):
@@ -319,6 +370,22 @@ def test_without_a_rate_there_is_no_limit_and_nothing_is_kept() -> None:
     limit = RateLimit(0, 1)
     assert all(allowed(limit, "a", 0.0) for _ in range(1_000))
     assert len(limit) == 0
+
+
+def test_looking_at_what_is_left_takes_nothing_and_keeps_nothing() -> None:
+    limit = RateLimit(2, 3)
+    assert [limit.left("a", 0.0) for _ in range(3)] == [3, 3, 3]
+    assert len(limit) == 0
+    assert allowed(limit, "a", 0.0)
+    assert [limit.left("a", 0.0), limit.left("a", 0.25), limit.left("a", 9.0)] == [2.0, 2.5, 3.0]
+
+
+def test_nobody_is_told_to_come_again_too_early() -> None:
+    limit = RateLimit(0.4, 1)
+    assert allowed(limit, "a", 0.0)
+    with pytest.raises(RateLimited) as refused:
+        limit.check("a", 1.0)  # in 1.5 s there is one
+    assert refused.value.retry_after_s == 2
 
 
 def test_idle_buckets_are_dropped() -> None:

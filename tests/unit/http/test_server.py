@@ -42,6 +42,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cerememory.http.server.GONE_S", 0.05)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that drops all of what is refused, however slow this machine is at the moment."""
+    monkeypatch.setattr("cerememory.http.bodies.DRAIN_S", WAIT_S)
+
+
 @asynccontextmanager
 async def gate_served(settings: Settings = BARE) -> AsyncIterator[Serving]:
     """A gate without an engine."""
@@ -82,6 +88,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(("settings", "headers", "status", "code"), REFUSED)
 async def test_refused_uploads_leave_no_connection_behind_and_every_client_reads_its_answer(
     settings: Settings, headers: dict[str, str], status: int, code: bytes
@@ -374,6 +381,23 @@ async def test_a_graceful_stop_lets_a_request_in_flight_finish_and_closes_idle_c
         assert await busy.until_closed() == b""
         with trio.fail_after(WAIT_S):
             await served.ended.wait()
+
+
+async def test_a_graceful_stop_does_not_wait_for_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cerememory.http.server.GRACE_S", 0.05)
+    settings = settings_with(BARE, "http", read_timeout_secs=1_000)
+    async with serving(answer_at_length, settings) as served, await served.connect() as deaf:
+        await deaf.send("GET", "/")
+        await until(lambda: any(c.send_lock.locked() for c in served.server._connections))
+        served.stop.set()
+        with trio.fail_after(WAIT_S):
+            await served.ended.wait()
+
+
+async def answer_at_length(scope: Scope, receive: Receive, send: Send) -> None:
+    """More than any socket takes of itself."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x" * 64 * MIB, "more_body": False})
 
 
 async def refused(port: int) -> None:

@@ -22,11 +22,20 @@ from cerememory.domain.audit_chain import (
     chain_line,
     parse_line,
 )
-from cerememory.domain.checkpoint import leaf_of
-from cerememory.domain.merkle import CompactRange
+from cerememory.domain.audit_diagnosis import Tampering
+from cerememory.domain.checkpoint import Checkpoint, leaf_of
+from cerememory.domain.merkle import CompactRange, root_of
 from cerememory.errors import AuditBroken
 from cerememory.storage import audit_file
-from cerememory.storage.audit_file import AuditFile, Outbox, Repair, complete, plan_repair, verify_file
+from cerememory.storage.audit_file import (
+    AuditFile,
+    KeptCheckpoint,
+    Outbox,
+    Repair,
+    complete,
+    plan_repair,
+    verify_file,
+)
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "reference" / "audit.jsonl"
 LOG = FIXTURE.read_bytes()
@@ -315,33 +324,33 @@ def test_a_repair_that_finds_no_room_can_be_made_again(path: Path) -> None:
     assert path.read_bytes() == LOG
 
 
-TAMPERED: dict[str, tuple[bytes, int]] = {
-    "edited": (LOG.replace(b"sensitive", b"public"), 5),
-    "edited at the end": (LOG.replace(b"16067", b"16068"), 12),
-    "deleted": (whole(*LINES[:4], *LINES[5:]), 5),
-    "reordered": (whole(*LINES[:4], LINES[5], LINES[4], *LINES[6:]), 5),
-    "inserted": (whole(*LINES[:4], another_log()[4], *LINES[4:]), 5),
-    "duplicated": (whole(*LINES[:5], *LINES[4:]), 6),
-    "blank": (whole(*LINES[:4], b"\n", *LINES[4:]), 5),
-    "gap": (LOG.replace(b'"sequence":5', b'"sequence":6'), 5),
-    "line ends joined": (LOG.replace(b"}\n", b"}", 1), 1),
-    "past the head": (LOG + another_log(13, after=12)[12], 13),
-    "past the head, torn": (LOG + b"{", 13),
-    "past the head, blank": (LOG + b"\n", 13),
-    "torn, then another text": (whole(*LINES[:11], LINES[11][:100], b"x"), 12),
+TAMPERED: dict[str, tuple[bytes, int, Tampering]] = {
+    "edited": (LOG.replace(b"sensitive", b"public"), 5, Tampering.EDITED),
+    "edited at the end": (LOG.replace(b"16067", b"16068"), 12, Tampering.EDITED),
+    "deleted": (whole(*LINES[:4], *LINES[5:]), 5, Tampering.DELETED),
+    "reordered": (whole(*LINES[:4], LINES[5], LINES[4], *LINES[6:]), 5, Tampering.REORDERED),
+    "inserted": (whole(*LINES[:4], another_log()[4], *LINES[4:]), 5, Tampering.INSERTED),
+    "duplicated": (whole(*LINES[:5], *LINES[4:]), 6, Tampering.DUPLICATED),
+    "blank": (whole(*LINES[:4], b"\n", *LINES[4:]), 5, Tampering.BLANK),
+    "gap": (LOG.replace(b'"sequence":5', b'"sequence":6'), 5, Tampering.GAP),
+    "line ends joined": (LOG.replace(b"}\n", b"}", 1), 1, Tampering.EDITED),
+    "past the head": (LOG + another_log(13, after=12)[12], 13, Tampering.INSERTED),
+    "past the head, torn": (LOG + b"{", 13, Tampering.INSERTED),
+    "past the head, blank": (LOG + b"\n", 13, Tampering.BLANK),
 }
 
 
 @pytest.mark.parametrize("oldest", [1, 4, 13])
-@pytest.mark.parametrize(("data", "number"), TAMPERED.values(), ids=TAMPERED.keys())
-def test_a_tampered_file_is_refused_with_its_line_and_left_as_it_is(
-    path: Path, data: bytes, number: int, oldest: int
+@pytest.mark.parametrize(("data", "number", "kind"), TAMPERED.values(), ids=TAMPERED.keys())
+def test_a_tampered_file_is_refused_with_its_line_and_its_name_and_left_as_it_is(
+    path: Path, data: bytes, number: int, kind: Tampering, oldest: int
 ) -> None:
     path.write_bytes(data)
     for check in (reconcile, verify_file):
         with pytest.raises(AuditBroken) as error:
             check(path, HeldLines(synced=0, oldest=oldest))
         assert broken_line(error, path) == number
+        assert str(error.value).endswith(f" ({kind})")
     assert path.read_bytes() == data
 
 
@@ -368,6 +377,99 @@ def test_another_log_is_refused_at_the_first_line_that_can_be_told_apart(
             check(path, HeldLines(synced=0, oldest=oldest))
         assert broken_line(error, path) == number
     assert path.read_bytes() == whole(*lines)
+
+
+@pytest.mark.parametrize(("oldest", "kind"), [(1, Tampering.EDITED), (12, Tampering.EDITED), (13, Tampering.CUT)])
+def test_a_torn_line_that_is_not_the_beginning_of_its_entry_is_refused(
+    path: Path, oldest: int, kind: Tampering
+) -> None:
+    """Without the store's line nobody can tell which of it was changed."""
+    data = whole(*LINES[:11], LINES[11][:100], b"x")
+    path.write_bytes(data)
+    for check in (reconcile, verify_file):
+        with pytest.raises(AuditBroken) as error:
+            check(path, HeldLines(synced=0, oldest=oldest))
+        assert broken_line(error, path) == 12
+        assert str(error.value).endswith(f" ({kind})")
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("oldest", [1, 5, 7, 13])
+def test_a_rebuilt_chain_has_its_name(path: Path, oldest: int) -> None:
+    """It verifies by itself; the store's lines, or its head alone, say that it is another."""
+    path.write_bytes(whole(*another_log(after=3)))
+    assert verify_file(path, None).entries == LAST
+    for check in (reconcile, verify_file):
+        with pytest.raises(AuditBroken, match=r" \(rebuilt chain\)$"):
+            check(path, HeldLines(oldest=oldest))
+
+
+@pytest.mark.parametrize(("torn_bytes", "kind"), [(0, "cut off, or replaced by an older copy"), (9, "cut off")])
+@pytest.mark.parametrize("entries", [0, 4, LAST - 1])
+def test_a_cut_tail_and_an_older_copy_have_their_name(
+    path: Path, entries: int, torn_bytes: int, kind: str
+) -> None:
+    path.write_bytes(whole(*LINES[:entries]) + LINES[entries][:torn_bytes])
+    with pytest.raises(AuditBroken) as error:
+        verify_file(path, HeldLines())
+    assert broken_line(error, path) == entries + 1
+    assert str(error.value).endswith(f" ({kind})")
+
+
+# Checkpoints that were kept
+
+
+def kept_at(size: int, lines: tuple[bytes, ...] = LINES) -> list[KeptCheckpoint]:
+    root = root_of(leaf_of(line) for line in lines[:size])
+    return [(Path("kept"), Checkpoint("cerememory/audit/test", size, root))]
+
+
+@pytest.mark.parametrize("size", range(LAST + 1))
+def test_an_untouched_log_continues_any_checkpoint_of_its_own(path: Path, size: int) -> None:
+    path.write_bytes(LOG)
+    for outbox in (HeldLines(), HeldLines(oldest=13), None):
+        assert verify_file(path, outbox, kept_at(size)).entries == LAST
+
+
+def test_entries_that_are_pending_count_for_a_checkpoint(path: Path) -> None:
+    path.write_bytes(whole(*LINES[:9]))
+    assert verify_file(path, HeldLines(synced=9), kept_at(11)).pending == 3
+
+
+@pytest.mark.parametrize("entries", [0, 5, LAST - 1])
+def test_a_log_and_a_store_that_were_both_replaced_by_older_copies_are_shorter_than_a_checkpoint(
+    path: Path, entries: int
+) -> None:
+    older = LINES[:entries]
+    path.write_bytes(whole(*older))
+    for outbox in (HeldLines(older, synced=entries), None):
+        assert verify_file(path, outbox).entries == entries
+        with pytest.raises(AuditBroken, match=rf"^kept: the log has {entries} entries, and had 12 when") as error:
+            verify_file(path, outbox, kept_at(LAST))
+        assert str(error.value).endswith(" (replaced by an older copy)")
+
+
+@pytest.mark.parametrize("after", [0, 3, LAST - 1])
+def test_a_log_and_a_store_that_were_both_rebuilt_are_others_than_at_a_checkpoint(path: Path, after: int) -> None:
+    rebuilt = another_log(after=after)
+    path.write_bytes(whole(*rebuilt))
+    for outbox in (HeldLines(rebuilt), None):
+        assert verify_file(path, outbox, kept_at(after)).entries == LAST, "the beginning is the same"
+        with pytest.raises(
+            AuditBroken, match=r"^kept: the log's first 12 entries are others .* \(rebuilt chain\)$"
+        ):
+            verify_file(path, outbox, kept_at(LAST))
+
+
+def test_a_store_whose_tree_is_another_does_not_verify(path: Path) -> None:
+    class WithAnotherTree(HeldLines):
+        @property
+        def tree(self) -> CompactRange:
+            return CompactRange(LAST, [bytes(32), bytes(32)])
+
+    path.write_bytes(LOG)
+    with pytest.raises(AuditBroken, match="has another tree over these 12 entries"):
+        verify_file(path, WithAnotherTree())
 
 
 @pytest.mark.parametrize("kept", [0, 3, 6])

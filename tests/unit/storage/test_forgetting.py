@@ -354,6 +354,8 @@ def another(storage: MemoryStorage) -> MemoryStorage:
         ({"temporal_range": (2, 3)}, [1, 4]),
         ({"temporal_range": (2, 2)}, [1, 3, 4]),
         ({"temporal_range": (-9, 0)}, [1, 2, 3, 4]),
+        ({"temporal_range": (-(10**7), 10**7)}, []),  # years that no key holds; found by fuzzing
+        ({"temporal_range": (10**7, 2 * 10**7)}, [1, 2, 3, 4]),
         ({"store": Store.SEMANTIC, "temporal_range": (4, 9), "numbers": [1]}, [3]),
     ],
 )

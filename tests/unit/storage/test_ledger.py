@@ -419,3 +419,14 @@ def test_a_mutation_alone_that_raises_commits_nothing(storage: MemoryStorage) ->
     with pytest.raises(InternalError):
         commit_alone(storage, Does(failing_after_everything), NOW)
     assert storage.rows() == before
+
+
+def test_what_changes_nothing_is_answered_with_a_commit_that_there_is(storage: MemoryStorage) -> None:
+    answers: list[int] = []
+    read = Does(lambda ledger: answers.append(ledger.read_from))
+
+    assert finish(storage, read) is None
+    commit(storage, Does(audited))
+    assert finish(storage, read) is None
+    commit(storage, Does(audited), read)
+    assert answers == [0, 1, 2]

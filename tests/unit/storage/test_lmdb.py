@@ -218,3 +218,27 @@ def test_of_two_edits_in_one_transaction_the_first_never_gets_to_the_disk(path: 
 
 def an_edit(text: str) -> UpdateRecord:
     return updating(1, versions_kept=0, metadata={"note": text})
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from cerememory.storage.lmdb import LmdbStorage
+storage = LmdbStorage(Path(sys.argv[1]), map_size_bytes=1 << 26)
+for number in range(10**9):
+    storage.commit({b"%d" % (number % 100): b"v"})
+    if number == 0:
+        print("writing", flush=True)
+"""
+
+
+def test_a_store_can_be_opened_while_another_process_writes_to_it(path: Path) -> None:
+    """Also between the moments in which a commit changes the data file and the lock file."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"writing\n"
+            for _ in range(300):
+                LmdbStorage.open_readonly(path).close()
+        finally:
+            writer.kill()

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test test-all fuzz fuzz-codecs check format bench clean
+.PHONY: install serve test test-all reliability fuzz fuzz-codecs check format bench clean
 
 install: $(STAMP)
 
@@ -22,6 +22,16 @@ test: install
 # Every round of the crash sweeps, not the sample that `make test` runs.
 test-all: install
 	CEREMEMORY_TEST_SWEEP=full $(BIN)/pytest -n 2
+
+# All crash sweeps, simulated lives and a while of fuzzing; the figures go to docs/reliability.md. Takes an hour.
+REPORTS := $(CURDIR)/build/reliability
+reliability: install
+	rm -rf $(REPORTS)
+	mkdir -p $(REPORTS)
+	CEREMEMORY_TEST_SWEEP=full CEREMEMORY_TEST_REPORTS=$(REPORTS) $(BIN)/pytest -n 2 tests/faults
+	$(BIN)/python -m tests.simulation --report $(REPORTS)/simulation.json
+	$(MAKE) fuzz fuzz-codecs FUZZ_REPORTS=$(REPORTS)
+	$(BIN)/python -m tests.reliability $(REPORTS)
 
 # Minutes of what `make test` does for seconds; FUZZ_SECONDS=3600 for an hour. Reports go to $(FUZZ_REPORTS), when given.
 fuzz: install

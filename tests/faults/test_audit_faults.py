@@ -198,3 +198,21 @@ def test_a_changed_log_refuses_the_start_and_names_the_line(
     assert told.startswith(f"error: {log}: line {line}: ")
     assert log.read_bytes() == found
     assert audit_verify(data_dir).stderr.startswith(f"error: {log}: line {line}: ")
+
+
+def test_a_loss_that_is_accepted_lets_the_daemon_start_and_is_recorded(data_dir: Path) -> None:
+    """Whoever starts the daemon reads a warning with the reason. On disk: every entry again, one that records the
+    loss, and beside the log the one that was found.
+    """
+    log = data_dir / AUDIT
+    whole = log.read_bytes()
+    edit(log)
+    found = log.read_bytes()
+    with Daemon(data_dir, env=UNLIMITED, args=["--accept-audit-loss"]) as daemon:
+        assert "audit loss accepted, and recorded" in daemon.log()
+        assert daemon.stop() == 0
+    assert log.read_bytes().startswith(whole)
+    assert operations(log) == ["encode.store"] * ENTRIES + ["audit.loss_accepted"]
+    [aside] = data_dir.glob(f"{AUDIT}.refused-*")
+    assert aside.read_bytes() == found
+    assert audit_verify(data_dir).returncode == 0

@@ -26,6 +26,7 @@ NAMES = [
     "lifecycle.import, merge",
     "lifecycle.import, replace",
     "lifecycle.compact",
+    "migrate-store-encryption",
 ]
 SAMPLE = 8  # kills of each mutation
 MOMENTS: tuple[Moment, ...] = get_args(Moment)
@@ -55,8 +56,8 @@ def sweep(subject: Subject, shim: Shim, data_dir: Path) -> None:
         )
         assert ran.killed, (number, moment)
         shim.heal()
-        if found := list(subject.problems(data_dir, ran)):
-            lost[f"{moment} call {number}"] = found
+        if problems := list(subject.problems(data_dir, ran)):
+            lost[f"{moment} call {number}"] = problems
     found = Report(
         what="SIGKILL before, within and after every system call of a mutation that changes files",
         runs=len(kills),

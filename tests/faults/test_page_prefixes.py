@@ -44,6 +44,8 @@ NAMES = [
     "lifecycle.consolidate",
     "lifecycle.import, merge",
     "lifecycle.import, replace",
+    "migrate-store-encryption, rows",
+    "rotate-key, rows",
 ]
 PAGE, SECTOR, WORD = 4_096, 512, 8
 PREFIXES = 4  # of each commit, when not all of them are tried
@@ -75,27 +77,42 @@ class Commit:
     audit_synced: int
 
 
-def record(mutator: Mutator, shim: Shim, name: str, data_dir: Path) -> list[Recorded]:
-    """The writes and syncs of store and audit log, from the beginning of the mutation on."""
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Store and audit log when the mutation began, and what was written into them from then on, and synced."""
+
+    image: bytes
+    audit: bytes
+    calls: tuple[Recorded, ...]
+
+
+def record(mutator: Mutator, shim: Shim, name: str, data_dir: Path) -> Recording:
+    data, audit = data_dir / STORE / DATA, data_dir / AUDIT
+    before: dict[str, bytes] = {}
+
+    def begin() -> None:
+        before.update(image=data.read_bytes(), audit=audit.read_bytes())
+        shim.record(WRITE | SYNC | TRUNCATE, str(data), str(audit))
+
     shim.heal()
-    order = Order(data_dir=str(data_dir), scenario=name, waits=True)
-    paths = f"{data_dir}/{STORE}/{DATA}", f"{data_dir}/{AUDIT}"
-    ran = mutator.run(order, lambda: shim.record(WRITE | SYNC | TRUNCATE, *paths))
+    ran = mutator.run(Order(data_dir=str(data_dir), scenario=name, waits=True), begin)
     shim.heal()
     assert ran.acknowledged and not ran.failure, ran.failure
-    return list(shim.recorded())
+    return Recording(**before, calls=tuple(shim.recorded()))
 
 
-def commits_in(recorded: Sequence[Recorded], audit: bytes) -> list[Commit]:
-    """Each one is pages, a sync, and a meta page that is written within one sector; `audit` is the log before."""
+def commits_in(recording: Recording) -> list[Commit]:
+    """Each one is pages, a sync, and a meta page that is written within one sector."""
     commits: list[Commit] = []
-    synced = len(audit)
-    for kind, run in groupby(recorded, _kind):
+    audit, synced = recording.audit, len(recording.audit)
+    awaited = "pages"
+    for kind, run in groupby(recording.calls, _kind):
         calls = list(run)
         match kind:
             case "audit":
                 audit, synced = _appended(audit, synced, calls)
             case "pages":
+                assert awaited == kind
                 whole = (Piece(each.offset, each.data) for each in calls)
                 pages = tuple(page for piece in whole for page in piece.split(PAGE))
                 awaited = "sync"
@@ -216,13 +233,13 @@ def test_a_power_cut_in_a_commit_leaves_the_state_before_or_the_one_behind(
     name: str, mutator: Mutator, mutator_shim: Shim, base: Path, fast_path: Path
 ) -> None:
     data_dir = Path(shutil.copytree(base, fast_path / "data"))
-    recorded = record(mutator, mutator_shim, name, data_dir)
-    commits = commits_in(recorded, (base / AUDIT).read_bytes())
-    cuts = PowerCuts(Disk(fast_path / "disk"), (base / STORE / DATA).read_bytes(), seeded())
+    recording = record(mutator, mutator_shim, name, data_dir)
+    commits = commits_in(recording)
+    assert commits
+    cuts = PowerCuts(Disk(fast_path / "disk"), recording.image, seeded())
     for commit in commits:
         cuts.try_commit(commit)
     assert cuts.image == (data_dir / STORE / DATA).read_bytes()
-    assert rows_in(data_dir) != rows_in(base)
     found = Report(
         what="Power cut in a commit: page writes that reached the disk, in part, in any order",
         runs=cuts.tried,
@@ -245,7 +262,7 @@ def test_the_store_has_free_pages_and_values_with_pages_of_their_own(
     assert stat["overflow_pages"] > 10
     assert info["last_pgno"] + 1 - live > 10
     size = (data_dir / STORE / DATA).stat().st_size
-    recorded = record(mutator, mutator_shim, "encode.store", data_dir)
-    written = [each for each in recorded if each.call == WRITE and each.offset >= META_PAGES]
+    recording = record(mutator, mutator_shim, "encode.store", data_dir)
+    written = [each for each in recording.calls if each.call == WRITE and each.offset >= META_PAGES]
     assert any(each.offset < size for each in written)
     assert any(len(each.data) > 2 * PAGE for each in written)

@@ -1,8 +1,8 @@
 """Everything that the OpenAPI document describes, asked of a real daemon over loopback, as it is and as it isn't.
 
 schemathesis makes requests that the document allows and requests that it doesn't, and compares each answer with
-what the document says: status, headers, content type, body. A failure is also any answer over 499, 2xx for a request
-that the document doesn't allow, and the refusal of one that it does for a reason that a schema could have named.
+what the document says: status, headers, content type, body. A failure is also any answer over 499, 2xx for what
+the document does not allow, and the refusal of what it allows for a reason that a schema could have named.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `codecs` gives each target an equal part of the seconds. With atheris each runs in a process of its own, which
 follows the code; without it (there is a wheel for some Pythons only) inputs are mutated at random. An input that
-crashes is left in the working directory as `crash-TARGET-…`, and the exit code is 1. `--keep` makes the corpus anew
-of the smallest inputs that reach what it and the new ones reach, to be committed.
+crashes is left in the working directory as `crash-TARGET-…`, and the exit code is 1. `--keep` makes the corpus,
+which is committed, anew: the smallest inputs that reach what it and the new ones reach.
 
 `http` asks a daemon of its own for everything that its OpenAPI document describes.
 """
@@ -110,11 +110,13 @@ def _followed(target: Target, seconds: float, options: argparse.Namespace) -> tu
         crash = f"-artifact_prefix=crash-{target.name}-"
         ended = _atheris(target, *limits, *told, crash, "-print_final_stats=1", str(found), str(seeds))
         runs = _RUNS.search(ended.stderr)
+        if runs is None:
+            raise SystemExit(f"{target.name} can't be run:\n{ended.stderr[-2_000:]}")
         if ended.returncode != 0:
             print(ended.stdout[-4_000:], ended.stderr[-4_000:], sep="\n")
         elif options.keep:
             _keep(target, found)
-        return int(runs[1]) if runs else 0, int(ended.returncode != 0)
+        return int(runs[1]), int(ended.returncode != 0)
 
 
 def _atheris(target: Target, *told: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from cerememory.config import sources
-from cerememory.config.base_url import parse_base_url
 from cerememory.config.checks import check
 from cerememory.config.keys import KEYS
 from cerememory.config.shown import mask_password
@@ -48,15 +47,21 @@ from cerememory.mcp.jsonrpc import NotARequest, error_message, read_message, res
 from cerememory.mcp.stdio import LineTooLong, read_lines
 from cerememory.mcp.tools import TOOLS
 from cerememory.protocol import codec
+from cerememory.protocol.base_url import parse_base_url
 from cerememory.protocol.limits import check_metadata
 from cerememory.protocol.operations import OPERATIONS
 from cerememory.protocol.records import MemoryRecord, RawJournalRecord
 from cerememory.protocol.requests import EncodeStore
 from cerememory.protocol.values import RecordId, Timestamp, format_timestamp, parse_id, parse_timestamp
 from cerememory.storage import rows
+from cerememory.storage.keyring import DataKey, Keyring
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key
+from cerememory.storage.sealed import MAGIC, Sealer
 from tests.support.archives import BUNDLE, CURATED
 from tests.support.reference_files import AUDIT, CASES
 
+SEALER = Sealer(Keyring((DataKey(b"i" * 8, b"k" * 32),), b"n" * 32, are_names_sealed=True))
+SEALED_KEY = key(DEFAULT_NAMESPACE, Table.CONTENT, b"r" * 16)
 R = TypeVar("R", MemoryRecord, RawJournalRecord)
 NOW = Timestamp(1_764_000_000_000_000_000)
 LINE_BYTES_MAX = 64
@@ -294,6 +299,13 @@ def stored_rows(data: bytes) -> None:
         ROW_READERS[data[0] % len(ROW_READERS) if data else 0](data[1:])
 
 
+def sealed_values(data: bytes) -> None:
+    """A value of an encrypted store, and any value sealed."""
+    with suppress(StorageDamaged):
+        SEALER.open(SEALED_KEY, data)
+    assert SEALER.open(SEALED_KEY, SEALER.seal(SEALED_KEY, data)) == data
+
+
 def _bodies() -> Iterator[bytes]:
     """The bodies that were recorded, each behind the byte of its operation."""
     for case in CASES:
@@ -468,6 +480,12 @@ TARGETS: tuple[Target, ...] = (
         stored_rows,
         tuple(bytes([kind]) + value for kind, value in enumerate(_rows())),
         (b"\xff", b"\x7f\xf0\x00\x00\x00\x00\x00\x00", b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"),
+    ),
+    Target(
+        "sealed_values",
+        sealed_values,
+        (MAGIC + b"i" * 8 + b"n" * 12 + b"c" * 20, SEALER.seal(SEALED_KEY, b"said")),
+        (MAGIC, MAGIC + b"i" * 8, b"i" * 8, b"n" * 12),
     ),
 )
 BY_NAME = {target.name: target for target in TARGETS}

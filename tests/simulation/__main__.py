@@ -88,12 +88,15 @@ def _first_seed(bug: str) -> int | None:
 def _report(total: Sum, found: dict[str, int | None]) -> dict[str, object]:
     return {
         "what": "simulation",
-        "seeds": total.seeds,
-        "operations": total.operations,
-        "crashes": total.cuts,
-        "acknowledged": total.acknowledged,
+        "runs": total.seeds,
+        "points": total.cuts,
         "losses": len(total.wrong),
-        "bugs": found,
+        "details": {
+            "operations": total.operations,
+            "acknowledged": total.acknowledged,
+            "power cuts": total.cuts,
+            "planted bugs, found by seed": found,
+        },
     }
 
 

@@ -172,7 +172,9 @@ class Checker:
             made = audit.made[name] if archive is None else audit.imported[archive]
             self._hold(made == 1 or (made > 1 and item.maker.is_once), f"{item}: {made} entries say who made it")
             written = audit.written[name]
-            self._hold(found.version == 1 + written, f"{item}: version {found.version}, {written} entries of updates")
+            self._hold(
+                found.version == 1 + written, f"{item}: version {found.version}, {written} entries of updates"
+            )
         for found in others:
             name = format_id(found.record_id)
             self._hold(name in audit.dreamt, f"{name}: no entry says who made it, or its text isn't {found.words}")

@@ -93,7 +93,9 @@ class Item:
 
     @property
     def must_be_there(self) -> bool:
-        was = self.maker.acknowledged if self.seen is None else self.seen.is_there or self._was_made_since(self.seen)
+        was = (
+            self.maker.acknowledged if self.seen is None else self.seen.is_there or self._was_made_since(self.seen)
+        )
         return was and not any(each.may_be_done for each in self.forgets)
 
     @property
@@ -125,7 +127,9 @@ class Item:
     def _acknowledged_since(self) -> list[tuple[Operation, int]]:
         """A write that was asked for again may have been done before the last check."""
         since = 0 if self.seen is None else self.seen.sequence
-        return [(each, each.sequence) for each in self.writes if each.sequence is not None and each.sequence > since]
+        return [
+            (each, each.sequence) for each in self.writes if each.sequence is not None and each.sequence > since
+        ]
 
     @property
     def may_be_forgotten(self) -> bool:
@@ -200,7 +204,9 @@ class History:
         if stored.replayed:
             self._check_replayed(operation, stored)
         else:
-            self.hold(operation.is_once or not _was_done(operation, stored), f"{operation}: was done a second time")
+            self.hold(
+                operation.is_once or not _was_done(operation, stored), f"{operation}: was done a second time"
+            )
             operation.is_done = True
             is_later = stored.sequence > floor or (operation.is_once and stored.sequence == floor)
             self.hold(is_later, f"{operation}: is commit {stored.sequence}, {floor} was before it")
@@ -218,7 +224,9 @@ class History:
         )
         for item in operation.makes:
             was_seen = item.seen is None or item.seen.is_there or item.seen.sequence < stored.sequence
-            self.hold(was_seen or not item.lasts, f"{item}: is of commit {stored.sequence}, and wasn't there later")
+            self.hold(
+                was_seen or not item.lasts, f"{item}: is of commit {stored.sequence}, and wasn't there later"
+            )
 
     def refuse(self, operation: Operation, error: CerememoryError) -> None:
         self.note(f"{operation}: {type(error).__name__}")

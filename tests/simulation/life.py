@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 import trio
-from trio.testing import MockClock
 
 from cerememory import failpoints
 from cerememory.actors.assembly import running
@@ -32,9 +31,10 @@ from tests.simulation.checker import Checker
 from tests.simulation.clients import Client, Session
 from tests.simulation.disk import FakeFiles
 from tests.simulation.history import History
-from tests.simulation.world import Power, SimulatedWorld, deterministic
+from tests.simulation.world import Power, SimulatedWorld, deterministic, jumping_clock
 
 MEMORY_FOLDER = Path("/dev/shm")
+LIFE_MAX_S = 60 * 86_400  # on the loop's clock; most take a day
 RUNS_MIN, RUNS_MAX = 3, 5
 CLIENTS_MAX = 4
 ACTIONS_MIN, ACTIONS_MAX = 3, 14  # of each client in a run
@@ -79,7 +79,7 @@ def live(seed: int, bug: Bug = NONE) -> Outcome:
         life = _Life(seed, Path(root), bug)
         try:
             with life.files.in_place(), bug.planted(life.rng("bug")):
-                trio.run(life.run, clock=MockClock(autojump_threshold=0))
+                trio.run(life.run, clock=jumping_clock(LIFE_MAX_S))
         except Exception:
             if life.history.violation is None:  # nothing that was looked for, so all the more telling
                 life.history.violation = traceback.format_exc()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import trio
+from trio.testing import MockClock
 
 from cerememory.actors.actor import Actor
 from cerememory.actors.seams import World
@@ -40,6 +41,24 @@ def deterministic(seed: int) -> Iterator[None]:
     finally:
         numbers.setstate(state)
         run._ALLOW_DETERMINISTIC_SCHEDULING = allowed
+
+
+class Hanging(Exception):
+    """Whoever waits has waited for too long."""
+
+
+def jumping_clock(limit_s: float) -> MockClock:
+    """Jumps to the next deadline when everybody waits; after `limit_s`, or without a deadline, it raises `Hanging`."""
+    clock: Any = MockClock(autojump_threshold=0)
+    jump = clock._autojump
+
+    def jump_or_raise() -> None:
+        if trio.current_time() > limit_s or trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf:
+            raise Hanging(f"at {trio.current_time()}, where a life lasts {limit_s} s at most")
+        jump()
+
+    clock._autojump = jump_or_raise
+    return clock  # type: ignore[no-any-return]
 
 
 class Power:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -32,18 +32,21 @@ from cerememory.storage.fsck import Tally, check
 from cerememory.storage.keys import (
     KEYS_END,
     NAMESPACE_BYTES,
+    SYSTEM_NAMESPACE,
     Table,
     after,
+    namespace_in,
     pack_sequence,
     parse_addresses,
     system_key,
 )
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.rows import dump_head, parse_head, parse_log_row
+from cerememory.storage.sealed import KEYRING_KEY, SEALS_KEY, opened_readonly
 from cerememory.storage.text_index import TextIndex
 from tests.support.daemon import NO_ENV, clean_environment
 from tests.support.mutating import Order, Told
-from tests.support.scenarios import BASE, Scenario
+from tests.support.scenarios import BASE, PASSPHRASE, Scenario
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 30.0  # how long a test waits for a process that must say something
@@ -195,11 +198,17 @@ class Subject:
             return
         yield from contradictions(data_dir)
         yield from lags(data_dir)
-        rows = rows_in(data_dir)
-        if state == last and rows != self.states[last]:
-            yield f"done again: {difference(rows, self.states[last:])}"
-        if counted(rows) != counted(self.states[last]):
-            yield f"done again: {counted(rows)}, expected {counted(self.states[last])}"
+        yield from self.scenario.check(data_dir)
+        yield from self._problems_of_repetition(rows_in(data_dir), was_done=state == last)
+
+    def _problems_of_repetition(self, rows: Rows, *, was_done: bool) -> Iterator[str]:
+        expected = self.states[-1]
+        if not self.scenario.has_key:
+            rows, expected = without_log(rows), without_log(expected)
+        if was_done and rows != expected:
+            yield f"done again: {difference(rows, [expected])}"
+        if counted(rows) != counted(expected):
+            yield f"done again: {counted(rows)}, expected {counted(expected)}"
 
 
 def crashed_behind(mutator: Mutator, base: Path, data_dir: Path) -> Path:
@@ -221,8 +230,9 @@ def study(mutator: Mutator, scenario: Scenario, base: Path, work: Path) -> Subje
     data_dir = subject.copy(work)
     whole = mutator.run(subject.order(data_dir))
     assert whole.acknowledged and not whole.failure, whole.failure
-    problems = [*contradictions(data_dir), *lags(data_dir)]
+    problems = [*contradictions(data_dir), *lags(data_dir), *scenario.check(data_dir)]
     assert not problems, problems
+    assert scenario.has_key or list(scenario.check(base))
     assert operations_behind(base, data_dir) == scenario.operations
     after_all, states = rows_in(data_dir), [before]
     for passage, name in enumerate(whole.passed, 1):
@@ -237,18 +247,31 @@ def study(mutator: Mutator, scenario: Scenario, base: Path, work: Path) -> Subje
 
 
 def rows_of(storage: Storage) -> Rows:
-    """All rows but for what says how far the audit file is, and the probe."""
+    """All rows, decrypted, but for what says how far the audit file is, the probe, and the keys."""
     with storage.read() as reader:
         rows = dict(reader.scan(b"", KEYS_END))
-    rows.pop(system_key(Table.PROBE), None)
+    for own in (system_key(Table.PROBE), KEYRING_KEY, SEALS_KEY):
+        rows.pop(own, None)
     head = system_key(Table.HEAD)
     rows[head] = dump_head(replace(parse_head(rows.get(head), GENESIS), audit_synced=0))
     return rows
 
 
 def rows_in(data_dir: Path) -> Rows:
-    with closing(LmdbStorage.open_readonly(data_dir / STORE)) as storage:
+    with opened(data_dir) as storage:
         return rows_of(storage)
+
+
+@contextmanager
+def opened(data_dir: Path) -> Iterator[Storage]:
+    """The store, to be read."""
+    with closing(LmdbStorage.open_readonly(data_dir / STORE)) as lmdb:
+        yield opened_readonly(lmdb, PASSPHRASE)
+
+
+def without_log(rows: Rows) -> Rows:
+    """What was stored, without what the system keeps for itself."""
+    return {key: value for key, value in rows.items() if namespace_in(key) != SYSTEM_NAMESPACE}
 
 
 def counted(rows: Rows) -> Counter[bytes]:
@@ -268,7 +291,7 @@ def difference(rows: Rows, states: Any) -> str:
 def contradictions(data_dir: Path, *, with_index: bool = True) -> Iterator[str]:
     """What fsck finds."""
     index_path = data_dir / INDEX if with_index else None
-    with closing(LmdbStorage.open_readonly(data_dir / STORE)) as storage:
+    with opened(data_dir) as storage:
         found = check(
             storage, index_path=index_path, audit_path=data_dir / AUDIT, now=time.time_ns(), tally=Tally()
         )
@@ -277,10 +300,12 @@ def contradictions(data_dir: Path, *, with_index: bool = True) -> Iterator[str]:
 
 def lags(data_dir: Path) -> Iterator[str]:
     """What isn't level with the rows after an orderly end."""
-    with closing(LmdbStorage.open_readonly(data_dir / STORE)) as storage:
+    with opened(data_dir) as storage:
         pending = verify_file(data_dir / AUDIT, StoredOutbox(storage)).pending
         if pending:
             yield f"the audit log lacks {pending} entries"
+        if not (data_dir / INDEX).exists():  # it is in memory
+            return
         with closing(TextIndex.open_existing(data_dir / INDEX)) as index, storage.read() as reader:
             prefix = system_key(Table.LOG)
             behind = reader.scan(prefix + pack_sequence(index.applied_sequence() + 1), after(prefix))

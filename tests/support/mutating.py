@@ -14,7 +14,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 import trio
@@ -101,7 +101,7 @@ def _play(order: Order) -> NoReturn:
 
 def _seed_scheduler(seed: int) -> None:
     """Trio runs ready tasks in an order drawn at random; private names, the ones that hypothesis uses."""
-    core = trio._core._run  # type: ignore[attr-defined]
+    core: Any = trio._core._run
     core._ALLOW_DETERMINISTIC_SCHEDULING = True
     core._r.seed(seed)
 

@@ -1,29 +1,39 @@
 """One mutation each, of a data dir that has everything: what a test does once, and kills on its way.
 
-Ids and times come from a `Stage`, and what is done off the loop is done inline, so that a scenario writes the same
-rows whenever it is played. All play on the data dir that `BASE` makes: memories in all stores, sessions, edges,
-old versions, archived and faint memories, duplicates, entries that wait for a dream, a second namespace, contents
-that fill several pages of their own (LMDB keeps values of more than 2 kB so), and the free pages of some that are
-forgotten.
+A scenario does the same, call by call, whenever it is played: ids and times come from a `Stage`, the loop's clock
+jumps when there is nothing left to do, and what is done off the loop is done inline, when everything else has been
+done. All play on the data dir that `BASE` makes: memories in all stores, sessions, edges, old versions, archived
+and faint memories, duplicates, entries that wait for a dream, a second namespace, contents that fill several pages
+of their own (LMDB keeps values of more than 2 kB so), and the free pages of some that are forgotten.
 
 A further mutation is a row of `SCENARIOS`. What needs no engine gives `play` itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import trio
+import trio.testing
 
 from cerememory.actors.assembly import open_storage, running
 from cerememory.actors.engine import Engine, Idempotency
-from cerememory.actors.seams import World, inline
-from cerememory.config.settings import DecaySettings, DreamSettings, Settings, StorageSettings
+from cerememory.actors.seams import World
+from cerememory.config.settings import (
+    DecaySettings,
+    DreamSettings,
+    Secret,
+    SecuritySettings,
+    Settings,
+    StorageSettings,
+)
+from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.cma import WITH_RAW, ArchiveReader
 from cerememory.protocol import codec
 from cerememory.protocol.records import (
@@ -50,15 +60,23 @@ from cerememory.protocol.requests import (
     SetMode,
 )
 from cerememory.protocol.values import ByteArray, RecordId, Timestamp, format_id
+from cerememory.storage import resealing
+from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir
+from cerememory.storage.keyring import SALT_BYTES, Salt, Wrapping, new_keyring
+from cerememory.storage.lmdb import LmdbStorage
+from cerememory.storage.sealed import KEYRING_KEY, SealedStorage
 from cerememory.telemetry.metrics import Metrics
 from tests.support.archives import BUNDLE, archive_of
 from tests.support.engine import NOW, raw_body, store_body, text_block, to_store, to_store_raw
 
 HOUR_NS = 3_600 * 1_000_000_000
+PASSPHRASE = "correct horse battery staple"
+CANARIES = [b"of the talk", b"116,117,114,110,32,48"]  # "turn 0", as text and as the bytes of an array
 LARGE = 24_000  # bytes of a content that has pages of its own
 PROBE = RecallQuery(cue=RecallCue(text="index"), limit=1, reconsolidate=False)
 
+R = TypeVar("R")
 Play = Callable[["Stage"], None]
 Mutate = Callable[[Engine, Idempotency], Awaitable[Any]]
 
@@ -83,17 +101,24 @@ class Stage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`operations` are those of the entries that it leaves in the audit log, in order."""
+    """`operations` are those of the entries that it leaves in the audit log, in order.
+
+    `has_key`: done again, it is known by its idempotency key; else it leaves its entries once more. `check` says
+    what else has to hold when it is done.
+    """
 
     name: str
     play: Play
     operations: tuple[str, ...]
+    has_key: bool = True
+    check: Callable[[Path], Iterable[str]] = lambda _data_dir: ()
 
 
-def settings_of(data_dir: Path) -> Settings:
+def settings_of(data_dir: Path, passphrase: str | None = None) -> Settings:
     """Nothing happens by itself; what is faint is archived by a decay tick."""
     return Settings(
         data_dir=data_dir,
+        security=SecuritySettings(store_encryption_passphrase=None if passphrase is None else Secret(passphrase)),
         decay=DecaySettings(background_interval_secs=0, prune="archive"),
         dream=DreamSettings(background_interval_secs=0),
         storage=StorageSettings(map_size_gib=1, min_free_disk_mib=0),
@@ -119,16 +144,26 @@ def an_id(series: int, number: int) -> RecordId:
 def world_of(series: int) -> World:
     """A moment that stands still, an hour later for each `series`."""
     now = NOW + series * HOUR_NS
-    return World(now=lambda: now, new_id=Ids(series), offload=inline)
+    return World(now=lambda: now, new_id=Ids(series), offload=_when_settled)
+
+
+async def _when_settled(call: Callable[[], R], limiter: trio.CapacityLimiter | None = None) -> R:
+    """Inline, once nobody has anything else to do: what may be told before the call is told before it."""
+    await trio.testing.wait_all_tasks_blocked()
+    return call()
 
 
 def on_engine(mutate: Mutate, *, begins_at_start: bool = False) -> Play:
     """Plays `mutate` on the engine of the data dir, which is then stopped as a daemon is."""
 
     def play(stage: Stage) -> None:
-        trio.run(_play, stage, mutate, begins_at_start)
+        trio.run(_play, stage, mutate, begins_at_start, clock=_clock())
 
     return play
+
+
+def _clock() -> trio.testing.MockClock:
+    return trio.testing.MockClock(autojump_threshold=0)
 
 
 async def _play(stage: Stage, mutate: Mutate, begins_at_start: bool) -> None:
@@ -141,7 +176,7 @@ async def _play(stage: Stage, mutate: Mutate, begins_at_start: bool) -> None:
             metrics = Metrics([store.value for store in STORES])
             async with running(settings, directory, storage, stage.world, metrics) as engine:
                 while not (await engine.recall_query(PROBE)).query_metadata.index_complete:
-                    await trio.lowlevel.checkpoint()
+                    await trio.testing.wait_all_tasks_blocked()
                 if not begins_at_start:
                     stage.begin()
                 await mutate(engine, _key("this once"))
@@ -329,6 +364,60 @@ async def _compact(engine: Engine, _once: Idempotency) -> None:
     await engine.lifecycle_compact(Compact())
 
 
+def on_store(rewrite: Callable[[SealedStorage], object], operation: str | None) -> Play:
+    """Plays what rewrites the rows of an encrypted store, and with an `operation` what its command does then."""
+
+    def play(stage: Stage) -> None:
+        resealing.BATCH_ROWS = 40  # so that there are several batches
+        settings = settings_of(stage.data_dir, PASSPHRASE)
+        with DataDir.acquire(stage.data_dir) as directory:
+            with closing(LmdbStorage(directory.store_path, map_size_bytes=1 << 30)) as lmdb:
+                _give_keyring(lmdb)
+            stage.begin()
+            with closing(open_storage(settings, directory)) as storage:
+                assert isinstance(storage, SealedStorage)
+                rewrite(storage)
+                if operation is not None:
+                    trio.run(_note_and_compact, stage, settings, directory, storage, operation, clock=_clock())
+                stage.acknowledge()
+
+    return play
+
+
+def _give_keyring(storage: Storage) -> None:
+    """The one that a store gets with its first passphrase, held by one that takes no third of a second to try."""
+    with storage.read() as reader:
+        has_keyring = reader.get(KEYRING_KEY) is not None
+    if not has_keyring:
+        wrapping = Wrapping(PASSPHRASE, Salt(b"s" * SALT_BYTES, memory_kib=8, iterations=1))
+        storage.commit({KEYRING_KEY: wrapping.wrap(new_keyring(are_names_sealed=False))})
+
+
+async def _note_and_compact(
+    stage: Stage, settings: Settings, directory: DataDir, storage: Storage, operation: str
+) -> None:
+    metrics = Metrics([store.value for store in STORES])
+    async with running(settings, directory, storage, stage.world, metrics) as engine:
+        await engine.note(AuditDraft(stage.world.now(), operation, (), (), {}))
+        await engine.lifecycle_compact(Compact())
+
+
+def _migrate(storage: SealedStorage) -> None:
+    resealing.migrate(storage, lambda _rows: None)
+
+
+def _rotate(storage: SealedStorage) -> None:
+    resealing.rotate(storage, lambda _rows: None)
+
+
+def _plain_text(data_dir: Path) -> Iterator[str]:
+    for file in data_dir.rglob("*"):
+        if file.is_file() and any(word in file.read_bytes() for word in CANARIES):
+            yield f"plain text is left in {file.name}"
+
+
+MIGRATE, ROTATE = "security.migrate_store_encryption", "security.rotate_key"
+
 BASE = Scenario("base", on_engine(_make_base), ())
 START = Scenario("a start after a kill", on_engine(_nothing, begins_at_start=True), ("encode.batch",))
 
@@ -351,5 +440,11 @@ SCENARIOS = [
     Scenario("lifecycle.import, merge", on_engine(_merge), ("lifecycle.import",)),
     Scenario("lifecycle.import, replace", on_engine(_replace), ("lifecycle.import",)),
     Scenario("lifecycle.compact", on_engine(_compact), ()),
+    Scenario("migrate-store-encryption", on_store(_migrate, MIGRATE), (MIGRATE,), False, _plain_text),
+    Scenario("rotate-key", on_store(_rotate, ROTATE), (ROTATE,), False, _plain_text),
 ]
-BY_NAME = {scenario.name: scenario for scenario in (BASE, START, *SCENARIOS)}
+RESEALING = [  # the rows alone
+    Scenario("migrate-store-encryption, rows", on_store(_migrate, None), ()),
+    Scenario("rotate-key, rows", on_store(_rotate, None), ()),
+]
+BY_NAME = {scenario.name: scenario for scenario in (BASE, START, *SCENARIOS, *RESEALING)}

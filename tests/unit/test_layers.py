@@ -40,7 +40,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "grpc": (*ABOVE_ACTORS, "actors.engine", "http"),
     "client": ("errors", "protocol"),
     "mcp": ("errors", "protocol", "config", "domain", "telemetry", "actors.engine", "client"),
-    "recorder": ("errors", "protocol", "client"),
+    "recorder": ("errors", "protocol", "domain", "client"),
     "cli": (*ABOVE_ACTORS, "actors.engine", "actors.assembly", "http", "grpc", "client", "mcp", "recorder"),
 }
 FIRST_ASYNC = "providers"

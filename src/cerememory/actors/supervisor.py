@@ -56,8 +56,11 @@ class Supervisor:
     async def _keep_running(self, watched: _Watched) -> None:
         try:
             await self._run_again_and_again(watched)
+        except BaseException:  # Ctrl-C, or cancelled from outside: nobody else would answer
+            watched.actor.give_up()
+            raise
         finally:
-            watched.ended.set()  # by Ctrl-C or from outside, too: `stop` waits for it
+            watched.ended.set()  # which `stop` waits for
 
     async def _run_again_and_again(self, watched: _Watched) -> None:
         crashed = False

@@ -28,7 +28,7 @@ import trio
 from cerememory.actors.actor import Actor, Answered, Ping, Reply, Request
 from cerememory.actors.seams import World
 from cerememory.domain.audit_chain import GENESIS
-from cerememory.errors import CerememoryError, InternalError, StorageUnavailable
+from cerememory.errors import ActorStopped, CerememoryError, InternalError, StorageUnavailable
 from cerememory.failpoints import failpoint
 from cerememory.storage.contract import Compaction, Reader, Storage, Transaction
 from cerememory.storage.dynamics import Curves
@@ -340,6 +340,12 @@ class Writer(Actor):
             curves=self._curves,
             head_key=self._head_key,
         )
+
+    def give_up(self) -> None:
+        super().give_up()
+        while self._alone:
+            _request, reply = self._alone.popleft()
+            reply.fail(ActorStopped(self.name))
 
     async def _do_alone(self, request: CommitSeries[Any] | Compact, reply: Reply[Any]) -> None:
         with Answered(reply):

@@ -82,11 +82,11 @@ def parse(argv: list[str]) -> Run:
     try:
         run: Run | None = _build(literal).meta(own, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        raise UsageError(_one_line(error)) from None
-    return run or _nothing
+        raise UsageError(one_line(error)) from None
+    return run or nothing
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """The command of `--help`."""
 
 
@@ -104,7 +104,7 @@ def _build(literal: list[str]) -> App:
         version=f"cerememory {__version__}",
         help_format="plaintext",  # markdown takes 50 ms to load
         group_parameters=OWN,
-        default_parameter=Parameter(negative=(), show_default=_shown_default),
+        default_parameter=Parameter(negative=(), show_default=shown_default),
         result_action="return_value",
     )
     for i, (group, name, path, summary) in enumerate(COMMANDS):
@@ -125,18 +125,18 @@ def _build(literal: list[str]) -> App:
     return app
 
 
-def _shown_default(value: object) -> Any:
+def shown_default(value: object) -> Any:
     """None, which shows nothing, for what isn't given: that says nothing."""
     return None if value is None or value is False else str(value)
 
 
-def _one_line(error: CycloptsError) -> str:
+def one_line(error: CycloptsError, common_names: tuple[str, ...] = COMMON_NAMES) -> str:
     """cyclopts' message, but for the errors of which it knows too little (common options) or loads too much."""
     if isinstance(error, UnknownCommandError) and error.unused_tokens and error.app is not None:
         return _unknown("command", error.unused_tokens[0], error.app)
     if isinstance(error, UnknownOptionError):
         names = (name for argument in error.argument_collection for name in argument.names)
-        return _unknown("option", error.token.keyword or error.token.value, [*names, *COMMON_NAMES])
+        return _unknown("option", error.token.keyword or error.token.value, [*names, *common_names])
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"unexpected argument {error.unused_tokens[0]!r}; put a text of several words in quotes"
     message = " ".join(str(error).split())

@@ -16,15 +16,13 @@ from cerememory.cli.arguments import Common
 from cerememory.cli.options import Options
 from cerememory.cli.output import note, show
 from cerememory.cli.settings import load
-from cerememory.cli.stores import LOCATED, open_readonly
+from cerememory.cli.stores import LOCATED, check_end, open_readonly
 from cerememory.config.settings import Settings
-from cerememory.errors import AuditBroken, ConfigInvalid, DataDirUnusable, PassphraseRefused
+from cerememory.errors import ConfigInvalid, DataDirUnusable, PassphraseRefused
 from cerememory.storage.audit_checkpoint import checkpoint_path, read_checkpoint
 from cerememory.storage.audit_file import KeptCheckpoint, Verification, verify_file
-from cerememory.storage.audit_head import check_head
-from cerememory.storage.audit_keys import KEY_NAME, PUBLIC_NAME, read_keys, read_public_key
+from cerememory.storage.audit_keys import PUBLIC_NAME, read_public_key
 from cerememory.storage.audit_outbox import StoredOutbox
-from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.contract import Storage
 
 
@@ -47,7 +45,7 @@ def audit_verify(
     with _stored(own, log) as storage:
         verified = verify_file(log, None if storage is None else StoredOutbox(storage), kept)
         if storage is not None and own is not None:
-            _check_end(own, AuditTree(storage, log))
+            check_end(own, storage, log)
     if against is not None:
         note(f"the log continues the one of the checkpoint {against}")
     if not log.exists():
@@ -89,18 +87,6 @@ def _kept(
         assert key_file is not None  # there are settings, or it was given
         key = read_public_key(key_file)
         yield from ((path, read_checkpoint(path, key)) for path in wanted)
-
-
-def _check_end(own: Settings, tree: AuditTree) -> None:
-    """That the end of the log in the store was sealed by a daemon, with all that follows from it."""
-    head, path = tree.head, own.security.audit_key_path
-    if not head.audit_sequence:
-        return
-    keys = read_keys(path)
-    if keys is None:
-        raise AuditBroken(f"{path / KEY_NAME}: the key of the audit log is missing; restore it from a backup")
-    check_head(head, keys.head_key)
-    tree.check()
 
 
 @contextmanager

@@ -20,15 +20,16 @@ from cerememory.cli.options import UsageError
 from cerememory.cli.output import note, pretty
 from cerememory.cli.progress import counted
 from cerememory.cli.settings import load
-from cerememory.cli.stores import LOCATED, is_locked, open_readonly, refuse_remote
+from cerememory.cli.stores import LOCATED, check_end, is_locked, open_readonly, refuse_remote
 from cerememory.config.settings import Settings
 from cerememory.domain.audit_chain import ChainHead
 from cerememory.domain.visible import visible
-from cerememory.errors import AuditBroken
+from cerememory.errors import AuditBroken, CerememoryError
 from cerememory.storage import backup as backups
 from cerememory.storage.audit_file import verify_file
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.backup import AUDIT_NAME, STORE_NAME, Source
+from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import check_format
 from cerememory.storage.fsck import Finding, Tally, check
 from cerememory.storage.keys import counters_range
@@ -100,16 +101,20 @@ def taken(settings: Settings, folder: Path, *, with_keys: bool) -> Copied:
 
 def checked(settings: Settings, folder: Path, tally: Tally) -> Iterator[Finding]:
     """What contradicts in the copy in `folder`."""
-    audit_path = folder / AUDIT_NAME
-    is_audited = settings.security.audit_log_enabled or audit_path.exists()
+    log = folder / AUDIT_NAME
+    is_audited = settings.security.audit_log_enabled or log.exists()
     with closing(open_readonly(settings, folder / STORE_NAME)) as storage:
-        yield from check(
-            storage,
-            index_path=None,
-            audit_path=audit_path if is_audited else None,
-            now=time.time_ns(),
-            tally=tally,
-        )
+        audit_path = log if is_audited else None
+        yield from check(storage, index_path=None, audit_path=audit_path, now=time.time_ns(), tally=tally)
+        if is_audited:
+            yield from _check_end(settings, storage, log)
+
+
+def _check_end(settings: Settings, storage: Storage, log: Path) -> Iterator[Finding]:
+    try:
+        check_end(settings, storage, log)
+    except CerememoryError as error:
+        yield Finding("audit", str(error))
 
 
 def _checked_less(folder: Path, tally: Tally) -> Iterator[Finding]:

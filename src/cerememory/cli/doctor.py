@@ -19,7 +19,6 @@ import msgspec
 from cerememory import __version__
 from cerememory.cli import doctor_files, doctor_store
 from cerememory.cli.arguments import Common
-from cerememory.cli.health import get
 from cerememory.cli.memory import server_url
 from cerememory.cli.options import Options
 from cerememory.cli.output import pretty
@@ -27,6 +26,7 @@ from cerememory.cli.settings import load
 from cerememory.cli.stores import LOCATED, is_locked, open_readonly, refuse_remote
 from cerememory.cli.verdicts import Patient, Verdict, fail, ok, warn
 from cerememory.client.address import parse_address
+from cerememory.client.probe import get
 from cerememory.config.checks import check as check_settings
 from cerememory.config.settings import Settings
 from cerememory.config.sources import CONFIG_VARIABLE

@@ -7,12 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
-from cerememory.cli.stores import open_readonly
+from cerememory.cli.stores import check_end, open_readonly
 from cerememory.cli.verdicts import Patient, Verdict, fail, ok, warn
 from cerememory.domain.audit_chain import parse_line
 from cerememory.protocol.values import NANOS, format_timestamp
-from cerememory.storage.audit_file import verify_file
+from cerememory.storage.audit_checkpoint import checkpoint_path, read_checkpoint
+from cerememory.storage.audit_file import KeptCheckpoint, verify_file
+from cerememory.storage.audit_keys import PUBLIC_NAME, read_public_key
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.backup import STORE_NAME
 from cerememory.storage.contract import Reader
@@ -79,13 +82,21 @@ def check_index(patient: Patient) -> Verdict:
 
 
 def check_audit_log(patient: Patient) -> Verdict:
+    """It is compared with the store's head, which must be sealed, and with the checkpoint beside it."""
     security = patient.settings.security
     if not security.audit_log_enabled:
         return ok("switched off (security.audit_log_enabled)")
+    log = security.audit_log_path
     with closing(open_readonly(patient.settings)) as storage:
-        verified = verify_file(security.audit_log_path, StoredOutbox(storage))
+        verified = verify_file(log, StoredOutbox(storage), _kept_beside(log, security.audit_key_path))
+        check_end(patient.settings, storage, log)
     pending = f", {verified.pending} pending" if verified.pending else ""
     return ok(f"{verified.entries} entries{pending}, level with the store's head")
+
+
+def _kept_beside(log: Path, keys: Path) -> list[KeptCheckpoint]:
+    path = checkpoint_path(log)
+    return [(path, read_checkpoint(path, read_public_key(keys / PUBLIC_NAME)))] if path.exists() else []
 
 
 def check_clock(patient: Patient) -> Verdict:

@@ -12,11 +12,9 @@ from cerememory.cli.options import Options
 from cerememory.cli.output import show
 from cerememory.cli.settings import load
 from cerememory.client.address import Address, parse_address
-from cerememory.client.connections import ConnectionPool
+from cerememory.client.probe import get
 from cerememory.errors import DaemonUnreachable
 
-LIMIT_S = 5.0
-ANSWER_BYTES_MAX = 65_536
 LIVING = {"status": "ok"}
 
 
@@ -37,7 +35,7 @@ def _configured_url(port: int | None, options: Options) -> str:
 
 
 def _ask(address: Address) -> object:
-    """What /health answers within `LIMIT_S`; `DaemonUnreachable` for anything but that it lives."""
+    """What /health answers within the limit of `probe`; `DaemonUnreachable` for anything but that it lives."""
     try:
         status, body = get(address, "/health")
     except (OSError, http.client.HTTPException) as error:
@@ -50,14 +48,3 @@ def _ask(address: Address) -> object:
     if status != http.client.OK or answer != LIVING:
         raise DaemonUnreachable(f"{address.url} answered {status}, not as a Cerememory daemon that lives")
     return answer
-
-
-def get(address: Address, path: str) -> tuple[int, bytes]:
-    """Status and body of an answer that comes within `LIMIT_S`; else `OSError` or `HTTPException`."""
-    connection = ConnectionPool(address, LIMIT_S).open(LIMIT_S)
-    try:
-        connection.request("GET", address.prefix + path)
-        with connection.getresponse() as response:
-            return response.status, response.read(ANSWER_BYTES_MAX)
-    finally:
-        connection.close()

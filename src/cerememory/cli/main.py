@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from io import TextIOWrapper
 
 from cerememory.cli.options import UsageError
@@ -27,13 +28,13 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(argv: list[str]) -> int:
-    """The exit code of the command that `argv` names."""
+def run(argv: list[str], perform: Callable[[list[str]], int] | None = None) -> int:
+    """The exit code of the command that `argv` names; `perform` (here: a command of cerememory's) runs it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(argv)
+        code = (perform or _run)(argv)
         print(end="", flush=True)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -9,19 +9,22 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from typing import Annotated
 
+import structlog
 import trio
 from cyclopts import Parameter
 
 from cerememory import __version__, failpoints
-from cerememory.actors.assembly import opened
+from cerememory.actors.assembly import open_storage, opened
 from cerememory.actors.engine import Engine
 from cerememory.cli.groups import ungrouped
 from cerememory.cli.options import Options
 from cerememory.cli.reload import Reloader
 from cerememory.cli.settings import check_start, load
+from cerememory.config.settings import Settings
 from cerememory.config.sources import Loaded
 from cerememory.errors import ConfigInvalid
 from cerememory.http.gate import Gate
@@ -29,6 +32,7 @@ from cerememory.http.routes import Routes
 from cerememory.http.server import Server, bind
 from cerememory.protocol.records import STORES
 from cerememory.storage.api_keys import KeyFile, usable
+from cerememory.storage.audit_loss import accept_loss
 from cerememory.storage.datadir import DataDir
 from cerememory.telemetry import logs
 from cerememory.telemetry.metrics import Metrics
@@ -43,6 +47,7 @@ def command(
     port: int | None = None,
     grpc_port: int | None = None,
     workers: int = 1,
+    accept_audit_loss: bool = False,
     options: Annotated[Options, Parameter(parse=False)],
 ) -> None:
     """Run the daemon.
@@ -51,13 +56,15 @@ def command(
         port: TCP port of the HTTP service (http.port).
         grpc_port: TCP port of the gRPC service (grpc.port).
         workers: Processes that serve.
+        accept_audit_loss: Go on with an audit log that doesn't verify; what was found is set aside and recorded.
     """
     if workers != 1:
         raise ConfigInvalid("--workers: this version can't do that yet; leave it out")
-    serve(partial(load, options, {"http.port": port, "grpc.port": grpc_port}), os.environ)
+    read = partial(load, options, {"http.port": port, "grpc.port": grpc_port})
+    serve(read, os.environ, accept_audit_loss=accept_audit_loss)
 
 
-def serve(read: Callable[[], Loaded], environ: Mapping[str, str]) -> None:
+def serve(read: Callable[[], Loaded], environ: Mapping[str, str], *, accept_audit_loss: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; at SIGHUP `read` the configuration again.
 
     Raises `StartRefused` when the daemon may not start.
@@ -70,7 +77,17 @@ def serve(read: Callable[[], Loaded], environ: Mapping[str, str]) -> None:
     logs.configure(settings.log.level, settings.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ungrouped(), DataDir.acquire(settings.data_dir) as directory:
+        if accept_audit_loss and settings.security.audit_log_enabled:
+            _accept_audit_loss(settings, directory)
         trio.run(_serve, read, loaded, directory)
+
+
+def _accept_audit_loss(settings: Settings, directory: DataDir) -> None:
+    log, keys = settings.security.audit_log_path, settings.security.audit_key_path
+    with closing(open_storage(settings, directory)) as storage:
+        reason = accept_loss(storage, log, keys, time.time_ns())
+    if reason is not None:
+        structlog.get_logger(__name__).warning("audit loss accepted, and recorded", path=str(log), reason=reason)
 
 
 async def _serve(read: Callable[[], Loaded], loaded: Loaded, directory: DataDir) -> None:

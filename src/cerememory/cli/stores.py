@@ -7,6 +7,10 @@ from pathlib import Path
 
 from cerememory.cli.options import Options, UsageError
 from cerememory.config.settings import Settings
+from cerememory.errors import AuditBroken
+from cerememory.storage.audit_head import check_head
+from cerememory.storage.audit_keys import KEY_NAME, read_keys
+from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.contract import Storage
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.sealed import KEYRING_KEY, opened_readonly
@@ -37,6 +41,22 @@ def is_locked(settings: Settings, path: Path) -> bool:
         return False
     with closing(LmdbStorage.open_readonly(path)) as storage, storage.read() as reader:
         return reader.get(KEYRING_KEY) is not None
+
+
+def check_end(settings: Settings, storage: Storage, log: Path) -> None:
+    """Raise `AuditBroken` unless the end of `log` in the store was sealed by an owner, with what follows from it.
+
+    The key is that of the settings; without it nothing can be said, and no daemon starts.
+    """
+    tree, path = AuditTree(storage, log), settings.security.audit_key_path
+    head = tree.head
+    if not head.audit_sequence:
+        return
+    keys = read_keys(path)
+    if keys is None:
+        raise AuditBroken(f"{path / KEY_NAME}: the key of the audit log is missing; restore it from a backup")
+    check_head(head, keys.head_key)
+    tree.check()
 
 
 def refuse_remote(options: Options) -> None:

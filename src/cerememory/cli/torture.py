@@ -29,7 +29,7 @@ from cerememory.cli.backup import taken
 from cerememory.cli.doctor_files import TORTURED
 from cerememory.cli.output import note, pretty, warn
 from cerememory.cli.settings import load
-from cerememory.cli.stores import LOCATED, open_readonly, refuse_remote
+from cerememory.cli.stores import LOCATED, check_end, open_readonly, refuse_remote
 from cerememory.cli.torture_load import Acknowledged, clients
 from cerememory.cli.torture_victim import Victim
 from cerememory.config.settings import Settings
@@ -332,6 +332,8 @@ class _Torture:
                 tally=Tally(),
             )
             self._verdict.wrong += map(str, islice(findings, WRONG_MAX))
+            if security.audit_log_enabled:
+                check_end(settings, storage, security.audit_log_path)
             with storage.read() as reader:
                 self._verdict.wrong += islice(self._acknowledged.lost(reader), WRONG_MAX)
 

@@ -29,7 +29,7 @@ import cerememory
 from cerememory.client.address import check_api_key, parse_address
 from cerememory.client.archives import ARCHIVE_PATH, ArchiveStream, archive_in, import_head
 from cerememory.client.connections import ConnectionPool
-from cerememory.client.errors import error_of
+from cerememory.client.errors import HTTP_STATUS, error_of
 from cerememory.client.patience import Patience
 from cerememory.errors import ContentTooLarge, DaemonUnreachable, Overloaded, ValidationFailed
 from cerememory.protocol import codec
@@ -287,9 +287,8 @@ class Client:
         try:
             return msgspec.json.decode(answer.body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise ValidationFailed(
-                f"server_url: {self._address.url} answered with what isn't JSON; is it a Cerememory daemon?"
-            ) from None
+            message = f"server_url: {self._address.url} answered with what isn't JSON; is it a Cerememory daemon?"
+            raise ValidationFailed(message, details={HTTP_STATUS: answer.status}) from None
 
 
 def _pause_s(error: Overloaded, patience: Patience) -> float | None:

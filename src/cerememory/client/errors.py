@@ -28,6 +28,8 @@ from cerememory.errors import (
 )
 from cerememory.protocol.replies import ErrorBody
 
+HTTP_STATUS = "http_status"  # in the details of what wasn't answered in CMP: no daemon has judged the request
+
 _CLASSES: dict[tuple[str, int], type[CerememoryError]] = {
     **{(row.code, row.http_status): kind for kind, row in reversed(ANSWERS.items())},  # the first row wins
     ("DECAY_ENGINE_BUSY", 503): DaemonBusy,
@@ -60,7 +62,7 @@ def error_of(status: int, body: bytes, retry_after: str | None, url: str) -> Cer
         error = ErrorBody(
             code="",
             message=f"{url} answered {status} without a CMP error; is it a Cerememory daemon?",
-            details=None,
+            details={HTTP_STATUS: status},
             retry_after=None,
         )
     kind = _CLASSES.get((error.code, status)) or _class_of_status(status)

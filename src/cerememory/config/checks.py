@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from cerememory.config.base_url import is_header_text, parse_base_url
 from cerememory.config.keys import BY_NAME, KEYS, Key
 from cerememory.config.settings import Settings
 from cerememory.errors import ConfigInvalid
+from cerememory.protocol.base_url import is_header_text, parse_base_url
 
 NOT_BUILT: tuple[str, ...] = (
     "http.ui_enabled",

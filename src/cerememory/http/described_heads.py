@@ -19,7 +19,10 @@ PARAMETERS: dict[str, Schema] = {
     "Namespace": {
         "name": HEADER,
         "in": "header",
-        "description": "Which memories the request is about. A namespace is made by the first that is stored.",
+        "description": (
+            "Which memories the request is about. A namespace is made by the first that is stored."
+            " With a key for one namespace, that is the default."
+        ),
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$", "default": DEFAULT_NAME},
     },
     "Sequence": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cerememory.errors import (
@@ -18,6 +18,8 @@ from cerememory.http.archives import ARCHIVE_PATH, ARCHIVE_TYPE
 from cerememory.http.described_errors import ALWAYS, BODY, ENGINE, GATE, Errors
 from cerememory.http.descriptions import TYPES
 from cerememory.http.schemas import Schema
+from cerememory.protocol.access import READ, Needs, Role
+from cerememory.protocol.operations import BY_NAME
 from cerememory.protocol.replies import AuditConsistency, AuditInclusion, Imported, ImportPlanned
 from cerememory.protocol.requests import AuditProof, Export, ImportTerms
 from cerememory.telemetry.metrics import CONTENT_TYPE
@@ -30,7 +32,7 @@ OPENAPI = "3.1.0"
 @dataclass(frozen=True, slots=True)
 class Service:
     """A route outside CMP. `answers`: by status, what it means, its media type ("" without a body) and its type or
-    schema; `body`: the latter two of what is sent. `query` has the fields of its query but those in `elsewhere`.
+    schema; `body`: the latter two of what is sent. `needs` is what the key must be. `query` has the fields of its query but those in `elsewhere`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Service:
     summary: str
     answers: dict[int, tuple[str, str, Any]]
     errors: Errors = GATE
+    needs: Needs = field(default=READ, kw_only=True)
     tag: str = "service"
     body: tuple[str, Any] | None = None
     query: type[Any] | None = None
@@ -81,6 +84,7 @@ SERVICES: tuple[Service, ...] = (
         "Write an archive as a stream of bytes, of whatever size.",
         {200: ("The archive. What breaks off is not whole: the connection ends early.", *_ARCHIVE)},
         (*ENGINE, *BODY, ExportFailed, *GATE),
+        needs=BY_NAME["lifecycle.export"].needs,
         tag="lifecycle",
         body=(JSON, Export),
         parameters=("Passphrase", "Namespace", "Sequence"),
@@ -93,6 +97,7 @@ SERVICES: tuple[Service, ...] = (
         "Read an archive back in from a stream of bytes, of whatever size.",
         {200: (TYPES["Imported"], JSON, (Imported, ImportPlanned))},
         (*ENGINE, BodyTooSlow, IdempotencyConflict, ImportConflict, *GATE),
+        needs=BY_NAME["lifecycle.import"].needs,
         tag="lifecycle",
         body=_ARCHIVE,
         query=ImportTerms,
@@ -123,6 +128,7 @@ SERVICES: tuple[Service, ...] = (
         "/metrics",
         "Show the daemon's metrics.",
         {200: ("The Prometheus text format.", CONTENT_TYPE, _TEXT)},
+        needs=Needs(Role.READ, is_global=True),
     ),
     Service(
         "openapi",

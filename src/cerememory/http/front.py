@@ -48,7 +48,7 @@ def build(routes: list[Route], answer_error: Callable[[Exchange, CerememoryError
 def _view(route: Route) -> Any:
     async def view(**params: str) -> quart.Response:
         exchange = _exchange()
-        route.check(exchange.grant)  # the gate may have read another route from an odd path
+        route.check(exchange.grant)  # the gate may have found another for an odd path, or for HEAD
         body: bytes = quart.request.scope["state"][BODY]
         return _quart_response(await route.handler(Call(exchange, body, params)))
 

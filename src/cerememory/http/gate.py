@@ -117,9 +117,8 @@ class Gate:
         return self._open_paths.get(parent + slash) if name else None
 
     def _route(self, exchange: Exchange) -> Route | None:
-        """Who will answer, as Quart finds it: HEAD is GET, and a path as it is goes before one that varies."""
-        method = "GET" if exchange.method == "HEAD" else exchange.method
-        path = exchange.path
+        """Who will most likely answer; Quart may find another for an odd path, which then asks again."""
+        method, path = exchange.method, exchange.path
         return self._routes.get((method, path)) or self._routes.get((method, self._open_path(path) or path))
 
     async def _response(self, exchange: Exchange, scope: Scope, body: Body) -> Response:

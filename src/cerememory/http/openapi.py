@@ -27,6 +27,7 @@ from cerememory.http.examples import ANSWER_FILES, QUERIES, REQUEST_FILES, REQUE
 from cerememory.http.routes import BASE64_TYPE
 from cerememory.http.rules import OPEN_ROUTES
 from cerememory.http.schemas import Schema, Schemas, Side, holds_bytes
+from cerememory.protocol.access import Needs
 from cerememory.protocol.operations import OPERATIONS, Operation
 from cerememory.protocol.replies import ErrorBody, Imported, ImportPlanned
 from cerememory.protocol.values import RecordId
@@ -46,7 +47,9 @@ A write is answered when it is durable. `Idempotency-Key` makes it safe to send 
 its answer is the number of its commit, with which a later read can ask for an answer that includes it.
 
 Every error of every route has the same body. A route that doesn't exist answers 404, another method 405, both with
-the code `VALIDATION_ERROR`. When `auth.enabled` is on, every route but `/health` and `/readiness` needs a key."""
+the code `VALIDATION_ERROR`. When `auth.enabled` is on, every route but `/health` and `/readiness` needs a key: one with
+the role that the route names (`read`, `write` or `admin`), or a higher one; others get 403. A key may be for one
+namespace: then requests are about that one, whether they name it or not, and another gets 403."""
 
 TAGS: dict[str, str] = {
     "encode": "Storing memories, and entries of the raw journal.",
@@ -100,7 +103,11 @@ class _Document:
                     "key": {
                         "type": "http",
                         "scheme": "bearer",
-                        "description": "A key of the daemon's; needed when `auth.enabled` is on.",
+                        "description": (
+                            "A key of the daemon's; needed when `auth.enabled` is on. `cerememory key create` makes"
+                            " one with a role (read; write: also store, change and forget; admin: also export, import"
+                            " and set what is for everybody), for one namespace or all, for some days or for ever."
+                        ),
                     }
                 },
             },
@@ -127,7 +134,7 @@ class _Document:
             "operationId": service.name,
             "tags": [service.tag],
             "summary": service.summary,
-            **({"security": []} if service.path in OPEN_ROUTES else {}),
+            **({"security": []} if service.path in OPEN_ROUTES else _needed(service.needs)),
             "parameters": [*query, *(_parameter(name) for name in (*service.parameters, "RequestId"))],
             **({} if service.body is None else self._body(service.name, *service.body)),
             "responses": self._error_responses(service.errors) | answers,
@@ -150,6 +157,7 @@ class _Document:
             "tags": [operation.name.partition(".")[0]],
             "summary": operation.summary,
             "description": f"CMP operation `{operation.name}`.",
+            **_needed(operation.needs),
             "parameters": self._parameters(operation),
             **(self._body(operation.name, JSON, operation.request) if has_body(operation) else {}),
             "responses": self._answers(operation) | self._error_responses(errors_of(operation)),
@@ -212,6 +220,12 @@ class _Document:
 def _response(described: str, content: Schema, headers: Iterable[str] = ()) -> Schema:
     named = {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *headers)}
     return {"description": described, "headers": named, **({"content": content} if content else {})}
+
+
+def _needed(needs: Needs) -> Schema:
+    """What a key must be. OpenAPI has role names where other schemes have scopes."""
+    names = [needs.role.value, *(["all namespaces"] if needs.is_global else [])]
+    return {"security": [{"key": names}, {}]}
 
 
 def _parameter(name: str) -> Schema:

@@ -27,6 +27,8 @@ from cerememory.protocol.values import (
 
 T = TypeVar("T")
 
+REASON_CHARS_MAX = 128  # a reason may quote what came, not all of it
+
 _WHERE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
@@ -150,7 +152,7 @@ def _explain(message: str, where: str) -> str:
     path, reason = (match[1], message[: match.start()]) if match else ("", message)
     if missing := _MISSING.fullmatch(reason):
         return f"{_join(where, path, missing[1])}: missing field"
-    return f"{_join(where, path) or 'body'}: {_reason(reason)}"
+    return f"{_join(where, path) or 'body'}: {_reason(reason)[:REASON_CHARS_MAX]}"
 
 
 def _join(*parts: str) -> str:

@@ -6,8 +6,8 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cerememory.config.base_url import parse_base_url
 from cerememory.config.settings import LlmSettings
+from cerememory.protocol.base_url import parse_base_url
 from cerememory.providers import claude, gemini, openai
 from cerememory.providers.api import Api
 from cerememory.providers.contract import Provider

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import h11
 import trio
 
-from cerememory.config.base_url import BaseUrl
+from cerememory.protocol.base_url import BaseUrl
 from cerememory.providers.contract import Cause, Failure
 
 ANSWER_BYTES_MAX = 4 * 1_048_576  # an embedding of 16,384 numbers, printed at length, is a tenth of it

@@ -166,7 +166,7 @@ class Sealer:
             return value
         try:
             return cipher.decrypt(value[_NONCE_START:_TEXT_START], value[_TEXT_START:], stored)
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # the other, when not even the nonce is whole
             raise StorageDamaged(f"the value under {stored.hex()} was altered or moved") from None
 
 

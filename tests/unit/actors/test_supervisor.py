@@ -247,16 +247,19 @@ async def test_a_stop_does_not_wait_for_one_that_was_given_up(autojump_clock: Mo
     assert trio.current_time() < RESTARTS_WINDOW_S
 
 
-async def test_a_stop_does_not_wait_for_those_that_were_cancelled(autojump_clock: MockClock) -> None:
-    """As they are by Ctrl-C, which is raised in any task and ends the others with it."""
-    supervisor = Supervisor([[Summing("outer")], [Summing("inner")]], lambda _name: None)
+async def test_neither_a_stop_nor_an_asker_waits_for_one_that_was_cancelled(autojump_clock: MockClock) -> None:
+    """As all are by Ctrl-C, which is raised in any task and ends the others with it."""
+    actor = Summing()
+    supervisor = Supervisor([[actor], [Summing("inner")]], lambda _name: None)
     async with trio.open_nursery() as nursery:
         await supervisor.start(nursery)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5) as stopping:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5) as waiting:
+            with pytest.raises(ActorStopped):
+                await actor.ask(Add(1))
             await supervisor.stop()
-    assert not stopping.cancelled_caught
+    assert not waiting.cancelled_caught
 
 
 async def test_mailboxes_can_be_measured(autojump_clock: MockClock) -> None:

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from cerememory import failpoints
 from cerememory.actors.actor import Actor, Ping, Reply
 from cerememory.actors.seams import World, in_thread
-from cerememory.actors.supervisor import Supervisor
+from cerememory.actors.supervisor import RESTARTS_MAX, RESTARTS_WINDOW_S, Supervisor
 from cerememory.actors.writer import (
     GROUP_MAX,
     LAZY_S,
@@ -618,3 +618,23 @@ async def test_a_series_that_waits_at_a_stop_is_committed(storage: MemoryStorage
         await made.supervisor.start(nursery)
         await made.supervisor.stop()
     assert storage.rows()[b"a"] == b"v"
+
+
+async def test_a_series_that_waits_for_a_writer_that_is_given_up_is_told(
+    storage: MemoryStorage, autojump_clock: MockClock, logged: Logged
+) -> None:
+    made, errors = watched(storage), list[type[Exception]]()
+
+    async def ask(request: CommitSeries[list[Any]]) -> None:
+        with pytest.raises((InternalError, ActorStopped)) as caught, trio.fail_after(2 * RESTARTS_WINDOW_S):
+            await made.writer.ask(request)
+        errors.append(caught.type)
+
+    async with trio.open_nursery() as nursery:
+        for mutation in (*[raising(KeyError("bug"))] * RESTARTS_MAX, put(b"a")):
+            nursery.start_soon(ask, series(mutation))
+            await wait_all_tasks_blocked()
+        await made.supervisor.start(nursery)
+        await trio.sleep(RESTARTS_WINDOW_S)
+        await made.supervisor.stop()
+    assert sorted(error.__name__ for error in errors) == ["ActorStopped", *["InternalError"] * RESTARTS_MAX]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cerememory.cli.main import run
+from cerememory.storage.audit_keys import open_keys
 from cerememory.storage.keys import DEFAULT_NAMESPACE, counters_key
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.rows import Counters, dump_counters
@@ -123,6 +124,15 @@ def test_what_does_not_add_up_is_backed_up_and_named(
     assert out.splitlines()[-1].startswith("Backed up 2 memories")
     assert "see fsck" in err
     assert (destination / "audit.jsonl").read_bytes() == log.read_bytes()
+
+
+def test_a_head_that_somebody_else_sealed_is_named(
+    data_dir: Path, destination: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(data_dir / "keys")
+    open_keys(data_dir / "keys", may_create=True)
+    assert backup(data_dir, destination) == 1
+    assert "wasn't sealed with this audit key" in capsys.readouterr().out
 
 
 def test_an_encrypted_store_stays_encrypted(

@@ -22,6 +22,7 @@ from cerememory.cli import doctor, doctor_files, doctor_store
 from cerememory.cli.main import run
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.storage import fsck_index
+from cerememory.storage.audit_keys import open_keys
 from cerememory.storage.datadir import DataDir, Owner
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, pack_sequence, state_key, system_key
 from cerememory.storage.ledger import commit_alone
@@ -151,7 +152,6 @@ def test_a_place_that_can_not_be_told_is_one(
         (".", 0o755, "fail"),
         ("audit.jsonl", 0o644, "warn"),
         ("index", 0o755, "warn"),
-        ("keys/audit.key", 0o640, "warn"),
     ],
 )
 def test_what_others_may_read_is_named(
@@ -162,6 +162,14 @@ def test_what_others_may_read_is_named(
     assert list(found) == ["permissions"]
     assert found["permissions"][0] == status
     assert str(data_dir / path) in found["permissions"][1]
+
+
+def test_a_key_that_others_may_read_is_named_and_refused(data_dir: Path, examine: Examine) -> None:
+    (data_dir / "keys" / "audit.key").chmod(0o640)
+    assert {name: status for name, (status, _detail) in not_ok(examine()).items()} == {
+        "permissions": "warn",
+        "audit": "fail",
+    }
 
 
 def test_a_file_of_another_user_fails(data_dir: Path, examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,6 +404,29 @@ def test_an_index_in_memory_is_not_looked_for(
 def test_an_audit_log_that_is_not_the_stores_fails(data_dir: Path, examine: Examine) -> None:
     log = data_dir / "audit.jsonl"
     log.write_bytes(log.read_bytes().replace(b"encode.store", b"encode.stole"))
+    assert {name: status for name, (status, _detail) in not_ok(examine()).items()} == {"audit": "fail"}
+
+
+@pytest.mark.parametrize("key", ["gone", "another"])
+def test_a_head_that_was_not_sealed_with_the_key_that_is_there_fails(
+    data_dir: Path, examine: Examine, key: str
+) -> None:
+    shutil.rmtree(data_dir / "keys")
+    if key == "another":
+        open_keys(data_dir / "keys", may_create=True)
+    found = not_ok(examine())
+    assert (list(found), found["audit"][0]) == (["audit"], "fail")
+
+
+def test_an_audit_log_that_is_older_than_its_checkpoint_fails(data_dir: Path, examine: Examine) -> None:
+    """Store and log were put back together; the checkpoint beside them wasn't."""
+    old = shutil.copytree(data_dir, data_dir.with_name("old"))
+    assert run(["store", "teapot", "--data-dir", str(data_dir)]) == 0
+    checkpoint = (data_dir / "audit.jsonl.checkpoint").read_bytes()
+    shutil.rmtree(data_dir)
+    shutil.copytree(old, data_dir)
+    (data_dir / "audit.jsonl.checkpoint").write_bytes(checkpoint)
+    (data_dir / "audit.jsonl.checkpoint").chmod(0o600)
     assert {name: status for name, (status, _detail) in not_ok(examine()).items()} == {"audit": "fail"}
 
 

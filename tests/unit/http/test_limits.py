@@ -34,7 +34,8 @@ def with_http(**values: object) -> Settings:
 
 async def upload(client: AsgiClient, parts: list[Part], **headers: str | None) -> Reply:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return await client.ask("POST", "/v1/encode", parts, named)
+    with trio.fail_after(3_600):
+        return await client.ask("POST", "/v1/encode", parts, named)
 
 
 def pieces(size_bytes: int, piece_bytes: int = MIB) -> list[Part]:

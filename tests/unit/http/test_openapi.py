@@ -35,7 +35,7 @@ from cerememory.http.described_services import SERVICES
 from cerememory.http.descriptions import FIELDS, TYPES
 from cerememory.http.examples import ANSWER_FILES, REQUEST_FILES, REQUESTS
 from cerememory.http.openapi import document
-from cerememory.http.routes import Routes
+from cerememory.http.routes import Route, Routes
 from cerememory.http.rules import OPEN_ROUTES
 from cerememory.http.schemas import HELD, NARROWED, NARROWED_TYPES
 from cerememory.protocol import codec, limits, records, replies, requests
@@ -57,7 +57,8 @@ from tests.support.json_schema import KEYWORDS, Schema, UnknownKeyword, Validato
 from tests.support.schema_values import values
 from tests.unit.protocol.test_operations import CASES, expand, operation_of, recorded
 
-ROUTES = [(route.method, route.path) for route in Routes(cast(Engine, None), Metrics(())).table]
+TABLE = Routes(cast(Engine, None), Metrics(())).table
+ROUTES = [(route.method, route.path) for route in TABLE]
 DOCUMENT = document(ROUTES)
 VALIDATOR = Validator(DOCUMENT)
 SCHEMAS: dict[str, Schema] = DOCUMENT["components"]["schemas"]
@@ -270,6 +271,14 @@ def test_open_routes_need_no_key_and_all_others_may() -> None:
     assert DOCUMENT["security"] == [{"key": []}, {}]
     without = {p for p, methods in DOCUMENT["paths"].items() for o in methods.values() if o.get("security") == []}
     assert without == OPEN_ROUTES
+
+
+@pytest.mark.parametrize("route", TABLE, ids=lambda route: f"{route.method} {route.path}")
+def test_a_route_says_which_key_it_needs(route: Route) -> None:
+    """The roles are those that are asked for; nothing is said of a route that asks for no key."""
+    needed = [route.needs.role.value] + ["all namespaces"] * route.needs.is_global
+    expected = [] if route.path in OPEN_ROUTES else [{"key": needed}, {}]
+    assert described(route.method, route.path)["security"] == expected
 
 
 # Errors

@@ -112,7 +112,8 @@ async def test_a_refused_upload_that_is_longer_than_what_is_dropped_leaves_no_co
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("cerememory.http.bodies.DRAIN_BYTES_MAX", MIB)
-    async with gate_served(with_auth(BARE)) as served, await served.connect() as connection:
+    settings = settings_with(with_auth(BARE), "http", read_timeout_secs=1_000)
+    async with gate_served(settings) as served, await served.connect() as connection:
         await connection.send("POST", "/v1/encode", content_length=str(60 * MIB))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_until_closed, connection, 60)

@@ -15,6 +15,7 @@ from cerememory.protocol import codec
 from cerememory.protocol.records import EmotionVector, Store
 from cerememory.protocol.replies import Exported, Forecast
 from cerememory.protocol.requests import (
+    Consolidate,
     DecayForecast,
     EncodeBatch,
     EncodeStore,
@@ -234,6 +235,14 @@ def test_nesting_in_an_unknown_field_is_named_for_what_it_is() -> None:
 )
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     assert refusal(body, RecallQuery).startswith("body: not readable as JSON: ")
+
+
+def test_a_reason_quotes_the_beginning_of_what_came_only() -> None:
+    body = b'{"strategy": "' + b"x" * 100_000 + b'"}'
+    with pytest.raises(ValidationFailed) as caught:
+        codec.parse(body, Consolidate)
+    assert len(str(caught.value)) < 150
+    assert str(caught.value).startswith("strategy: unknown name 'xxx")
 
 
 @given(st.binary())

@@ -15,7 +15,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cerememory.config.base_url import parse_base_url
+from cerememory.protocol.base_url import parse_base_url
 from cerememory.providers import transport as transport_module
 from cerememory.providers.contract import Cause, Failure
 from cerememory.providers.transport import CONNECTIONS_MAX, Body, HttpAnswer, HttpRequest, HttpTransport

@@ -18,6 +18,8 @@ from cerememory.storage.audit_head import TILE_ENTRIES, check_head, parse_tile, 
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.contract import Storage
+from cerememory.storage.fsck import Tally
+from cerememory.storage.fsck_system import check_store
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, after, system_key
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.mutations import NoteAudit
@@ -188,6 +190,30 @@ def test_a_tile_or_a_line_of_another_tree_does_not_pass(made: tuple[MemoryStorag
         broken.commit(changes)
         with pytest.raises(AuditBroken):
             AuditTree(broken, path).check()
+
+
+def findings(storage: MemoryStorage) -> list[str]:
+    with storage.read() as reader:
+        return [str(finding) for finding in check_store(reader, NOW, Tally())]
+
+
+def test_a_check_of_the_store_looks_at_the_tiles(made: tuple[MemoryStorage, Path, list[bytes]]) -> None:
+    storage, _path, _lines = made
+    assert findings(storage) == []
+    rows = storage.rows()
+    first, second, last = (rows[tile_key(number)] for number in range(3))
+    for changes, told in (
+        ({tile_key(2): None}, "are 2, which is not what 785 entries have"),
+        ({tile_key(3): last}, "ends at byte"),
+        ({tile_key(1): None}, "has tile 2 behind 1"),
+        ({tile_key(1): second[:8] + first[8:]}, "aren't of the tree that the head has"),
+        ({tile_key(1): first[:8] + second[8:]}, "tile 1 ends at byte"),
+        ({tile_key(0): b"x"}, "a tile of the audit log can't be read"),
+    ):
+        broken = copy_of(storage)
+        broken.commit(changes)
+        found = findings(broken)
+        assert found and told in found[0]
 
 
 # The seal of the head

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -261,3 +263,53 @@ def test_an_error_of_whoever_fills_it_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(CerememoryError, match="for some reason"), backup.draft(tmp_path / "made"):
         raise CerememoryError("for some reason")
     assert list(tmp_path.iterdir()) == []
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from cerememory.storage.lmdb import LmdbStorage
+storage = LmdbStorage(Path(sys.argv[1]), map_size_bytes=1 << 24)
+before = storage.map_size_bytes
+print("open", flush=True)
+sys.stdin.readline()
+for number in range(8):
+    storage.commit({b"%d-%d" % (number, part): b"x" * 100_000 for part in range(50)})
+print("grown" if storage.map_size_bytes > before else "not grown", flush=True)
+if sys.argv[2] == "compact":
+    storage.compact()
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("then", ["nothing", "compact"])
+def test_its_owner_may_grow_its_map_and_compact_while_it_is_copied(
+    data_dir: Path, tmp_path: Path, then: str
+) -> None:
+    """The copy goes on with the snapshot that it began with."""
+    before = rows(data_dir / STORE_NAME)
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(data_dir / STORE_NAME), then],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as owner:
+        stdin, stdout = owner.stdin, owner.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            assert stdout.readline() == "open\n"
+
+            def meanwhile(pairs: Iterator[Pair], _count: int) -> Iterator[Pair]:
+                yield next(pairs)
+                stdin.write("go on\n")
+                stdin.flush()
+                assert [stdout.readline(), stdout.readline()] == ["grown\n", "done\n"]
+                yield from pairs
+
+            made = copied(data_dir, tmp_path / "made", watch=meanwhile)
+        finally:
+            owner.kill()
+    assert rows(made / STORE_NAME) == before
+    assert verified(made) == COUNT

@@ -130,6 +130,16 @@ def test_one_bit_is_enough_to_be_noticed(place: int, bit: int) -> None:
     assert found == bytes(changed)
 
 
+@pytest.mark.parametrize("size", [12, 13, 23, 24, 39])
+def test_what_is_left_of_a_cut_value_is_refused(size: int) -> None:
+    """Found by fuzzing."""
+    storage = sealed_storage()
+    storage.commit({CONTENT: VALUE})
+    storage.below.commit({CONTENT: below(storage)[CONTENT][:size]})
+    with pytest.raises(StorageDamaged, match="was altered or moved"):
+        get(storage, CONTENT)
+
+
 def test_numbers_that_ticks_go_through_are_plain() -> None:
     storage, row_key = sealed_storage(), state_key(0, 7, ID)
     storage.commit({row_key: b"numbers"})

@@ -1,6 +1,6 @@
-"""The address of another service, as a setting gives it: taken apart, and refused when it can't be meant.
+"""The address of a service, a daemon or a provider: taken apart, and refused when it can't be meant.
 
-Functions raise `ValueError` with a reason and no name, as `config.values` does; the caller knows the key.
+Functions raise `ValueError` with a reason and no name; the caller knows the setting or the option.
 """
 
 from __future__ import annotations
@@ -30,6 +30,21 @@ class BaseUrl:
         """The value of a Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is this machine: by name or number, nothing is looked up."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the network can read what goes there."""
+        return self.scheme == "https" or self.is_loopback
 
     @property
     def is_local(self) -> bool:

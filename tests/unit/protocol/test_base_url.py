@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cerememory.config.base_url import BaseUrl, is_header_text, parse_base_url
+from cerememory.protocol.base_url import BaseUrl, is_header_text, parse_base_url
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
-"""What all tests share: none of them touches what the user who runs them keeps."""
+"""What all tests share: none touches what the user who runs them keeps; interrupts reach what they start."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
+
+# A shell without job control has what it starts in the background ignore them, and its children after it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ PORT = "8420"
 DIFFERENT = (
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
     (re.compile(r"(head_hash|checksum)=[0-9a-f]{64}"), r"\1=HASH"),
+    (re.compile(r"cm_[0-9a-f]{12}_[\w-]{43}"), "KEY"),
+    (re.compile(r"\bid=[0-9a-f]{12}\b"), "id=ID"),
     (re.compile(r"\d+ bytes"), "N bytes"),
     (re.compile(r"\d+ records/s"), "N records/s"),
 )

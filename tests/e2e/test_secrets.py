@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from cerememory.storage.datadir import read_token
 from tests.support.calls import UNLIMITED, WAIT_S, Answer, Caller, NoAnswer, store_body
-from tests.support.daemon import COMMAND, Daemon
+from tests.support.daemon import COMMAND, Daemon, cerememory
 from tests.support.fake_daemon import FakeDaemon, Handler, Received
 from tests.support.terminal import shown_by
 
@@ -25,7 +26,8 @@ API_KEY = "canary-api-key-1d"
 LLM_KEY = "canary-llm-key-2e"
 PASSPHRASE = "canary-passphrase-3f"
 WRONG_KEY = "canary-wrong-key-4a"
-SECRETS = (API_KEY, LLM_KEY, PASSPHRASE, WRONG_KEY)
+STORE_PASSPHRASE = "canary-store-passphrase-6c"
+SECRETS = (API_KEY, LLM_KEY, PASSPHRASE, STORE_PASSPHRASE, WRONG_KEY)
 MEMORY = "canary-memory-5b"
 CANARIES = (*SECRETS, MEMORY)
 NO_ID = "0191aaaa-0000-7000-8000-00000000000a"
@@ -52,6 +54,7 @@ class Heard:
 
     log: str = ""
     command_line: bytes = b""
+    made_keys: tuple[str, ...] = ()  # the token for local commands, and one that a command made
     errors: list[tuple[str, Answer]] = field(default_factory=list)
 
 
@@ -153,6 +156,18 @@ def _use_archives(ask: Asking) -> None:
         ask("POST", "/v1/archive", {"encryption_key": PASSPHRASE}, X_Archive_Passphrase=as_header(PASSPHRASE))
 
 
+def _use_made_keys(daemon: Daemon, heard: Heard) -> tuple[str, ...]:
+    """Those that the data dir has, each used where it may be and where it may not."""
+    token = read_token(daemon.data_dir)
+    made = cerememory("key", "create", "laptop", "--role", "read", "--data-dir", daemon.data_dir).stdout.strip()
+    assert token and made
+    ask = Asking(daemon.address, heard)
+    for made_key in (token, made, made[:-1]):
+        ask("GET", "/v1/introspect/stats", Authorization=f"Bearer {made_key}")
+        ask("POST", "/v1/lifecycle/export", {}, Authorization=f"Bearer {made_key}")
+    return token, made[:-1]
+
+
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
     quoting = Quoting()
@@ -162,6 +177,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
         "CEREMEMORY_LOG__FORMAT": "json",
         "CEREMEMORY_AUTH__ENABLED": "true",
         "CEREMEMORY_AUTH_API_KEYS": API_KEY,
+        "CEREMEMORY_SECURITY__STORE_ENCRYPTION_PASSPHRASE": STORE_PASSPHRASE,
         "CEREMEMORY_LLM__PROVIDER": "openai",
         "CEREMEMORY_LLM__API_KEY": LLM_KEY,
         "CEREMEMORY_LLM__BASE_URL": quoting.service.url,
@@ -170,6 +186,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
     with quoting.service, Daemon(tmp_path_factory.mktemp("secrets") / "data", env=env) as daemon:
         do_everything(Asking(daemon.address, heard))
         quoting.service.wait_for_requests(1)
+        heard.made_keys = _use_made_keys(daemon, heard)
         heard.command_line = Path(f"/proc/{daemon.process.pid}/cmdline").read_bytes()
         assert daemon.stop() == 0
         heard.log = "\n".join(daemon.banner) + daemon.log()
@@ -178,14 +195,14 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
 
 def test_the_log_has_no_secret_and_no_memory(heard: Heard) -> None:
     assert heard.log.count("/v1/encode") > 5, "the log says what was asked"
-    assert {canary for canary in CANARIES if canary in heard.log} == set()
+    assert {secret for secret in (*CANARIES, *heard.made_keys) if secret in heard.log} == set()
 
 
 def test_no_error_has_a_secret(heard: Heard) -> None:
     assert {answer.status for _, answer in heard.errors} >= {400, 401, 403, 404, 409}
     for asked, answer in heard.errors:
         shown = f"{answer.json} {answer.headers}"
-        assert {canary for canary in SECRETS if canary in shown} == set(), asked
+        assert {secret for secret in (*SECRETS, *heard.made_keys) if secret in shown} == set(), asked
         assert not any(as_header(canary) in shown for canary in SECRETS), asked
 
 
@@ -195,7 +212,8 @@ def test_no_error_is_the_daemons_own(heard: Heard) -> None:
 
 def test_the_list_of_processes_has_no_secret(heard: Heard) -> None:
     assert COMMAND.name.encode() in heard.command_line
-    assert {canary for canary in CANARIES if canary.encode() in heard.command_line} == set()
+    secrets = (*CANARIES, *heard.made_keys)
+    assert {secret for secret in secrets if secret.encode() in heard.command_line} == set()
 
 
 # What a terminal is shown

@@ -143,6 +143,7 @@ R = TypeVar("R")
 OPERATION_S = 30.0
 COMPACT_S = 600.0
 READY_S = 1.0
+UNAVAILABLE, BUSY, BROKEN = "storage unavailable", "decay engine busy", "engine check failed"  # why it isn't ready
 CAUGHT_UP_S = 1.0
 CAUGHT_UP_STEP_S = 0.02
 IDEMPOTENCY_NS = 24 * 3_600 * 1_000_000_000
@@ -662,18 +663,18 @@ class Engine:
     async def not_ready(self) -> str | None:
         """Why introspect.stats can't be served, in the words of the readiness route; None when it can."""
         if self._draining or self._actors.supervisor.given_up:
-            return "engine check failed"
+            return BROKEN
         try:
             with trio.fail_after(READY_S):
                 for actor in self._actors.supervisor.actors:
                     await actor.ask(Ping())
                 await self._statistics.stats(DEFAULT_NAMESPACE)
         except StorageUnavailable:
-            return "storage unavailable"
+            return UNAVAILABLE
         except (Busy, trio.TooSlowError):
-            return "decay engine busy"
+            return BUSY
         except CerememoryError:  # an actor crashed over it, or what is stored can't be read
-            return "engine check failed"
+            return BROKEN
         return None
 
     async def refresh_gauges(self) -> None:

@@ -1,7 +1,8 @@
 """What a running daemon takes over of a configuration that was changed, when it gets SIGHUP.
 
 The sources are read and checked as at the start. What can't be taken over is named in the log and stays as it is
-until the next start; so does everything, when what was read wouldn't be allowed to start.
+until the next start; so does everything, when what was read wouldn't be allowed to start. Log files are opened
+anew in any case: whoever rotates them sends SIGHUP, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from cerememory.config.sources import Loaded
 from cerememory.errors import StartRefused
 from cerememory.http.gate import Gate
 from cerememory.telemetry import logs
+from cerememory.telemetry.log_files import LogFiles
+from cerememory.telemetry.sd_notify import Notifier
 
 RELOADED = frozenset({"auth.api_keys", "log.level", "rate_limit.requests_per_second", "rate_limit.burst"})
 
@@ -27,12 +30,33 @@ log = structlog.get_logger(__name__)
 class Reloader:
     """`settings` are those that the daemon runs with; `read` reads the sources again."""
 
-    def __init__(self, read: Callable[[], Loaded], settings: Settings, gate: Gate) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Loaded],
+        settings: Settings,
+        gate: Gate,
+        log_files: LogFiles,
+        notifier: Notifier,
+    ) -> None:
         self._read = read
         self._gate = gate
+        self._log_files = log_files
+        self._notifier = notifier
         self.settings = settings
 
     async def reload(self) -> None:
+        self._notifier.reloading()
+        self._reopen_log()
+        await self._reload_settings()
+        self._notifier.ready("serving")
+
+    def _reopen_log(self) -> None:
+        try:
+            self._log_files.reopen()
+        except OSError as error:
+            log.error("the log goes on in the old file", path=str(error.filename), reason=error.strerror)
+
+    async def _reload_settings(self) -> None:
         try:
             found = await trio.to_thread.run_sync(self._checked)
         except StartRefused as error:

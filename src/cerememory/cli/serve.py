@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
 from functools import partial
 from typing import Annotated
@@ -24,6 +24,7 @@ from cerememory.cli.groups import ungrouped
 from cerememory.cli.options import Options
 from cerememory.cli.reload import Reloader
 from cerememory.cli.settings import check_start, load
+from cerememory.cli.watchdog import watch
 from cerememory.config.settings import Settings
 from cerememory.config.sources import Loaded
 from cerememory.errors import ConfigInvalid
@@ -35,7 +36,9 @@ from cerememory.storage.api_keys import KeyFile, usable
 from cerememory.storage.audit_loss import accept_loss
 from cerememory.storage.datadir import DataDir
 from cerememory.telemetry import logs
+from cerememory.telemetry.log_files import LogFiles
 from cerememory.telemetry.metrics import Metrics
+from cerememory.telemetry.sd_notify import Notifier
 
 GARBAGE_YOUNG, GARBAGE_OLDER = 10_000, 20  # Python: 700 and 10
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -103,10 +106,10 @@ async def _serve(read: Callable[[], Loaded], loaded: Loaded, directory: DataDir)
     async with opened(settings, directory, metrics) as engine:
         routes = Routes(engine, metrics if settings.http.metrics_enabled else None)
         gate = Gate(settings, routes, metrics, token, KeyFile(settings.data_dir))
-        reloader = Reloader(read, settings, gate)
-        await _until_signalled(
-            Server(gate, settings), listening, engine, partial(_banner, loaded, address), reloader
-        )
+        server, announce = Server(gate, settings), partial(_banner, loaded, address)
+        notifier = Notifier.of(os.environ)
+        reloader = Reloader(read, settings, gate, LogFiles(), notifier)
+        await _until_signalled(server, listening, engine, announce, reloader, notifier)
 
 
 async def _until_signalled(
@@ -115,20 +118,32 @@ async def _until_signalled(
     engine: Engine,
     announce: Callable[[Engine], None],
     reloader: Reloader,
+    notifier: Notifier,
 ) -> None:
-    stop, had_terminal = trio.Event(), sys.stderr.isatty()
+    stop = trio.Event()
     with trio.open_signal_receiver(*SIGNALS) as signals:  # before anybody is told
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listening, stop)
             announce(engine)
+            notifier.ready("serving")
             _spare_the_collector()
-            while await anext(aiter(signals)) == signal.SIGHUP:
-                if had_terminal and not sys.stderr.isatty():
-                    _leave_terminal()
-                    break
-                await reloader.reload()
+            async with trio.open_nursery() as watching:
+                watching.start_soon(watch, engine, notifier)
+                await _until_stopped(signals, reloader)
+                watching.cancel_scope.cancel()
+            notifier.stopping("finishing what is under way")
             engine.drain()
             stop.set()
+
+
+async def _until_stopped(signals: AsyncIterator[int], reloader: Reloader) -> None:
+    """SIGHUP is a wish to reload, unless it came of a terminal that was closed."""
+    had_terminal = sys.stderr.isatty()
+    while await anext(signals) == signal.SIGHUP:
+        if had_terminal and not sys.stderr.isatty():
+            _leave_terminal()
+            return
+        await reloader.reload()
 
 
 def _leave_terminal() -> None:

@@ -31,8 +31,11 @@ OPENAPI = "3.1.0"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A route outside CMP. `answers`: by status, what it means, its media type ("" without a body) and its type or
-    schema; `body`: the latter two of what is sent. `needs` is what the key must be. `query` has the fields of its query but those in `elsewhere`.
+    """A route outside CMP.
+
+    `answers`: by status, what it means, its media type ("" without a body) and its type or schema; `body`: the
+    latter two of what is sent. `query` has the fields of its query but those in `elsewhere`. `needs` is what the
+    key must be.
     """
 
     name: str

@@ -79,11 +79,15 @@ class Keys:
         self._plain = _plain(auth)
         self._stored = stored
         self._rows: tuple[ApiKey, ...] = () if stored is None or not auth.enabled else stored.current()
-        self._from_rows = [_of_row(row) for row in self._rows]
+        self._known = self._all()
 
     def change(self, auth: AuthSettings) -> None:
         """Take the keys of `auth` for those from before; whether any is asked for stays as it is."""
         self._plain = _plain(auth)
+        self._known = self._all()
+
+    def _all(self) -> list[_Known]:
+        return [*self._plain, *map(_of_row, self._rows), *self._local]
 
     def grant(self, exchange: Exchange, address: str, at: float) -> Grant:
         """What the sender of a request from `address` may do; `at` is on any steady clock, in seconds.
@@ -106,24 +110,25 @@ class Keys:
 
     def _find(self, digest: bytes, peer: str) -> _Known | None:
         """Looks at every key, wherever the right one stands."""
+        self._look_for_changes()
         found: _Known | None = None
-        for known in (*self._plain, *self._current(), *self._local):
+        for known in self._known:
             if hmac.compare_digest(known.digest, digest):
                 found = known
         return None if found is not None and found.is_local and not is_loopback(peer) else found
 
-    def _current(self) -> list[_Known]:
-        """The keys of the data dir. A file that has become unreadable takes nobody's key away, nor gives one."""
+    def _look_for_changes(self) -> None:
+        """A file that has become unreadable takes nobody's key away, nor gives one."""
         if self._stored is None:
-            return []
+            return
         try:
             rows = self._stored.current()
         except DataDirUnusable as error:
             log.error("keys not reloaded, those from before count", reason=str(error))
-            return self._from_rows
+            return
         if rows is not self._rows:
-            self._rows, self._from_rows = rows, [_of_row(row) for row in rows]
-        return self._from_rows
+            self._rows = rows
+            self._known = self._all()
 
     def _check_not_barred(self, address: str, at: float) -> None:
         left = self._wrong.left(address, at)

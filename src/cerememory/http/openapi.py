@@ -47,9 +47,9 @@ A write is answered when it is durable. `Idempotency-Key` makes it safe to send 
 its answer is the number of its commit, with which a later read can ask for an answer that includes it.
 
 Every error of every route has the same body. A route that doesn't exist answers 404, another method 405, both with
-the code `VALIDATION_ERROR`. When `auth.enabled` is on, every route but `/health` and `/readiness` needs a key: one with
-the role that the route names (`read`, `write` or `admin`), or a higher one; others get 403. A key may be for one
-namespace: then requests are about that one, whether they name it or not, and another gets 403."""
+the code `VALIDATION_ERROR`. When `auth.enabled` is on, every route but `/health` and `/readiness` needs a key: one
+with the role that the route names (`read`, `write` or `admin`), or a higher one; others get 403. A key may be for
+one namespace: then requests are about that one, whether they name it or not, and another gets 403."""
 
 TAGS: dict[str, str] = {
     "encode": "Storing memories, and entries of the raw journal.",
@@ -104,9 +104,10 @@ class _Document:
                         "type": "http",
                         "scheme": "bearer",
                         "description": (
-                            "A key of the daemon's; needed when `auth.enabled` is on. `cerememory key create` makes"
-                            " one with a role (read; write: also store, change and forget; admin: also export, import"
-                            " and set what is for everybody), for one namespace or all, for some days or for ever."
+                            "A key of the daemon's; needed when `auth.enabled` is on. `cerememory key create`"
+                            " makes one with a role (read; write: also store, change and forget; admin: also"
+                            " export, import and set what is for all), for one namespace or all of them, and for"
+                            " some days or for ever."
                         ),
                     }
                 },

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cerememory
 from cerememory.client import Client
@@ -27,8 +27,10 @@ from cerememory.mcp.jsonrpc import NotARequest, Request
 from cerememory.mcp.stdio import LINE_BYTES_MAX, LineTooLong, Output, read_lines
 from cerememory.mcp.toolbox import Toolbox
 from cerememory.mcp.tools import TOOLS, tool_list
-from cerememory.mcp.witness import Witness, state_home
 from cerememory.mcp.workers import Workers
+
+if TYPE_CHECKING:
+    from cerememory.mcp.witness import Witness
 
 LATEST_VERSION = "2025-11-25"
 FINISH_S = 10.0  # for the calls under way when stdin ends
@@ -53,9 +55,25 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: 
         wake = partial(signal.pthread_kill, threading.get_ident(), signal.SIGTERM)
         output = Output(sys.stdout.fileno(), on_gone=wake)  # a flag wouldn't end the reading of stdin
         with redirect_stdout(sys.stderr), _interrupted_by_sigterm(), suppress(KeyboardInterrupt):
-            witness = Witness(client, state_home())
-            serve(sys.stdin.buffer, output, Toolbox(client), after_call=witness.look_if_due)
+            serve(sys.stdin.buffer, output, Toolbox(client), after_call=_LateWitness(client).look_if_due)
     return 0
+
+
+class _LateWitness:
+    """A `Witness` that is loaded once a call was answered: a client waits for its first answer, not for this."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._witness: Witness | None = None
+
+    def look_if_due(self) -> None:
+        with self._lock:
+            if self._witness is None:
+                from cerememory.mcp.witness import Witness, state_home
+
+                self._witness = Witness(self._client, state_home())
+        self._witness.look_if_due()
 
 
 def _nothing() -> None:

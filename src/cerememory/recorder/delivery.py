@@ -118,21 +118,25 @@ class Delivery:
             self._again_at = self._clock() + max(self._pause_s, float(error.retry_after_s or 0))
             self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
             return Verdict.LATER
-        self._counts.failures += 1
-        if not _is_of_the_batch(error):
-            self._tell(f"error: {error}; everything waits in {self._spool.path}")
-            self._is_denied = True
-            return Verdict.DENIED
+        if _is_of_the_batch(error):
+            self._refuse(name, error)
+            return Verdict.REFUSED
+        self._fail(f"{error}; everything waits in {self._spool.path}")
+        self._is_denied = True
+        return Verdict.DENIED
+
+    def _refuse(self, name: str | None, error: CerememoryError) -> None:
         if name is None:
-            self._tell(f"error: a batch was refused: {error}; it waits in {self._spool.path}")
+            self._fail(f"a batch was refused: {error}; it waits in {self._spool.path}")
         else:
             self._set_aside(name, "refused", error)
-        return Verdict.REFUSED
 
     def _set_aside(self, name: str, reason: str, error: CerememoryError) -> None:
-        bad = self._spool.set_aside(name, reason)
+        self._fail(f"{self._spool.set_aside(name, reason)} was set aside: {error}")
+
+    def _fail(self, what: str) -> None:
         self._counts.failures += 1
-        self._tell(f"error: {bad} was set aside: {error}")
+        self._tell(f"error: {what}")
 
     def _put(self, batch: Batch) -> None:
         name = self._spool.put(batch)

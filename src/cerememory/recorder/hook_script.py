@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
+import select
 import sys
 import time
-from datetime import datetime, timezone
-from typing import IO, Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what isn't needed to run isn't loaded: a session waits for this
+    from collections.abc import Mapping
+    from typing import IO, Any
 
 CLIENT = "codex"
 SERVER_URL = "http://127.0.0.1:8420"
@@ -88,7 +90,7 @@ def name_of(payload: dict[str, Any]) -> str:
     return str(payload.get("hook_event_name") or payload.get("event") or "")
 
 
-def event_of(payload: dict[str, Any], environ: Any) -> dict[str, Any]:
+def event_of(payload: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """The Capture Event of a payload."""
     kind, content = told_by(payload)
     named = f"{CLIENT.upper().replace('-', '_')}_SESSION_ID"
@@ -97,7 +99,7 @@ def event_of(payload: dict[str, Any], environ: Any) -> dict[str, Any]:
         "event_type": kind,
         "content": content,
         "source": CLIENT,
-        "timestamp": datetime.now(timezone.utc).isoformat(),  # noqa: UP017 - of older Pythons, too
+        "timestamp": timestamp(time.time_ns()),
         "turn_id": first(payload, TURNS),
         "action_id": first(payload, ACTIONS),
         "metadata": {name: payload[name] for name in KEPT if payload.get(name) is not None},
@@ -128,32 +130,59 @@ def first(payload: dict[str, Any], names: tuple[str, ...]) -> str | None:
     return next((str(payload[name]) for name in names if not is_blank(payload.get(name))), None)
 
 
+def timestamp(now: int) -> str:
+    """RFC 3339 of nanoseconds since the epoch."""
+    seconds, nanos = divmod(now, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanos:09d}Z"
+
+
 def record(event: dict[str, Any]) -> None:
-    """Hands the event to the recorder. `OSError` when there is none."""
-    line = json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
+    """Hands the event to the recorder, and waits a moment for it to be done. `OSError` when there is none."""
+    line = dump(event)
     if len(line) > EVENT_BYTES_MAX:
-        line = json.dumps({**event, "content": cut(event["content"])}, ensure_ascii=False).encode(
-            "utf-8", "replace"
-        )
-    command = [
-        recorder(),
-        "ingest",
-        "--detach",
-        "--server-url",
-        SERVER_URL,
-        "--max-event-bytes",
-        str(EVENT_BYTES_MAX),
-    ]
+        line = dump({**event, "content": cut(event["content"])})
+    arguments = ["ingest", "--detach", "--server-url", SERVER_URL, "--max-event-bytes", str(EVENT_BYTES_MAX)]
+    ended, held = os.pipe()  # the recorder holds one end as long as it lives
     with unseen_file() as stdin:
         stdin.write(line + b"\n")
         stdin.seek(0)
-        process = subprocess.Popen(
-            command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        os.set_inheritable(held, True)
+        start(arguments, stdin.fileno())
+    os.close(held)
+    wait_for_end(ended)
+
+
+def dump(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def start(arguments: list[str], stdin: int) -> None:
+    """The recorder: CEREMEMORY_RECORDER_BIN, or what is found on PATH, or the one that installed this."""
+    named = os.environ.get("CEREMEMORY_RECORDER_BIN")
     try:
-        process.wait(max(0.0, STARTED + WAIT_S - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        process.returncode = 0  # it goes on by itself; nobody waits for it any more
+        spawn([named or "cerememory-recorder", *arguments], stdin)
+    except FileNotFoundError:
+        if named or not RECORDER:
+            raise
+        spawn([RECORDER, *arguments], stdin)
+
+
+def spawn(command: list[str], stdin: int) -> None:
+    """In a session of its own, so that what ends the hook doesn't end it."""
+    nowhere = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
+    files = [(os.POSIX_SPAWN_DUP2, stdin, 0), *nowhere]
+    try:
+        os.posix_spawnp(command[0], command, os.environ, file_actions=files, setsid=True)
+    except NotImplementedError:
+        os.posix_spawnp(command[0], command, os.environ, file_actions=files)
+
+
+def wait_for_end(ended: int) -> None:
+    """Until the other end of the pipe is closed, or the time is over: then the recorder goes on by itself."""
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.poll(max(0.0, STARTED + WAIT_S - time.monotonic()) * 1_000)
+    os.close(ended)
 
 
 def cut(content: Any) -> str:
@@ -163,14 +192,6 @@ def cut(content: Any) -> str:
     left = len(data) - 2 * CUT_BYTES
     kept = [data[:CUT_BYTES].decode("utf-8", "ignore"), data[-CUT_BYTES:].decode("utf-8", "ignore")]
     return f"\n[{left} bytes left out]\n".join(kept)
-
-
-def recorder() -> str:
-    """CEREMEMORY_RECORDER_BIN, or what is found on PATH, or the one that installed the hook."""
-    path = os.environ.get("CEREMEMORY_RECORDER_BIN") or shutil.which("cerememory-recorder") or RECORDER
-    if not path:
-        raise OSError("there is no cerememory-recorder on PATH; set CEREMEMORY_RECORDER_BIN")
-    return path
 
 
 def unseen_file() -> IO[bytes]:

@@ -165,7 +165,7 @@ class KeyFile:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._path = _path(data_dir)
+        self._path = str(_path(data_dir))
         self._seen: object = None
         self._keys: tuple[ApiKey, ...] = ()
 
@@ -183,7 +183,7 @@ class KeyFile:
     def _identity(self) -> object:
         """A file that takes the place of another has another inode, or at least another time."""
         try:
-            status = self._path.stat()
+            status = os.stat(self._path)  # noqa: PTH116 - with each request: a Path would double its time
         except OSError as error:
             return error.errno
         return status.st_ino, status.st_mtime_ns, status.st_size

@@ -5,8 +5,8 @@
       format.json    the format's version, written once
       store/         the LMDB environment
       index/         the text index, rebuilt from the store when missing
-      audit.jsonl    the audit log
-      keys/          what proves who somebody is; see `storage.api_keys`
+      audit.jsonl    the audit log; beside it, in audit.jsonl.checkpoint, what was signed of it last
+      keys/          what proves who somebody is; see `storage.api_keys` and `storage.audit_keys`
       run/token      the owner's key for local commands, for its life
 
 `DataDir.acquire` is the only way in; everything below it trusts that it is alone. Directories are synced when

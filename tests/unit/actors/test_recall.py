@@ -249,7 +249,8 @@ async def test_ties_are_broken_by_the_newest_and_a_batch_keeps_its_order(running
 async def test_ties_of_one_moment_are_broken_by_the_id_however_few_are_wanted(
     tmp_path: Path, storage: MemoryStorage
 ) -> None:
-    commit(storage, storing(*(a_record(i, created_at=NOW, embedding=[1.0, 2.0]) for i in range(1, 11))))
+    records_of_one_moment = (a_record(i, created_at=NOW, embedding=[1.0, 2.0]) for i in range(1, 11))
+    commit(storage, storing(*records_of_one_moment), audited=False)
     async with running_engine(tmp_path, storage=storage) as running:
         for cue in ({"text": "kettle"}, {"embedding": [2.0, 4.0]}, between(NOW, NOW), {}):
             for limit in (1, 4, 10):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import WAIT_S, clean_environment
+from tests.support.daemon import NO_ENV, WAIT_S, clean_environment
 from tests.support.fake_daemon import FakeDaemon, answer
+from tests.support.recorder import event
 
 SCRIPT = """
 import sys
-from cerememory.cli.main import run
+from {module} import run
 code = run(sys.argv[1:])
 files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
 installed = {name.partition(".")[0] for name, file in files.items() if "site-packages" in file}
@@ -34,16 +37,23 @@ class Loaded:
     packages: set[str]
 
 
-def loaded_by(*arguments: str) -> Loaded:
+def loaded_by(
+    *arguments: str,
+    module: str = "cerememory.cli.main",
+    stdin: str = "",
+    env: Mapping[str, str] = NO_ENV,
+    code: int = 0,
+) -> Loaded:
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
-        input="",
+        [sys.executable, "-c", SCRIPT.replace("{module}", module), *arguments],
+        input=stdin,
         capture_output=True,
         text=True,
-        env=clean_environment(),
+        env=clean_environment(env),
         timeout=WAIT_S,
-        check=True,
+        check=False,
     )
+    assert ran.returncode == code, ran.stderr
     names = set(ran.stdout.splitlines()[-1].split()[1:])
     ours = {name.removeprefix("cerememory.") for name in names if name.startswith("cerememory.")}
     return Loaded(
@@ -86,3 +96,16 @@ def test_store_loads_its_own_module_and_the_client() -> None:
 )
 def test_no_other_command_loads_what_it_has_no_use_for(arguments: list[str], heavy: set[str]) -> None:
     assert loaded_by(*arguments).others & heavy == set()
+
+
+def test_a_detached_recorder_loads_neither_the_library_nor_the_client(tmp_path: Path) -> None:
+    """A coding agent waits for it at each of its hooks."""
+    loaded = loaded_by(
+        *("ingest", "--detach", "--server-url", "http://127.0.0.1:9"),
+        module="cerememory.cli.recorder.main",
+        stdin=event(" "),  # which is refused, so nobody is started to send it
+        env={"CEREMEMORY_RECORDER_SPOOL_DIR": str(tmp_path / "spool")},
+        code=1,
+    )
+    assert loaded.packages == {"cli", "domain", "errors", "protocol", "recorder"}
+    assert loaded.others == {"msgspec"}

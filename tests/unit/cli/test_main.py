@@ -132,12 +132,3 @@ def test_what_a_terminal_cant_encode_is_written_out(tmp_path: Path) -> None:
     cerememory("store", "naïve", "--data-dir", tmp_path / "data")
     found = cerememory("recall", "--data-dir", tmp_path / "data", env={"PYTHONIOENCODING": "ascii"})
     assert "na\\xefve" in found.stdout
-
-
-def test_recording_isnt_there_yet() -> None:
-    refused = subprocess.run(
-        [COMMAND.with_name("cerememory-recorder"), "ingest"], capture_output=True, text=True, check=False
-    )
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("error: recording isn't available in this version")
-    assert refused.stderr.count("\n") == 1

@@ -177,6 +177,7 @@ def test_an_entry_is_in_its_own_place_only(size: int, data: st.DataObject) -> No
         (4, root(4), 5, root(5), False),
         (3, root(3), 5, root(5), False),
     ],
+    ids=lambda given: given.hex()[:8] if isinstance(given, bytes) else None,
 )
 def test_where_there_is_nothing_to_prove_a_proof_is_empty(
     old: int, old_root: bytes, new: int, new_root: bytes, holds: bool

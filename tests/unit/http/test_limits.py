@@ -160,6 +160,31 @@ async def test_a_refused_body_that_does_not_come_is_waited_for_two_seconds(autoj
     assert trio.current_time() - started == pytest.approx(2.0, abs=0.1)
 
 
+async def test_a_refused_body_is_dropped_until_the_answer_is_out(autojump_clock: MockClock) -> None:
+    """The HTTP library ends an answer only when there is room for the body that still comes."""
+    gate, has_room, is_last, is_out = bare_gate(with_auth(BARE)), trio.Event(), False, False
+
+    async def behind_full_queue(scope: Scope, _receive: Receive, send: Send) -> None:
+        async def receive() -> Message:
+            await trio.lowlevel.checkpoint()
+            if is_last:
+                has_room.set()
+            return {"type": "http.request", "body": b" " * MIB, "more_body": True}
+
+        async def send_when_taken(message: Message) -> None:
+            nonlocal is_last, is_out
+            is_last = not message.get("more_body", True)
+            if is_last:
+                await has_room.wait()
+                is_out = True
+            await send(message)
+
+        await gate(scope, receive, send_when_taken)
+
+    assert (await upload(AsgiClient(behind_full_queue), [STALL], **CHUNKED)).status == 401
+    assert is_out
+
+
 async def test_a_refusal_without_a_body_keeps_the_connection() -> None:
     reply = await bare(with_auth(BARE)).ask("GET", "/v1/encode", b"", {"content-length": None})
     assert reply.status == 401

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -20,11 +19,10 @@ import pytest
 
 from cerememory.client import Client
 from cerememory.recorder.hooks import CLIENTS, install
-from cerememory.recorder.spool import Spool
 from tests.support.calls import UNLIMITED
 from tests.support.daemon import NO_ENV, WAIT_S, Daemon
 from tests.support.fake_daemon import FakeDaemon, answer, held
-from tests.support.recorder import RECORDER, counted, environment, event, recorder
+from tests.support.recorder import RECORDER, counted, environment, event, kept, recorder, wait_for_sender
 
 FAILPOINTS = "CEREMEMORY_TEST_FAILPOINTS"
 STORED = answer({"results": []})
@@ -55,11 +53,9 @@ def texts(records: list[dict[str, Any]]) -> list[str]:
 
 def drain(daemon: Daemon, spool: Path) -> None:
     """Returns once nothing is left in the spool, whoever sends it."""
-    with Spool(spool) as opened:
-        while opened.batches():
-            recorder("drain", "--server-url", daemon.url, spool=spool)
-            fcntl.flock(opened._fd, fcntl.LOCK_EX)  # waits for a process that is at it
-            fcntl.flock(opened._fd, fcntl.LOCK_UN)
+    while kept(spool):
+        recorder("drain", "--server-url", daemon.url, spool=spool)
+        wait_for_sender(spool)
 
 
 def test_events_become_raw_entries(daemon: Daemon, spool: Path) -> None:
@@ -95,7 +91,7 @@ def test_a_batch_whose_daemon_dies_between_commit_and_answer_is_stored_once(tmp_
         ran = recorder("ingest", "--server-url", second.url, spool=spool, stdin=event("new"))
         assert (ran.returncode, counted(ran)) == (0, "accepted=1, duplicate=0, sent=3, spooled=0")
         assert texts(recorded(second.url, "s")) == ["once", "only", "new"]
-    assert list(spool.iterdir()) == []
+    assert kept(spool) == []
 
 
 def test_what_a_daemon_missed_comes_first(daemon: Daemon, spool: Path) -> None:
@@ -132,23 +128,27 @@ def test_doctor_finds_nothing_wrong(daemon: Daemon, spool: Path) -> None:
         assert len(recorded(daemon.url, "cerememory-recorder-doctor")) == stored
 
 
-def test_an_end_by_a_signal_keeps_what_is_pending(daemon: Daemon, spool: Path) -> None:
+@pytest.mark.parametrize(("option", "number"), [([], signal.SIGTERM), (["--detach"], signal.SIGALRM)])
+def test_an_end_by_a_signal_keeps_what_is_pending(
+    daemon: Daemon, spool: Path, option: list[str], number: signal.Signals
+) -> None:
+    session = number.name
     with subprocess.Popen(
-        [RECORDER, "ingest", "--server-url", daemon.url, "--flush-interval-ms", "600000"],
+        [RECORDER, "ingest", *option, "--server-url", daemon.url, "--flush-interval-ms", "600000"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(spool),
         text=True,
     ) as process:
         assert process.stdin is not None and process.stderr is not None
-        process.stdin.write(event("pending", session_id="signalled") + "nonsense\n")
+        process.stdin.write(event("pending", session_id=session) + "nonsense\n")
         process.stdin.flush()
         assert "line 2" in process.stderr.readline()  # so the first has been read
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         rest = process.stderr.read()
     assert "accepted=1" in rest
     recorder("drain", "--server-url", daemon.url, spool=spool)
-    assert texts(recorded(daemon.url, "signalled")) == ["pending"]
+    assert texts(recorded(daemon.url, session)) == ["pending"]
 
 
 # Hooks.
@@ -157,7 +157,7 @@ def test_an_end_by_a_signal_keeps_what_is_pending(daemon: Daemon, spool: Path) -
 def installed(client: str, url: str, target: Path) -> str:
     """The command that the example tells the client to run."""
     written = install(CLIENTS[client], target, url, str(RECORDER), force=False)
-    commands = set(re.findall(r'"command": "(python3 .*)"', written.settings))
+    commands: set[str] = set(re.findall(r'"command": "(python3 .*)"', written.settings))
     assert len(commands) == 1
     return commands.pop()
 
@@ -264,6 +264,28 @@ def test_a_hook_returns_while_the_recorder_hangs(tmp_path: Path, spool: Path) ->
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     gate.write_text("go on\n")
     assert json.loads(taken.read_text())["content"] == "x" * 300_000
+
+
+def test_a_hook_whose_client_never_ends_the_payload_records_it(tmp_path: Path, spool: Path) -> None:
+    taken = tmp_path / "taken"
+    keeper = tmp_path / "keeping-recorder"
+    keeper.write_text(f'#!/bin/sh\nexec cat > "{taken}"\n')
+    keeper.chmod(0o700)
+    command = installed("codex", "http://127.0.0.1:9", tmp_path)
+    with (
+        recorders_awaited() as env,
+        subprocess.Popen(
+            shlex.split(command),
+            stdin=subprocess.PIPE,
+            env=environment(spool, {**env, "CEREMEMORY_RECORDER_BIN": str(keeper)}),
+            pass_fds=[int(env["HELD"])],
+        ) as process,
+    ):
+        assert process.stdin is not None
+        process.stdin.write(b'{"hook_event_name": "UserPromptSubmit", "prompt": "still here"}')
+        process.stdin.flush()
+        assert process.wait(WAIT_S) == 0
+    assert json.loads(taken.read_text())["content"] == "still here"
 
 
 @pytest.mark.parametrize("payload", ["", "not json", "[1]", "[" * 100_000])

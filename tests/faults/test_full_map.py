@@ -18,6 +18,7 @@ from cerememory.storage.keys import after
 from cerememory.storage.lmdb import LmdbStorage
 from tests.support.engine import running_engine, store_body, to_introspect, to_store
 from tests.support.gated import gated
+from tests.support.logged import Logged, quiet
 
 MIB = 1 << 20
 READERS = 3
@@ -44,6 +45,12 @@ with storage.read() as reader:
 storage.recover()
 storage.close()
 """
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[Logged]:
+    with quiet() as kept:
+        yield kept
 
 
 @contextmanager

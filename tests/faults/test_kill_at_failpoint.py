@@ -27,7 +27,7 @@ def sweep(subject: Subject, data_dir: Path) -> None:
     for passage in passages:
         ran = subject.mutator.run(subject.order(subject.copy(data_dir), kill_at=passage))
         assert ran.killed
-        if problems := list(subject.problems(data_dir, ran)):
+        if problems := subject.problems(data_dir, ran):
             lost[f"{subject.passed[passage - 1]} ({passage})"] = problems
     what = "SIGKILL at every failpoint that a mutation passes"
     points = len({subject.passed[passage - 1] for passage in passages})

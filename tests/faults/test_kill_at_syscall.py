@@ -56,7 +56,7 @@ def sweep(subject: Subject, shim: Shim, data_dir: Path) -> None:
         )
         assert ran.killed, (number, moment)
         shim.heal()
-        if problems := list(subject.problems(data_dir, ran)):
+        if problems := subject.problems(data_dir, ran):
             lost[f"{moment} call {number}"] = problems
     found = Report(
         what="SIGKILL before, within and after every system call of a mutation that changes files",

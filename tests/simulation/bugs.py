@@ -1,6 +1,7 @@
 """Bugs to be planted: each once made by somebody, somewhere, and each has to be found by the lives of some seeds.
 
-A bug takes the place of a part of the product, or of the disk below it, for one life; the product has no switch for it.
+A bug takes the place of a part of the product, or of the disk below it, for one life; the product has no switch
+for it.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
+
+import pytest
 
 from cerememory.actors import writer as writer_module
 from cerememory.domain.audit_chain import AuditDraft
-from cerememory.storage.contract import Changes, Transaction
+from cerememory.storage.contract import Changes
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key
 from cerememory.storage.ledger import Ledger, Mutation
-from cerememory.storage.mutations import Once, StoreRecords, put_memory
+from cerememory.storage.mutations import Once, Stored, StoreRecords, put_memory
 from cerememory.storage.prepared import NewRecord
 from tests.simulation.disk import FakeStore
-
-R = TypeVar("R")
 
 CHANCE = 0.05  # that an occasion is taken
 
@@ -66,7 +67,7 @@ class _ForgettingAnswers(FakeStore):
     """Now and then a commit lacks the answers that are kept for idempotency keys."""
 
     def commit(self, changes: Changes) -> None:
-        if self._rng.random() < 2 * CHANCE:
+        if self._rng.random() < 4 * CHANCE:
             tables = (Table.IDEMPOTENCY, Table.IDEMPOTENCY_BY_EXPIRY)
             prefixes = tuple(key(DEFAULT_NAMESPACE, table) for table in tables)
             changes = {k: value for k, value in changes.items() if not k.startswith(prefixes)}
@@ -76,11 +77,9 @@ class _ForgettingAnswers(FakeStore):
 @contextmanager
 def _ledger(made: type[Ledger]) -> Iterator[None]:
     """The writer works with ledgers of this class."""
-    writer_module.Ledger = made  # type: ignore[misc]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer_module, "Ledger", made)
         yield
-    finally:
-        writer_module.Ledger = Ledger  # type: ignore[misc]
 
 
 def _losing_audit_lines(rng: random.Random) -> AbstractContextManager[None]:
@@ -95,9 +94,24 @@ def _losing_audit_lines(rng: random.Random) -> AbstractContextManager[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rest:
-    """What a batch was to store, too."""
+class _Half:
+    """Of a batch, the first half, and the other one to be stored with a later commit."""
 
+    whole: StoreRecords[Any]
+    late: list[_Late]
+
+    @property
+    def namespace(self) -> int:
+        return self.whole.namespace
+
+    def apply(self, ledger: Ledger) -> Stored[Any]:
+        records = self.whole.records
+        self.late[:] = [_Late(self.namespace, records[len(records) // 2 :])]
+        return replace(self.whole, records=records[: len(records) // 2]).apply(ledger)
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
     namespace: int
     records: tuple[NewRecord, ...]
 
@@ -106,23 +120,21 @@ class _Rest:
             put_memory(ledger, record)
 
 
-def _halving_batches(rng: random.Random) -> AbstractContextManager[None]:
+def _halving_batches(_rng: random.Random) -> AbstractContextManager[None]:
     """Of a batch, one half is stored with the commit that acknowledges it, the other with the next."""
-    waiting: list[_Rest] = []
+    late: list[_Late] = []
 
     class Halving(Ledger):
         def attempt(self, mutation: Mutation[Any]) -> Any:
-            while waiting:
-                super().attempt(waiting.pop())
+            while late:
+                super().attempt(late.pop())
             return super().attempt(self._halved(mutation))
 
         def _halved(self, mutation: Mutation[Any]) -> Mutation[Any]:
             if isinstance(mutation, Once):
                 return replace(mutation, mutation=self._halved(mutation.mutation))
             if isinstance(mutation, StoreRecords) and len(mutation.records) > 1:
-                half = len(mutation.records) // 2
-                waiting.append(_Rest(mutation.namespace, mutation.records[half:]))
-                return replace(mutation, records=mutation.records[:half])
+                return _Half(mutation, late)
             return mutation
 
     return _ledger(Halving)

@@ -1,7 +1,7 @@
 """After a start: is all that was acknowledged there, once and in order, and nothing that can't be?
 
-What is there is read through the engine, then looked up among what `History` says may be there; the audit log is read
-from its file. What a check has seen is what the next one begins with.
+What is there is read through the engine, then looked up among what `History` says may be there; the audit log is
+read from its file. What a check has seen is what the next one begins with.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Checker:
         """Of a store that nobody has open."""
         findings = check(self._storage, index_path=None, audit_path=self._audit_path, now=now, tally=Tally())
         found = [str(finding) for finding in findings]
-        self._history.hold(not found, f"fsck: {'; '.join(found)}")
+        text = "; ".join(found).replace(f"{self._audit_path.parent}/", "")  # which is another one each time
+        self._history.hold(not found, f"fsck: {text}")
 
     async def check(self, engine: Engine) -> None:
         """Of a daemon that has just started, and that nobody has asked anything yet."""
@@ -186,7 +187,8 @@ class Checker:
 
     async def _look_up(self, engine: Engine, records: dict[str, Found]) -> None:
         """Some items one by one: by words and by id, those that the last check hasn't seen first."""
-        while not (await engine.recall_query(to_recall("any", reconsolidate=False))).query_metadata.index_complete:
+        anything = to_recall("any", reconsolidate=False)
+        while not (await engine.recall_query(anything)).query_metadata.index_complete:  # noqa: ASYNC110
             await trio.sleep(0.1)
         items = [*self._history.items.values()]
         new = [item for item in items if item.seen is None][-SAMPLED:]

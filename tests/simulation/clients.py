@@ -1,7 +1,7 @@
 """Clients: each does one thing after the other, in its own order, over all runs of the machine.
 
-What a client was given no certain answer to, it asks for again with the same key, in the same run or after the next
-start. Whoever made an item is alone in forgetting it; anybody may edit it or look for it.
+What a client was given no certain answer to, it asks for again with the same key, in the same run or after the
+next start. Whoever made an item is alone in forgetting it; anybody may edit it or look for it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ T = TypeVar("T")
 HOUR_S, DAY_S = 3_600, 86_400
 PATIENCE_S = HOUR_S  # the daemon's own limits are far below
 KEY_LIFE_NS = 8 * HOUR_S * NANOS  # keys are kept for a day, but clocks are set while a request is under way
-NAPS_S = (0, 0, 0, 0, 0.001, 0.01, 0.3, 2, 70, 2 * HOUR_S)
+NAPS_S = (*[0] * 10, 0.001, 0.01, 0.3, 2, 70, 2 * HOUR_S)
+LONG_AGO = Timestamp(NOW - 400 * DAY_S * NANOS)  # so that an import that comes again finds nothing older
 SET_BY_S = (-40, 90, 4 * HOUR_S)
 SESSIONS = ("s-1", "s-2", "s-3")
 TALK = ("the kettle is on the stove", "who has seen the parrot", "nobody plays the violin any more")
@@ -85,7 +86,7 @@ class Client:
             self._update: 12,
             self._forget: 5,
             self._import: 3,
-            self._recall: 14,
+            self._recall: 10,
             self._recall_much: 2,
             self._ask_again: 4,
             self._tick: 1,
@@ -128,11 +129,15 @@ class Client:
             await self._send(session, operation)
 
     async def _retry(self, session: Session, operation: Operation) -> None:
-        """Unless the daemon may have dropped the key's answer."""
-        if operation.key is not None and abs(self.world.now() - operation.sent_at) > KEY_LIFE_NS:
-            self.unfinished.remove(operation)
-        else:
+        if self._may_ask_again(operation):
             await self._send(session, operation)
+        else:
+            self.unfinished.remove(operation)
+
+    def _may_ask_again(self, operation: Operation) -> bool:
+        """A key's answer goes with its time, and with what it names when that is forgotten."""
+        is_kept = operation.key is None or abs(self.world.now() - operation.sent_at) < KEY_LIFE_NS
+        return is_kept and not any(item.is_doomed for item in operation.makes)
 
     async def _send(self, session: Session, operation: Operation) -> None:
         history = self.history
@@ -252,10 +257,12 @@ class Client:
 
     async def _forget(self, session: Session) -> None:
         mine = {item for operation in self.finished for item in operation.makes if item.record_id is not None}
-        items = sorted((item for item in mine if not item.forgets and item.lasts), key=lambda item: item.word)
+        items = sorted((item for item in mine if item.lasts and not item.is_doomed), key=lambda item: item.word)
         if not items:
             return
         chosen = tuple(self.rng.sample(items, min(len(items), self._one(1, 1, 2))))
+        for item in chosen:
+            item.is_doomed = True
         operation = self._new("lifecycle.forget", forgets=chosen)
         request = Forget(
             record_ids=tuple(_id(item) for item in chosen if not item.is_raw) or None,
@@ -277,7 +284,13 @@ class Client:
 
     def _curated(self, operation: Operation) -> MemoryRecord:
         item = self._item(operation, record_id=self.world.new_id())
-        return MemoryRecord(id=_id(item), store=Store.EPISODIC, content=_content(item, operation), **_long_ago())
+        return MemoryRecord(
+            id=_id(item),
+            store=Store.EPISODIC,
+            created_at=LONG_AGO,
+            updated_at=LONG_AGO,
+            content=_content(item, operation),
+        )
 
     def _raw(self, operation: Operation) -> RawJournalRecord:
         item = self._item(operation, record_id=self.world.new_id(), is_raw=True)
@@ -288,14 +301,14 @@ class Client:
             speaker=Speaker.USER,
             visibility=Visibility.NORMAL,
             secrecy_level=SecrecyLevel.PUBLIC,
+            created_at=LONG_AGO,
+            updated_at=LONG_AGO,
             content=_content(item, operation),
-            **_long_ago(),
         )
 
     async def _ask_again(self, session: Session) -> None:
-        """What was answered already; not when the answer went with what was forgotten."""
-        young = [each for each in self.finished if abs(self.world.now() - each.sent_at) < KEY_LIFE_NS]
-        again = [each for each in young if not any(item.may_be_forgotten for item in each.items)]
+        """What was answered already."""
+        again = [operation for operation in self.finished if self._may_ask_again(operation)]
         if again:
             await self._send(session, self._one(*again))
 
@@ -366,11 +379,6 @@ class Client:
 
     async def _compact(self, session: Session) -> None:
         await self._ask(session, "compact", lambda: session.engine.lifecycle_compact(Compact()))
-
-
-def _long_ago() -> dict[str, Timestamp]:
-    """What is imported was made before anything else, so that an import that is asked for again changes nothing."""
-    return {"created_at": Timestamp(NOW - 400 * DAY_S * NANOS), "updated_at": Timestamp(NOW - 400 * DAY_S * NANOS)}
 
 
 def _id(item: Item) -> RecordId:

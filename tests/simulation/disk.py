@@ -4,11 +4,11 @@ Model of the store: a commit is written, then synced. What is read is what was w
 synced leaves the commit whole or not at all. A commit that fails leaves nothing, and so may the next few and the
 recoveries between them. Work of a transaction may be run twice, as the contract has it.
 
-Model of files: they are real ones, in a folder of memory, whose fsync is this module's. What a cut leaves of a file
-is what was synced, then the beginning of what was appended since, then zeros, up to the length that it had. A
-file that was cut short since may be as it was before. Names that were made or changed since their directory was
-synced may be the old or the new. A sync that fails is as Linux has it: what it was to write never reaches the disk,
-unless it is written anew.
+Model of files: they are real ones, in a folder of memory, whose fsync is this module's. What a cut leaves of a
+file is what was synced, then the beginning of what was appended since, then zeros, up to the length that it
+had. A file that was cut short since may be as it was before. Names that were made or changed since their
+directory was synced may be the old or the new. A sync that fails is as Linux has it: what it was to write never
+reaches the disk, unless it is written anew.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+import pytest
 
 from cerememory.errors import StorageUnavailable
 from cerememory.storage.contract import Changes, Compaction, Transaction
@@ -169,17 +171,16 @@ class FakeFiles:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Python's syncs of these files come here; others do nothing, for speed."""
-        fsync, ftruncate = os.fsync, os.ftruncate
+        ftruncate = os.ftruncate
 
         def truncate(fd: int, size: int) -> None:
             ftruncate(fd, size)
             self._note_truncated(fd, size)
 
-        os.fsync, os.ftruncate = self._sync, truncate  # type: ignore[assignment]
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", self._sync)
+            patch.setattr(os, "ftruncate", truncate)
             yield
-        finally:
-            os.fsync, os.ftruncate = fsync, ftruncate
 
     def _note_truncated(self, fd: int, size: int) -> None:
         inode = os.fstat(fd).st_ino
@@ -187,7 +188,7 @@ class FakeFiles:
             self._forgotten.pop(inode, None)
 
     def _sync(self, fd: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        path = Path(f"/proc/self/fd/{fd}").readlink()
         if not path.is_relative_to(self._root):
             return
         if not self._power.point():
@@ -216,5 +217,8 @@ class FakeFiles:
 
 
 def _shared(one: bytes, other: bytes) -> bytes:
-    """What both begin with; `commonprefix` looks at each byte."""
-    return one if other.startswith(one) else os.path.commonprefix([one, other])
+    """What both begin with."""
+    if other.startswith(one):
+        return one
+    pairs = enumerate(zip(one, other, strict=False))
+    return one[: next((i for i, (a, b) in pairs if a != b), len(other))]

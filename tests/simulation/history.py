@@ -87,6 +87,7 @@ class Item:
     lasts: bool = True  # working memory doesn't
     record_id: RecordId | None = None
     seen: Seen | None = None
+    is_doomed: bool = False  # its maker asks for it to be forgotten
     is_forgotten: bool = False
     writes: list[Operation] = field(default_factory=list)
     forgets: list[Operation] = field(default_factory=list)
@@ -253,7 +254,7 @@ def learn(items: Iterable[Item], record_ids: Iterable[RecordId], history: Histor
 
 
 def _was_done(operation: Operation, stored: Stored[Any]) -> bool:
-    """Whether another answer than `stored`, or a check, has shown that it was; of two at once any may come first."""
+    """Whether another answer than `stored`, or a check, has shown it; of two at once any may come first."""
     made = any(item.seen is not None and item.seen.is_there for item in operation.makes)
     seen = None if operation.writes is None else operation.writes.seen
     written = seen is not None and seen.mark == operation.mark

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import faulthandler
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 
 from tests.simulation.bugs import BUGS, NONE
@@ -49,11 +48,11 @@ def sweep(seeds: Sequence[int], processes: int, bug: str | None = None) -> Itera
     """The outcomes of all seeds, a chunk at a time, as they come."""
     chunks = (seeds[i : i + CHUNK] for i in range(0, len(seeds), CHUNK))
     with ProcessPoolExecutor(processes) as pool:
-        submit = partial(pool.submit, live_all, bug=bug)
-        waiting: set[Future[list[Outcome]]] = {submit(chunk) for chunk in islice(chunks, 2 * processes)}
+        futures = (pool.submit(live_all, chunk, bug) for chunk in chunks)
+        waiting = set(islice(futures, 2 * processes))
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            waiting |= {submit(chunk) for chunk in islice(chunks, len(done))}
+            waiting |= set(islice(futures, len(done)))
             yield from (future.result() for future in done)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -48,12 +49,15 @@ class Hanging(Exception):
 
 
 def jumping_clock(limit_s: float) -> MockClock:
-    """Jumps to the next deadline when everybody waits; after `limit_s`, or without a deadline, it raises `Hanging`."""
+    """Jumps to the next deadline when everybody waits; without one, or after `limit_s`, it raises `Hanging`."""
     clock: Any = MockClock(autojump_threshold=0)
     jump = clock._autojump
 
     def jump_or_raise() -> None:
-        if trio.current_time() > limit_s or trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf:
+        if (
+            trio.current_time() > limit_s
+            or trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+        ):
             raise Hanging(f"at {trio.current_time()}, where a life lasts {limit_s} s at most")
         jump()
 
@@ -127,9 +131,10 @@ class SimulatedWorld:
             await self.pause()
             if self.may_be_slow and self._power.is_on and self._rng.random() < SLOWNESS:
                 await trio.sleep(self._rng.choice(SLOW_S))
-            try:
-                return call()
-            finally:
+        try:
+            return call()
+        finally:
+            with trio.CancelScope(shield=True):
                 await self.pause()
 
     def world(self) -> World:
@@ -144,11 +149,9 @@ class SimulatedWorld:
             make(actor, name, mailbox_size)
             actor._mailbox = _Pausing(actor._mailbox, self.pause)  # type: ignore[assignment]
 
-        Actor.__init__ = make_pausing  # type: ignore[method-assign]
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Actor, "__init__", make_pausing)
             yield
-        finally:
-            Actor.__init__ = make  # type: ignore[method-assign]
 
 
 class _Pausing:

@@ -25,6 +25,7 @@ from typing import Any, Self
 import msgspec
 
 from cerememory.domain.audit_chain import GENESIS
+from cerememory.errors import CerememoryError
 from cerememory.storage.audit_file import verify_file
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.contract import Storage
@@ -172,18 +173,23 @@ class Subject:
         return Order(data_dir=str(data_dir), scenario=self.scenario.name, **given)
 
     def copy(self, data_dir: Path) -> Path:
-        """A fresh copy of the base at `data_dir`, which is there no more."""
+        """A fresh copy of the base at `data_dir`, in place of what was there."""
         shutil.rmtree(data_dir, ignore_errors=True)
         return Path(shutil.copytree(self.base, data_dir))
 
-    def problems(self, data_dir: Path, ran: Ran) -> Iterator[str]:
+    def problems(self, data_dir: Path, ran: Ran) -> list[str]:
         """What is wrong with what a killed child left in `data_dir`, and after it was started again.
 
         Does the mutation again, with the same idempotency key and other ids.
         """
         if ran.failure:
-            yield ran.failure
-            return
+            return [ran.failure]
+        try:
+            return list(self._problems(data_dir, ran))
+        except CerememoryError as error:
+            return [f"{type(error).__name__}: {error}"]
+
+    def _problems(self, data_dir: Path, ran: Ran) -> Iterator[str]:
         rows = rows_in(data_dir)
         state = next((number for number, known in enumerate(self.states) if known == rows), None)
         last = len(self.states) - 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cerememory.recorder.spool import LOCK
 from tests.support.daemon import COMMAND, NO_ENV, WAIT_S, clean_environment
 
 RECORDER = COMMAND.with_name("cerememory-recorder")
@@ -44,6 +46,17 @@ def counted(ran: subprocess.CompletedProcess[str]) -> str:
     name, _space, counts = ran.stderr.splitlines()[-1].partition(" ")
     assert name == "cerememory-recorder:"
     return counts
+
+
+def kept(spool: Path) -> list[str]:
+    """The names of all that is in the spool but its lock."""
+    return sorted(path.name for path in spool.iterdir() if path.name != LOCK)
+
+
+def wait_for_sender(spool: Path) -> None:
+    """Returns once no process sends what is there."""
+    with (spool / LOCK).open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def batches(spool: Path) -> list[Path]:

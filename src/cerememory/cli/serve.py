@@ -120,7 +120,7 @@ async def _until_signalled(
     reloader: Reloader,
     notifier: Notifier,
 ) -> None:
-    stop = trio.Event()
+    stop, had_terminal = trio.Event(), sys.stderr.isatty()
     with trio.open_signal_receiver(*SIGNALS) as signals:  # before anybody is told
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listening, stop)
@@ -129,16 +129,15 @@ async def _until_signalled(
             _spare_the_collector()
             async with trio.open_nursery() as watching:
                 watching.start_soon(watch, engine, notifier)
-                await _until_stopped(signals, reloader)
+                await _until_stopped(signals, reloader, had_terminal)
                 watching.cancel_scope.cancel()
             notifier.stopping("finishing what is under way")
             engine.drain()
             stop.set()
 
 
-async def _until_stopped(signals: AsyncIterator[int], reloader: Reloader) -> None:
+async def _until_stopped(signals: AsyncIterator[int], reloader: Reloader, had_terminal: bool) -> None:
     """SIGHUP is a wish to reload, unless it came of a terminal that was closed."""
-    had_terminal = sys.stderr.isatty()
     while await anext(signals) == signal.SIGHUP:
         if had_terminal and not sys.stderr.isatty():
             _leave_terminal()

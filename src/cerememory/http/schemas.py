@@ -82,7 +82,9 @@ NARROWED: dict[str, Schema] = {
     "MetaEdge.target_id": {"not": {"pattern": _NIL_UUID}},
     "RecallAssociate.depth": {"maximum": ASSOCIATE_DEPTH_MAX},
     "RecallAssociate.limit": {"maximum": ASSOCIATE_LIMIT_MAX},
+    "RecallCue.audio": {"minItems": 1},
     "RecallCue.embedding": _FLOAT32S,
+    "RecallCue.image": {"minItems": 1},
     "Stats.records_by_store": {"required": list(STORES)},
 }
 

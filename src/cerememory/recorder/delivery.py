@@ -15,11 +15,11 @@ from enum import Enum, auto
 from cerememory.client import Client
 from cerememory.client.errors import HTTP_STATUS
 from cerememory.errors import (
+    BodyTooSlow,
     CerememoryError,
     Conflict,
+    ContentTooLarge,
     Failed,
-    Invalid,
-    NoRoute,
     Overloaded,
     ValidationFailed,
 )
@@ -113,7 +113,7 @@ class Delivery:
         return Verdict.SENT
 
     def _judge(self, error: CerememoryError, name: str | None) -> Verdict:
-        if isinstance(error, (Overloaded, Failed)):
+        if isinstance(error, (Overloaded, Failed, BodyTooSlow)):
             self._tell(f"warning: {error}; what can't be sent waits in {self._spool.path}")
             self._again_at = self._clock() + max(self._pause_s, float(error.retry_after_s or 0))
             self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
@@ -146,6 +146,6 @@ class Delivery:
 
 
 def _is_of_the_batch(error: CerememoryError) -> bool:
-    """Whether another batch may be taken: a daemon has read this one, and didn't like what it says."""
+    """Whether another batch may be taken: a daemon has read this one, or it was too large on the way to it."""
     is_daemons = HTTP_STATUS not in (error.details or {})
-    return is_daemons and isinstance(error, (Invalid, Conflict)) and not isinstance(error, NoRoute)
+    return isinstance(error, ContentTooLarge) or (is_daemons and isinstance(error, (ValidationFailed, Conflict)))

@@ -26,8 +26,9 @@ SERVER_URL = "http://127.0.0.1:8420"
 RECORDER = ""  # where no other is named or found
 
 STARTED = time.monotonic()
-WAIT_S = 0.2  # since then, for the recorder; with the start of Python before it and its end it stays below 0.3 s
+WAIT_S = 0.2  # since then, for client and recorder; with the start of Python before it it stays below 0.3 s
 PAYLOAD_BYTES_MAX = 16 * 1_048_576
+PART_BYTES = 1_048_576
 EVENT_BYTES_MAX = 1_048_576  # what the recorder is told to take; a longer content is cut
 CUT_BYTES = 262_144
 
@@ -75,7 +76,7 @@ ANSWERS = {("cursor", "beforeSubmitPrompt"): {"continue": True}}
 
 def main() -> int:
     try:
-        payload = json.loads(sys.stdin.buffer.read(PAYLOAD_BYTES_MAX))
+        payload = json.loads(read(0))
         payload = payload if isinstance(payload, dict) else {"message": payload}
         answer = ANSWERS.get((CLIENT, name_of(payload)))
         if answer is not None:
@@ -84,6 +85,21 @@ def main() -> int:
     except (OSError, ValueError, RecursionError) as error:
         print(f"cerememory-recorder hook: {error}", file=sys.stderr)  # noqa: T201
     return 0
+
+
+def read(fd: int) -> bytes:
+    """What is there until it ends, or the time is over for a client that doesn't end it."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    parts, size_bytes = [], 0
+    while size_bytes < PAYLOAD_BYTES_MAX and poll.poll(left_ms()) and (part := os.read(fd, PART_BYTES)):
+        parts.append(part)
+        size_bytes += len(part)
+    return b"".join(parts)
+
+
+def left_ms() -> float:
+    return max(0.0, STARTED + WAIT_S - time.monotonic()) * 1_000
 
 
 def name_of(payload: dict[str, Any]) -> str:
@@ -181,7 +197,7 @@ def wait_for_end(ended: int) -> None:
     """Until the other end of the pipe is closed, or the time is over: then the recorder goes on by itself."""
     poll = select.poll()
     poll.register(ended, select.POLLIN)
-    poll.poll(max(0.0, STARTED + WAIT_S - time.monotonic()) * 1_000)
+    poll.poll(left_ms())
     os.close(ended)
 
 

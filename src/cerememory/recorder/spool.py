@@ -4,8 +4,8 @@ A batch is a file `batch-*.jsonl`, written under another name first, so it is wh
 by the time they were made. What can't be sent is renamed to `*.bad-REASON` and stays for somebody to look at. The
 directory is bounded in files and bytes, what was set aside included: a full spool takes nothing, and says so.
 
-Any number of processes write; whoever sends what is there holds the directory's lock, which the kernel takes back
-from a process that dies.
+Any number of processes write; whoever sends what is there holds the spool's lock, which the kernel takes back from
+a process that dies.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ DRAFT_AGE_MAX_S = 3_600.0  # what is older was left by a process that died
 
 PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
+LOCK = "lock"
 _OTHERS = 0o077
+_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 _BATCH, _DRAFT, _ENDING = "batch-", "draft-", ".jsonl"
 
 
@@ -59,6 +61,11 @@ class Spool:
         self._files_max = files_max
         self._bytes_max = bytes_max
         self._fd = _open_private(path)
+        try:  # a file, for some network file systems lock nothing else
+            self._lock_fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | _SAFE, PRIVATE_FILE, dir_fd=self._fd)
+        except OSError as error:
+            os.close(self._fd)
+            raise DataDirUnusable(f"{path / LOCK}: {error.strerror}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +73,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        os.close(self._lock_fd)
         os.close(self._fd)
 
     def put(self, batch: Batch, *, durably: bool = True) -> str:
@@ -91,7 +99,7 @@ class Spool:
 
     def read(self, name: str) -> Batch:
         """Raises `ValidationFailed` for what is no batch, `FileNotFoundError` for one that is gone."""
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=self._fd)
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise ValidationFailed("no file")
@@ -139,18 +147,18 @@ class Spool:
             yield is_ours
         finally:
             if is_ours:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def is_being_sent(self) -> bool:
         """Whether a process is at it, which will find what was put before it was asked."""
         if not self._try_lock():
             return True
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
         return False
 
     def _try_lock(self) -> bool:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
@@ -167,7 +175,7 @@ class Spool:
             os.fsync(self._fd)
 
     def _write(self, name: str, data: bytes, durably: bool) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
         fd = os.open(name, flags, PRIVATE_FILE, dir_fd=self._fd)
         with os.fdopen(fd, "wb", buffering=0) as file:
             rest = memoryview(data)
@@ -201,7 +209,7 @@ def _size(entry: os.DirEntry[str]) -> int:
 def _open_private(path: Path) -> int:
     try:
         path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFE)
     except FileExistsError:
         raise DataDirUnusable(f"{path}: is not a directory") from None
     except OSError as error:

@@ -289,7 +289,7 @@ class Ledger:
 
     @property
     def read_from(self) -> int:
-        """The last commit that a mutation sees: what it answers when it changes nothing, and no commit comes of it."""
+        """The last commit that a mutation sees: that of an answer when nothing is changed, so no commit comes."""
         return self.sequence if self._will_be else self.sequence - 1
 
     def finish(self) -> Finished | None:

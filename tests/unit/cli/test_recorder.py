@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cerememory.cli.recorder import ingest, quick, runs
+from cerememory.cli.recorder import quick, runs
 from cerememory.cli.recorder.app import parse
 from cerememory.cli.recorder.main import run
 from cerememory.cli.recorder.settings import spool_path
@@ -39,8 +39,8 @@ def test_the_options_of_ingest(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], flag: list[str], told: tuple[object, ...]
 ) -> None:
     seen: list[tuple[object, ...]] = []
-    monkeypatch.setattr(ingest.runs, "ingest", lambda *given: seen.append((False, *given)))
-    monkeypatch.setattr(ingest.runs, "ingest_detached", lambda *given: seen.append((True, *given)))
+    monkeypatch.setattr(runs, "ingest", lambda *given: seen.append((False, *given)))
+    monkeypatch.setattr(runs, "ingest_detached", lambda *given: seen.append((True, *given)))
     parse(["ingest", *arguments, *flag])()
     assert seen == [(bool(flag), *told)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -28,7 +28,7 @@ from cerememory.telemetry.metrics import Metrics
 from tests.support.asgi import AsgiClient, Reply
 from tests.support.engine import store_body
 from tests.support.gated import BARE, KEYS, Gated, bare_gate, gated, with_auth
-from tests.support.logged import Logged, quiet
+from tests.support.logged import Logged
 
 TOKEN = "local-token"
 NOW = 1_800_000_000 * NANOS
@@ -40,12 +40,6 @@ GENERATED_FORM = "cm_0123456789ab_" + "x" * 43
 @pytest.fixture
 def gate() -> Gate:
     return bare_gate(with_auth(BARE), TOKEN)
-
-
-@pytest.fixture
-def logged() -> Iterator[Logged]:
-    with quiet() as lines:
-        yield lines
 
 
 async def ask(gate: Gate, authorization: str | None, peer: str = "127.0.0.1") -> Reply:

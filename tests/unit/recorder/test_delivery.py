@@ -15,10 +15,10 @@ from cerememory.recorder.counts import Counts
 from cerememory.recorder.delivery import PAUSE_MAX_S, PAUSE_S, Delivery
 from cerememory.recorder.spool import Spool
 from tests.support.fake_daemon import FakeDaemon, Reply, answer, hang_up, raw_answer, refusal
+from tests.support.recorder import kept
 
 STORED = answer({"results": []})
 UNAVAILABLE = refusal(503, "DECAY_ENGINE_BUSY", "index is busy")
-REFUSED = refusal(400, "VALIDATION_ERROR", "records[0].content: must not be blank")
 
 
 def batch(*texts: str) -> Batch:
@@ -84,8 +84,15 @@ def test_a_batch_is_sent_with_key_and_idempotency_key(daemon: FakeDaemon, run: R
 
 @pytest.mark.parametrize(
     "reply",
-    [hang_up(), UNAVAILABLE, refusal(500, "INTERNAL_ERROR"), refusal(429, "RATE_LIMITED"), raw_answer(b"", 502)],
-    ids=["no answer", "503", "500", "429", "502"],
+    [
+        hang_up(),
+        UNAVAILABLE,
+        refusal(500, "INTERNAL_ERROR"),
+        refusal(429, "RATE_LIMITED"),
+        refusal(408, "VALIDATION_ERROR"),
+        raw_answer(b"", 502),
+    ],
+    ids=["no answer", "503", "500", "429", "408", "502"],
 )
 def test_what_passes_is_waited_for_in_the_spool(
     daemon: FakeDaemon, run: Run, next_run: Run, spool: Spool, reply: Reply
@@ -170,19 +177,29 @@ def test_a_refusal_of_everything_loses_nothing(
     assert next_run.sent_and_spooled == (3, 0)
 
 
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (refusal(400, "VALIDATION_ERROR", "records[0].content: blank"), "records[0].content: blank"),
+        (refusal(409, "IMPORT_CONFLICT", "another body"), "another body"),
+        (raw_answer(b"<h1>Too large</h1>", 413), "answered 413"),
+    ],
+    ids=["400", "409", "a proxy's 413"],
+)
 def test_a_refused_batch_is_set_aside_when_it_comes_again_and_the_rest_goes_on(
-    daemon: FakeDaemon, run: Run, next_run: Run, spool: Spool
+    daemon: FakeDaemon, run: Run, next_run: Run, spool: Spool, reply: Reply, reason: str
 ) -> None:
-    daemon.then(REFUSED, REFUSED)
+    daemon.then(reply, reply)
     run.delivery.deliver(batch("bad"))
     assert (run.sent_and_spooled, run.counts.failures, len(spool.batches())) == ((0, 1), 1, 1)
     spool.put(batch("good"))
     next_run.delivery.send_spooled()
     assert texts(daemon) == [["bad"], ["bad"], ["good"]]
-    [aside] = [path.name for path in spool.path.iterdir()]
+    [aside] = kept(spool.path)
     assert aside.endswith(".jsonl.bad-refused")
     assert (next_run.counts.sent, next_run.counts.failures) == (1, 1)
-    assert next_run.told == [f"error: {aside} was set aside: records[0].content: must not be blank"]
+    [told] = next_run.told
+    assert told.startswith(f"error: {aside} was set aside: ") and reason in told
 
 
 def test_a_malformed_file_is_set_aside_and_the_rest_goes_on(daemon: FakeDaemon, run: Run, spool: Spool) -> None:
@@ -190,7 +207,7 @@ def test_a_malformed_file_is_set_aside_and_the_rest_goes_on(daemon: FakeDaemon, 
     spool.put(batch("a"))
     run.delivery.send_spooled()
     assert texts(daemon) == [["a"]]
-    assert [path.name for path in spool.path.iterdir()] == ["batch-0.jsonl.bad-malformed"]
+    assert kept(spool.path) == ["batch-0.jsonl.bad-malformed"]
     assert (run.counts.sent, run.counts.failures) == (1, 1)
     assert "batch-0.jsonl.bad-malformed was set aside: line 1" in run.told[0]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cerememory.errors import DataDirUnusable, StorageUnavailable, ValidationFailed
-from cerememory.recorder import spool as spool_module
 from cerememory.recorder.batches import Batch, new_entry
 from cerememory.recorder.spool import DRAFT_AGE_MAX_S, Spool
+from tests.support.recorder import kept
 
 
 def batch(text: str = "x") -> Batch:
@@ -117,7 +117,7 @@ def test_a_full_spool_takes_nothing_and_says_what_is_lost(path: Path) -> None:
             StorageUnavailable, match=r"is full \(1 batches wait, 1 set aside, .*, 1 events weren't kept"
         ):
             spool.put(batch())
-        assert len(list(path.iterdir())) == 2
+        assert len(kept(path)) == 2
     with Spool(path, bytes_max=300) as spool, pytest.raises(StorageUnavailable, match="is full"):
         spool.put(batch("x" * 200))
 
@@ -128,12 +128,12 @@ def test_a_disk_that_fails_leaves_nothing_behind(
     def fail(*_args: object, **_kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spool_module.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageUnavailable, match="No space left on device, 1 events weren't kept"):
         spool.put(batch())
-    assert list(path.iterdir()) == []
-    with pytest.raises(StorageUnavailable):
-        monkeypatch.setattr(spool_module.os, "open", fail)
+    assert kept(path) == []
+    with pytest.raises(StorageUnavailable), monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
         spool.check_writable()
 
 
@@ -145,7 +145,7 @@ def test_a_batch_is_there_only_when_it_is_whole(spool: Spool, path: Path, monkey
         seen.append(spool.batches())
         rename(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(spool_module.os, "rename", watched)
+    monkeypatch.setattr(os, "rename", watched)
     name = spool.put(batch())
     assert seen == [[]]
     assert spool.batches() == [name]
@@ -172,4 +172,4 @@ def test_drafts_of_the_dead_go_and_those_of_the_living_stay(spool: Spool, path: 
         if name != "draft-new":
             os.utime(path / name, (old, old))
     with spool.sending():
-        assert sorted(each.name for each in path.iterdir()) == ["batch-1.jsonl.bad-refused", "draft-new"]
+        assert kept(path) == ["batch-1.jsonl.bad-refused", "draft-new"]

@@ -41,8 +41,9 @@ def ingest(server_url: str, spool_dir: Path, line_bytes_max: int, terms: Terms) 
 
 
 def ingest_detached(server_url: str, spool_dir: Path, line_bytes_max: int, terms: Terms) -> int:
-    """The exit code; nothing was sent yet, and maybe never will be."""
+    """The exit code; nothing was sent yet."""
     check_server_url(server_url)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)  # so that what is pending is kept
     signal.alarm(DETACHED_MAX_S)
     with _counted() as counts, Spool(spool_dir) as spool:
 

@@ -49,10 +49,9 @@ def tables(reports: Sequence[Report]) -> str:
     lines = ["", "| what was run | runs | different points | losses |", "|---|--:|--:|--:|"]
     lines += [f"| {_said(each)} | {each.runs:,} | {each.points:,} | {each.losses:,} |" for each in reports]
     for each in reports:
-        parts = {name: count for name, count in each.details.items() if type(count) is int}
-        if parts:
-            listed = ", ".join(f"{name} {count:,}" for name, count in sorted(parts.items()))
-            lines += ["", f"{_said(each)}, by part: {listed}."]
+        if each.parts:
+            listed = "; ".join(f"{name} {count:,}" for name, count in sorted(each.parts.items()))
+            lines += ["", f"- {_said(each)}, by part: {listed}."]
     return "\n".join([*lines, "", ""])
 
 

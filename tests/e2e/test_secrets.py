@@ -223,7 +223,7 @@ STEERING = "\x1b[2J\x1b]0;title\x07\x9b31m\u202e\u200b\U000e0041"
 
 def test_no_memory_steers_the_terminal_that_shows_it(tmp_path: Path) -> None:
     env = {"TERM": "dumb", "NO_COLOR": "1"}
-    with Daemon(tmp_path / "data") as daemon, Caller(daemon.address) as caller:
+    with Daemon(tmp_path / "data", env=UNLIMITED) as daemon, Caller(daemon.address) as caller:
         stored = caller.store(f"a {STEERING} b", metadata={STEERING: [STEERING]}, meta={"tags": [STEERING]})
         caller.ask("POST", "/v1/encode/raw", {"session_id": STEERING, **store_body(STEERING)})
         caller.until_indexed()

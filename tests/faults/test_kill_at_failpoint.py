@@ -31,7 +31,9 @@ def sweep(subject: Subject, data_dir: Path) -> None:
             lost[f"{subject.passed[passage - 1]} ({passage})"] = problems
     what = "SIGKILL at every failpoint that a mutation passes"
     points = len({subject.passed[passage - 1] for passage in passages})
-    found = Report(what=what, runs=len(passages), points=points, losses=len(lost), details={name: len(passages)})
+    found = Report(
+        what=what, runs=len(passages), points=points, losses=len(lost), details={"runs": {name: len(passages)}}
+    )
     report(f"failpoint {name}", found)
     assert lost == {}
 

@@ -63,7 +63,7 @@ def sweep(subject: Subject, shim: Shim, data_dir: Path) -> None:
         runs=len(kills),
         points=len({number for number, _moment in kills}),
         losses=len(lost),
-        details={name: len(kills)},
+        details={"runs": {name: len(kills)}},
     )
     report(f"syscall {name}", found)
     assert lost == {}

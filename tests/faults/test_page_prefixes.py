@@ -245,7 +245,7 @@ def test_a_power_cut_in_a_commit_leaves_the_state_before_or_the_one_behind(
         runs=cuts.tried,
         points=sum(len(commit.pages) + 1 for commit in commits),
         losses=len(cuts.lost),
-        details={name: cuts.tried},
+        details={"runs": {name: cuts.tried}},
     )
     report(f"pages {name}", found)
     assert cuts.lost == {}

@@ -23,7 +23,7 @@ from cerememory.storage.mutations import Once, Stored, StoreRecords, put_memory
 from cerememory.storage.prepared import NewRecord
 from tests.simulation.disk import FakeStore
 
-CHANCE = 0.05  # that an occasion is taken
+CHANCE = 0.1  # that an occasion is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class _ForgettingAnswers(FakeStore):
     """Now and then a commit lacks the answers that are kept for idempotency keys."""
 
     def commit(self, changes: Changes) -> None:
-        if self._rng.random() < 4 * CHANCE:
+        if self._rng.random() < 3 * CHANCE:
             tables = (Table.IDEMPOTENCY, Table.IDEMPOTENCY_BY_EXPIRY)
             prefixes = tuple(key(DEFAULT_NAMESPACE, table) for table in tables)
             changes = {k: value for k, value in changes.items() if not k.startswith(prefixes)}

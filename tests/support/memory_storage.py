@@ -147,6 +147,17 @@ class MemoryStorage:
     def used_bytes(self) -> int:
         return self._state.size_bytes()
 
+    def check_room(self) -> None:
+        """There is no disk."""
+
+    def oldest_reader_s(self) -> float:
+        """Every snapshot is a copy."""
+        return 0.0
+
+    def row_sizes(self, start: bytes, count: int) -> list[tuple[bytes, int]]:
+        rows = sorted((key, value) for key, value in self._state.rows.items() if key >= start)
+        return [(key, len(key) + len(value)) for key, value in rows[:count]]
+
     def close(self) -> None:
         """Nothing is held."""
 

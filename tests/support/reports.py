@@ -1,8 +1,8 @@
 """What runs of the reliability tests found, as small files that `tests.reliability` makes one table of.
 
 A report is a JSON object: `what` was done, how many `runs`, at how many different `points`, and in how many of the
-runs something was lost or contradicted itself (`losses`). `details` are free; of them the whole numbers are shown,
-as the runs of the parts they are named by. A file holds one report, or a list. Those of one `what` are added up.
+runs something was lost or contradicted itself (`losses`). `details` are free, but for `details.runs`: the runs of
+each part, by its name. A file holds one report, or a list. Those of one `what` are added up.
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             runs=self.runs + other.runs,
             points=self.points + other.points,
             losses=self.losses + other.losses,
-            details=self.details | other.details,
+            details={**self.details, **other.details, "runs": {**self.parts, **other.parts}},
         )
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """How many of the runs were of which part."""
+        return dict(self.details.get("runs", {}))
 
 
 def report(name: str, found: Report) -> None:

@@ -29,7 +29,6 @@ from cerememory.storage.keys import (
     key,
     system_key,
     trailing_id,
-    unpack_namespace,
 )
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.namespaces import parse_name_row

@@ -11,8 +11,8 @@ from tests import reliability
 from tests.reliability import BEGIN, END, figures, tables, with_tables
 from tests.support.reports import VARIABLE, Report, added_up, read_reports, report
 
-KILLS = Report(what="kills", runs=2, points=1, losses=0, details={"store": 2, "seed": "7"})
-MORE_KILLS = Report(what="kills", runs=3, points=2, losses=1, details={"forget": 3})
+KILLS = Report(what="kills", runs=2, points=1, losses=0, details={"runs": {"store": 2}, "seed": 7})
+MORE_KILLS = Report(what="kills", runs=3, points=2, losses=1, details={"runs": {"forget": 3}})
 CUTS = Report(what="cuts", runs=1_000, points=10, losses=0)
 
 
@@ -31,7 +31,8 @@ def test_each_kind_of_crash_was_tried(what: str) -> None:
 
 
 def test_reports_of_one_kind_are_added_up() -> None:
-    total = Report(what="kills", runs=5, points=3, losses=1, details={"store": 2, "seed": "7", "forget": 3})
+    details = {"runs": {"store": 2, "forget": 3}, "seed": 7}
+    total = Report(what="kills", runs=5, points=3, losses=1, details=details)
     assert added_up([KILLS, CUTS, MORE_KILLS]) == [CUTS, total]
 
 
@@ -49,7 +50,7 @@ def test_a_report_is_written_where_it_is_wanted_and_read_again(
 def test_a_table_has_a_row_for_each_kind_and_the_parts_below() -> None:
     made = tables([CUTS, KILLS])
     assert "| cuts | 1,000 | 10 | 0 |\n| kills | 2 | 1 | 0 |\n" in made
-    assert "kills, by part: store 2." in made
+    assert "- kills, by part: store 2." in made
     assert "cuts, by part" not in made
 
 

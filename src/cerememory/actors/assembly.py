@@ -17,6 +17,7 @@ from cerememory.actors.consolidate import Consolidator
 from cerememory.actors.counted import CountedProvider
 from cerememory.actors.cues import Cues
 from cerememory.actors.decay import Decayer
+from cerememory.actors.disk_use import DiskUse
 from cerememory.actors.dream import Dreamer
 from cerememory.actors.engine import Actors, Engine
 from cerememory.actors.enrichment import Enricher
@@ -180,6 +181,7 @@ async def _running(
             new_curves(),
             settings.security.audit_log_path if settings.security.audit_log_enabled else None,
         ),
+        disk_use=DiskUse(storage, world, metrics, index_path, settings.security.audit_log_path),
         attestation=None if audit_keys is None else Attestation(audit_tree, audit_keys.signer, world),
         versions_kept=settings.storage.history_versions,
     )

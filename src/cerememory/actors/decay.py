@@ -154,6 +154,10 @@ class Decayer(JobActor):
         log.exception("decay tick panicked", namespace=namespace)
 
     async def _tick(self, message: Tick) -> Stored[Decayed]:
+        with self._metrics.decay_tick_duration.time():
+            return await self._ticked(message)
+
+    async def _ticked(self, message: Tick) -> Stored[Decayed]:
         with self._storage.read() as reader:
             kept = kept_answer(reader, message.keep_answer(self._finish(message, _Progress(0), 0)))
         if kept is not None:

@@ -32,6 +32,7 @@ from cerememory.actors.associations import Associations
 from cerememory.actors.attestation import Attestation
 from cerememory.actors.consolidate import Run
 from cerememory.actors.cues import Cues
+from cerememory.actors.disk_use import DiskUse
 from cerememory.actors.dream import Tick
 from cerememory.actors.introspection import Introspection
 from cerememory.actors.journal import FetchRaw, ListRaw
@@ -197,6 +198,7 @@ class Engine:
         lifecycle: Lifecycle,
         archives: Archives,
         introspection: Introspection,
+        disk_use: DiskUse,
         attestation: Attestation | None,
         versions_kept: int,
     ) -> None:
@@ -212,6 +214,7 @@ class Engine:
         self._lifecycle = lifecycle
         self._archives = archives
         self._introspection = introspection
+        self._disk_use = disk_use
         self._attestation = attestation
         self._versions_kept = versions_kept
         self._limiter = trio.CapacityLimiter(2)
@@ -665,6 +668,7 @@ class Engine:
         if self._draining or self._actors.supervisor.given_up:
             return BROKEN
         try:
+            self._storage.check_room()
             with trio.fail_after(READY_S):
                 for actor in self._actors.supervisor.actors:
                     await actor.ask(Ping())
@@ -676,6 +680,10 @@ class Engine:
         except CerememoryError:  # an actor crashed over it, or what is stored can't be read
             return BROKEN
         return None
+
+    async def keep_measuring(self) -> None:
+        """Measure the use of the disk once in a while, until cancelled."""
+        await self._disk_use.keep_measuring()
 
     async def refresh_gauges(self) -> None:
         """Bring the gauges that aren't kept up as things happen to their value of now."""

@@ -109,6 +109,7 @@ class Statistics:
             self._metrics.records.labels(store.value).set(count)
         self._metrics.raw_records.set(counters.raw_records)
         self._metrics.map_used.set(self._storage.used_bytes())
+        self._metrics.oldest_reader.set(self._storage.oldest_reader_s())
         self._metrics.index_lag.set(self._text_index.lag_s())
 
 

@@ -1,14 +1,14 @@
 """`cerememory migrate-store-encryption`, `change-passphrase` and `rotate-key`: they own the data dir meanwhile.
 
-What they replace stays on the disk in pages that are free until the store is compacted, so each ends with that, after
-its entry in the audit log.
+What they replace stays on the disk in pages that are free until the store is compacted, so each ends with that,
+after its entry in the audit log.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from cerememory.protocol.requests import Compact
 from cerememory.storage import resealing
 from cerememory.storage.datadir import DataDir, check_format
 from cerememory.storage.keyring import SETTING, Wrapping
-from cerememory.storage.resealing import Progress, Resealed
+from cerememory.storage.resealing import Resealed
 from cerememory.storage.sealed import SealedStorage
 from cerememory.telemetry import logs
 from cerememory.telemetry.metrics import Metrics

@@ -129,6 +129,7 @@ async def _until_signalled(
             _spare_the_collector()
             async with trio.open_nursery() as watching:
                 watching.start_soon(watch, engine, notifier)
+                watching.start_soon(engine.keep_measuring)
                 await _until_stopped(signals, reloader, had_terminal)
                 watching.cancel_scope.cancel()
             notifier.stopping("finishing what is under way")

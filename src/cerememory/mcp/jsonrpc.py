@@ -79,7 +79,7 @@ def _salvaged_id(line: bytes) -> MessageId:
 
 
 def _id(message: dict[str, Any]) -> MessageId:
-    """An id that can be sent back, else None: not every text or number that a lenient reader takes can be written."""
+    """An id that can be sent back, else None: a lenient reader takes text that can't be written as JSON."""
     found = message.get("id")
     if not isinstance(found, (int, str)) or isinstance(found, bool):
         return None

@@ -360,10 +360,10 @@ class IntrospectRecord(Request, frozen=True, kw_only=True):
 class AuditProof(Request, frozen=True, kw_only=True):
     """Which proof: `old` and `new`, sizes of the log, or `entry`, a sequence, and `size`."""
 
-    old: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    new: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    entry: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    size: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    old: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None = None
+    new: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None = None
+    entry: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+    size: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
 
 
 class DecayForecast(Request, frozen=True, kw_only=True):

@@ -99,11 +99,12 @@ class Spool:
 
     def read(self, name: str) -> Batch:
         """Raises `ValidationFailed` for what is no batch, `FileNotFoundError` for one that is gone."""
-        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=self._fd)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ValidationFailed("no file")
-            data = file.read(BATCH_BYTES_MAX + 1)
+        try:
+            data = self._read(name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ValidationFailed(f"{error.strerror}") from error
         if not data or len(data) > BATCH_BYTES_MAX:
             raise ValidationFailed(f"{len(data)} bytes")
         return parse_batch(data)
@@ -184,6 +185,13 @@ class Spool:
             if durably:
                 os.fsync(fd)
 
+    def _read(self, name: str) -> bytes:
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=self._fd)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ValidationFailed("no file")
+            return file.read(BATCH_BYTES_MAX + 1)
+
     def _names(self) -> list[str]:
         with os.scandir(self._fd) as entries:
             return [entry.name for entry in entries]
@@ -191,8 +199,9 @@ class Spool:
     def _sweep(self) -> None:
         now = time.time()
         for name in self._names():
-            if name.startswith(_DRAFT) and now - os.stat(name, dir_fd=self._fd).st_mtime > DRAFT_AGE_MAX_S:
-                self.remove(name)
+            with suppress(FileNotFoundError):  # its writer was faster
+                if name.startswith(_DRAFT) and now - os.stat(name, dir_fd=self._fd).st_mtime > DRAFT_AGE_MAX_S:
+                    os.unlink(name, dir_fd=self._fd)
 
 
 def _is_batch(name: str) -> bool:

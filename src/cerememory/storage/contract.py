@@ -84,4 +84,19 @@ class Storage(Protocol):
 
     def used_bytes(self) -> int: ...
 
+    def check_room(self) -> None:
+        """Raise `StorageUnavailable` when the next commit would be refused for want of room on the disk."""
+        ...
+
+    def oldest_reader_s(self) -> float:
+        """For how long the oldest snapshot that isn't the newest is known to be read; 0 when there is none.
+
+        What was deleted since can't be given back meanwhile.
+        """
+        ...
+
+    def row_sizes(self, start: bytes, count: int) -> list[tuple[bytes, int]]:
+        """The first `count` keys from `start` on, each with the bytes of key and value; no value is read."""
+        ...
+
     def close(self) -> None: ...

@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -43,6 +44,7 @@ GIB = 1 << 30
 MAP_BYTES_MIN = 16 << 20
 READERS_MAX = 256
 FREE_CHECK_INTERVAL_S = 1.0
+NO_SNAPSHOT = "-"  # of a slot that nobody reads by now
 READER_CHECK_INTERVAL_S = 60.0  # the slot of a killed reader keeps its pages from being used again
 AGREE_TRIES, AGREE_PAUSE_S = 50, 0.005
 RESERVE_BYTES_MIN, RESERVE_PART = 1 << 20, 64  # of a map at its limit, for what makes room in it
@@ -161,6 +163,7 @@ class LmdbStorage:
         self._leases = _Leases()
         self._free_checked_at = -FREE_CHECK_INTERVAL_S
         self._readers_checked_at = -READER_CHECK_INTERVAL_S
+        self._readers_seen: dict[tuple[str, ...], float] = {}  # slot and snapshot -> when it was first seen
         self._has_reserve = False
         self._environment: Any | None = None  # None: could not be opened again
         try:
@@ -285,7 +288,7 @@ class LmdbStorage:
         return self._transact(work, lambda: False)
 
     def _transact(self, work: Callable[[Transaction], R], makes_room: Callable[[], bool]) -> R:
-        self._check_free_space()
+        self.check_room()
         while True:
             try:
                 self._free_dead_readers()
@@ -350,8 +353,9 @@ class LmdbStorage:
         if now - self._readers_checked_at >= READER_CHECK_INTERVAL_S:
             self._readers_checked_at = now
             self.reader_check()
+            self.oldest_reader_s()
 
-    def _check_free_space(self) -> None:
+    def check_room(self) -> None:
         now = time.monotonic()
         if now - self._free_checked_at < FREE_CHECK_INTERVAL_S:
             return
@@ -490,8 +494,39 @@ class LmdbStorage:
 
     def reader_pids(self) -> set[int]:
         """The processes that have a slot among the readers, alive or not."""
+        return {int(pid) for pid, _thread, _snapshot in self._readers()}
+
+    def oldest_reader_s(self) -> float:
+        """LMDB doesn't know since when: it counts from when it was first asked for, here or by a commit."""
+        now = time.monotonic()
+        with self._leased():
+            newest = int(self._opened().info()["last_txnid"])
+            reading = [slot for slot in self._readers() if slot[2] != NO_SNAPSHOT]
+        behind = [slot for slot in reading if int(slot[2]) < newest]
+        self._readers_seen = {slot: self._readers_seen.get(slot, now) for slot in behind}
+        return max((now - since for since in self._readers_seen.values()), default=0.0)
+
+    def _readers(self) -> list[tuple[str, ...]]:
+        """Process, thread and snapshot of each slot among the readers."""
         lines = str(self._opened().readers()).splitlines()[1:]  # behind the heading
-        return {int(line.split()[0]) for line in lines if line.strip()}
+        return [tuple(line.split()) for line in lines if line.strip()]
+
+    def row_sizes(self, start: bytes, count: int) -> list[tuple[bytes, int]]:
+        """Values stay where they are: pages of long ones aren't even looked at."""
+        try:
+            with self._leased(), self._opened().begin(buffers=True) as reading, reading.cursor() as cursor:
+                found = islice(cursor.iternext(), count) if cursor.set_range(start) else ()
+                return [(bytes(key), len(key) + len(value)) for key, value in found]
+        except lmdb.Error as error:
+            raise StorageUnavailable(f"{self._path}: cannot be read: {error}") from error
+
+    @contextmanager
+    def _leased(self) -> Iterator[None]:
+        self._leases.acquire()
+        try:
+            yield
+        finally:
+            self._leases.release()
 
     def close(self) -> None:
         with self._leases.exclusive():

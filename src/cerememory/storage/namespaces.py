@@ -14,6 +14,7 @@ from cerememory.storage.keys import (
     DEFAULT_NAMESPACE,
     NAMESPACE_BYTES,
     Table,
+    after,
     counters_range,
     digest,
     pack_namespace,
@@ -38,6 +39,14 @@ def namespaces_of(storage: Storage) -> list[int]:
     prefix, stop = counters_range()
     with storage.read() as reader:
         return [unpack_namespace(row_key[len(prefix) :]) for row_key, _value in reader.scan(prefix, stop)]
+
+
+def names_in(storage: Storage) -> list[str]:
+    """The names of all namespaces, the default one first, the others sorted."""
+    prefix = system_key(Table.NAMESPACES)
+    with storage.read() as reader:
+        named = [parse_name_row(value)[1] for _key, value in reader.scan(prefix, after(prefix))]
+    return [DEFAULT_NAME, *sorted(named)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ Nonces are random, 96 bits. Under one key 2^32 of them may be drawn before two a
 counted, and at half of that the store takes a new key by itself. Old ones stay until a rotation drops them.
 
 A store that was plain when it got its passphrase is read as what it is, a mixture: what doesn't begin as a sealed
-value under a known key is plain. Its digests stay plain until the migration is done with all of them at once.
+value under a known key is plain. Its digests stay plain until the migration is done with all of them at once. From
+then on, as in a store that was encrypted from the start, a plain value is none of its own, and refused.
 """
 
 from __future__ import annotations
@@ -158,12 +159,14 @@ class Sealer:
         return self._head + nonce + self._ciphers[self._newest].encrypt(nonce, value, stored)
 
     def open(self, stored: bytes, value: bytes) -> bytes:
-        """Raises `StorageDamaged` for what was sealed, and isn't what was sealed here."""
-        if not value.startswith(MAGIC) or not _is_sealable(stored, value):
+        """Raises `StorageDamaged` for what wasn't sealed here under this key; a mixed store has plain values."""
+        if not _is_sealable(stored, value):
             return value
-        cipher = self._ciphers.get(value[len(MAGIC) : _NONCE_START])
+        cipher = self._ciphers.get(value[len(MAGIC) : _NONCE_START]) if value.startswith(MAGIC) else None
+        if cipher is None and self._names is None:
+            return value
         if cipher is None:
-            return value
+            raise StorageDamaged(f"the value under {stored.hex()} isn't sealed by this store")
         try:
             return cipher.decrypt(value[_NONCE_START:_TEXT_START], value[_TEXT_START:], stored)
         except (InvalidTag, ValueError):  # the other, when not even the nonce is whole
@@ -296,6 +299,16 @@ class SealedStorage:
 
     def used_bytes(self) -> int:
         return self.below.used_bytes()
+
+    def check_room(self) -> None:
+        self.below.check_room()
+
+    def oldest_reader_s(self) -> float:
+        return self.below.oldest_reader_s()
+
+    def row_sizes(self, start: bytes, count: int) -> list[tuple[bytes, int]]:
+        """As they lie there, sealed."""
+        return self.below.row_sizes(start, count)
 
     def close(self) -> None:
         self.below.close()

@@ -94,6 +94,23 @@ class Metrics:
             registry=r,
         )
         self.map_used = Gauge("cerememory_lmdb_map_used_bytes", "Bytes of the map in use.", registry=r)
+        self.oldest_reader = Gauge(
+            "cerememory_lmdb_oldest_reader_seconds",
+            "How long the oldest snapshot that keeps pages from being used again is known to be read.",
+            registry=r,
+        )
+        self.stored_bytes = Gauge(
+            "cerememory_stored_bytes",
+            "Bytes of rows by table, of the text index and of the audit log, as measured last.",
+            ("table",),
+            registry=r,
+        )
+        self.decay_tick_duration = Histogram(
+            "cerememory_decay_tick_duration_seconds",
+            "Time of a decay tick of one namespace, failed ones too.",
+            buckets=SECONDS,
+            registry=r,
+        )
         self.reconsolidations_dropped = Counter(
             "cerememory_reconsolidations_dropped", "Recalls whose effect could not be queued.", registry=r
         )

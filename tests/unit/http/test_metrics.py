@@ -45,6 +45,8 @@ async def test_the_documented_series_are_there_before_anything_happened(daemon: 
     for store in ("episodic", "semantic", "procedural", "emotional", "working"):
         assert value(samples, "cerememory_encode_total", store=store) == 0
     assert value(samples, "cerememory_build_info", version=__version__) == 1
+    assert value(samples, "cerememory_lmdb_oldest_reader_seconds") == 0
+    assert value(samples, "cerememory_decay_tick_duration_seconds_count") == 0
 
 
 async def test_requests_are_counted_by_method_route_and_status(daemon: Gated) -> None:
@@ -121,6 +123,12 @@ async def test_gauges_show_what_is_stored(daemon: Gated) -> None:
     assert value(samples, "cerememory_actor_mailbox_depth", actor="writer") == 0
     assert (value(samples, "cerememory_lmdb_map_used_bytes") or 0) > 0
     assert value(samples, "cerememory_index_lag_seconds") is not None
+
+
+async def test_decay_ticks_are_timed(daemon: Gated) -> None:
+    await daemon.client.post("/v1/lifecycle/decay-tick", {})
+    samples = await scraped(daemon.client)
+    assert value(samples, "cerememory_decay_tick_duration_seconds_count") == 1
 
 
 async def test_no_id_and_nothing_that_clients_invent_becomes_a_label(daemon: Gated) -> None:

@@ -103,10 +103,9 @@ def test_a_file_that_is_none_is_no_batch(spool: Spool, path: Path, tmp_path: Pat
     os.mkfifo(path / "batch-1.jsonl")
     (tmp_path / "elsewhere").write_bytes(batch().dump())
     (path / "batch-2.jsonl").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValidationFailed):
-        spool.read("batch-1.jsonl")
-    with pytest.raises(OSError, match="symbolic links"):
-        spool.read("batch-2.jsonl")
+    for name in ("batch-1.jsonl", "batch-2.jsonl"):
+        with pytest.raises(ValidationFailed):
+            spool.read(name)
 
 
 def test_a_full_spool_takes_nothing_and_says_what_is_lost(path: Path) -> None:

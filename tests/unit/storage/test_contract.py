@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cerememory.errors import StorageUnavailable
 from cerememory.storage.contract import KEY_BYTES_MAX, Storage
+from cerememory.storage.keys import KEYS_END
 from cerememory.storage.lmdb import LmdbStorage
 from tests.support.memory_storage import MemoryStorage
 from tests.support.sealing import sealed_storage
@@ -244,6 +245,24 @@ def test_recovery_of_a_store_that_works_changes_no_row_of_the_caller(storage: St
     storage.commit({b"a": b"1"})
     storage.recover()
     assert all_of(storage) == [(b"a", b"1")]
+
+
+def test_row_sizes_are_those_of_keys_and_values_from_a_key_on(storage: Storage) -> None:
+    storage.commit({b"a": b"1", b"b": bytes(100), b"c": bytes(10_000), b"d": b""})
+    sizes = dict(storage.row_sizes(b"b", 3))
+    assert list(sizes) == [b"b", b"c", b"d"]
+    assert sizes[b"b"] >= 101
+    assert sizes[b"c"] >= 10_001
+    assert list(dict(storage.row_sizes(b"a", 2))) == [b"a", b"b"]
+    assert storage.row_sizes(KEYS_END, 9) == []
+
+
+def test_there_is_room_and_nobody_reads_an_old_snapshot(storage: Storage) -> None:
+    storage.check_room()
+    storage.commit({b"a": b"1"})
+    with storage.read() as reader:
+        assert reader.get(b"a") == b"1"
+        assert storage.oldest_reader_s() == 0, "the newest snapshot holds nothing back"
 
 
 def test_used_bytes_grow_with_what_is_stored(storage: Storage) -> None:

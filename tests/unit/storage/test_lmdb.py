@@ -196,6 +196,29 @@ def test_the_slot_of_a_killed_reader_is_freed_by_a_commit(path: Path) -> None:
         assert storage.reader_check() == 0
 
 
+def test_the_age_of_a_reader_counts_from_when_it_held_something_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("cerememory.storage.lmdb.time.monotonic", lambda: clock[0])
+    with opened(path) as storage:
+        storage.commit({b"a": b"1"})
+        command = [sys.executable, "-c", READS_FOR_EVER, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+            assert reader.stdout is not None and reader.stdout.readline() == b"reading\n"
+            assert storage.oldest_reader_s() == 0
+            storage.commit({b"a": b"2"})
+            assert storage.oldest_reader_s() == 0
+            clock[0] += 40
+            assert storage.oldest_reader_s() == 40
+            clock[0] += 2
+            assert storage.oldest_reader_s() == 42
+            reader.kill()
+        clock[0] += READER_CHECK_INTERVAL_S
+        storage.commit({b"a": b"3"})
+        assert storage.oldest_reader_s() == 0
+
+
 def test_reads_leave_no_reader_behind(path: Path) -> None:
     """There are slots for 256; a scan that was left half way gives its slot back, too."""
     with opened(path) as storage:

@@ -118,7 +118,8 @@ def ignored(_count: int) -> None:
 
 def test_all_that_was_plain_is_sealed_and_reads_as_before(plain: MemoryStorage, rows: dict[bytes, bytes]) -> None:
     assert in_the_open(plain)
-    storage, seen = encrypted(plain), []
+    storage = encrypted(plain)
+    seen: list[int] = []
 
     resealed = migrate(storage, seen.append)
 

@@ -75,7 +75,7 @@ def test_what_the_system_and_we_say_ourselves_is_there(error: Exception, line: s
 def test_chains_groups_and_notes_are_shown_in_their_order() -> None:
     error = raised(RuntimeError(), OSError(5, "Input/output error"), cause=True)
     error.add_note("asked by r-1")
-    text = traceback_of(ExceptionGroup("", [error]))
+    text = traceback_of(BaseExceptionGroup("", [error]))
     order = ["ExceptionGroup", "Input/output error", "direct cause", "RuntimeError", "asked by r-1"]
     places = [text.index(words) for words in order]
     assert places == sorted(places)

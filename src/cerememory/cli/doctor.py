@@ -22,17 +22,16 @@ from cerememory.cli.arguments import Common
 from cerememory.cli.memory import server_url
 from cerememory.cli.options import Options
 from cerememory.cli.output import pretty
-from cerememory.cli.settings import load
+from cerememory.cli.settings import check_start, load
 from cerememory.cli.stores import LOCATED, is_locked, open_readonly, refuse_remote
 from cerememory.cli.verdicts import Patient, Verdict, fail, ok, warn
 from cerememory.client.address import parse_address
 from cerememory.client.probe import get
-from cerememory.config.checks import check as check_settings
 from cerememory.config.settings import Settings
 from cerememory.config.sources import CONFIG_VARIABLE
 from cerememory.config.sources import load as load_sources
 from cerememory.domain.visible import visible
-from cerememory.errors import CerememoryError, ConfigInvalid
+from cerememory.errors import CerememoryError, ConfigInvalid, DataDirUnusable
 from cerememory.storage.backup import STORE_NAME
 from cerememory.storage.datadir import owner_of
 from cerememory.storage.lmdb import GIB
@@ -101,8 +100,8 @@ def _lmdb_version() -> str:
 def _check_config(options: Options) -> Verdict:
     try:
         loaded = load(options)
-        check_settings(loaded.settings, for_serve=True, origins=loaded.origins)
-    except ConfigInvalid as error:
+        check_start(loaded, for_serve=True)
+    except (ConfigInvalid, DataDirUnusable) as error:
         return fail(_reason(error))
     return ok(str(loaded.config_path or "defaults"))
 

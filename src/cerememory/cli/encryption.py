@@ -23,9 +23,8 @@ from cerememory.cli.options import Options
 from cerememory.cli.output import note, show
 from cerememory.cli.passphrases import passphrase
 from cerememory.cli.progress import counting
-from cerememory.cli.settings import load
+from cerememory.cli.settings import check_start, load
 from cerememory.cli.stores import refuse_remote
-from cerememory.config.checks import check
 from cerememory.config.settings import Settings
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.errors import ConfigInvalid
@@ -128,7 +127,7 @@ def _owned(options: Options) -> Iterator[_Owned]:
     refuse_remote(options)
     loaded = load(options)
     settings = loaded.settings
-    check(settings, for_serve=False, origins=loaded.origins)
+    check_start(loaded, for_serve=False)
     if settings.security.store_encryption_passphrase is None:
         raise ConfigInvalid(f"{SETTING}: is needed")
     check_format(settings.data_dir)  # a data dir that isn't there isn't made

@@ -130,6 +130,14 @@ def test_a_configuration_that_does_not_start_is_a_finding_among_others(
     assert list(found) == ALL
 
 
+def test_keys_of_the_data_dir_are_keys(tmp_path: Path, data_dir: Path, examine: Examine) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[auth]\nenabled = true\n")
+    assert list(not_ok(examine("--config", str(file)))) == ["config"]
+    assert run(["key", "create", "laptop", "--role", "read", "--data-dir", str(data_dir)]) == 0
+    assert not_ok(examine("--config", str(file))) == {}
+
+
 def test_a_configuration_that_is_not_there_is_one(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CEREMEMORY_CONFIG", "/nowhere/c.toml")
     assert list(not_ok(examine())) == ["config"]

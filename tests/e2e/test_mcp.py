@@ -46,9 +46,12 @@ def proxy(url: str, folder: Path, *options: str) -> Iterator[Peer]:
 
 
 def called(peer: Peer, tool: str, **arguments: Any) -> Any:
-    """What a tool answers, read as JSON."""
+    """What a tool answers, read as JSON, without the namespace that it begins with."""
     result = peer.ask("tools/call", name=tool, arguments=arguments)
-    return json.loads(result["content"][0]["text"])
+    answer = json.loads(result["content"][0]["text"])
+    assert answer == result["structuredContent"]
+    del answer["namespace"]
+    return answer
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,14 @@ from tests.support.sweep import seeded, swept
 SAMPLE = 3  # kills of each mutation
 
 
-def sweep(subject: Subject, data_dir: Path) -> None:
+def sweep(subject: Subject, folder: Path) -> None:
     """Kill at each passage of a failpoint, or a sample of them."""
     name = subject.scenario.name
     passages = swept(seeded(), range(1, len(subject.passed) + 1), SAMPLE)
     lost = {}
     for passage in passages:
-        ran = subject.mutator.run(subject.order(subject.copy(data_dir), kill_at=passage))
+        data_dir = subject.copy(folder)
+        ran = subject.mutator.run(subject.order(data_dir, kill_at=passage))
         assert ran.killed
         if problems := subject.problems(data_dir, ran):
             lost[f"{subject.passed[passage - 1]} ({passage})"] = problems
@@ -42,9 +43,9 @@ def sweep(subject: Subject, data_dir: Path) -> None:
 def test_a_kill_at_a_failpoint_leaves_one_of_the_states_of_a_mutation(
     scenario: Scenario, mutator: Mutator, base: Path, fast_path: Path
 ) -> None:
-    sweep(study(mutator, scenario, base, fast_path / "data"), fast_path / "data")
+    sweep(study(mutator, scenario, base, fast_path), fast_path)
 
 
 def test_a_kill_while_it_recovers_from_a_kill_loses_nothing(mutator: Mutator, base: Path, fast_path: Path) -> None:
-    crashed = crashed_behind(mutator, base, fast_path / "crashed")
-    sweep(study(mutator, START, crashed, fast_path / "data"), fast_path / "data")
+    crashed = crashed_behind(mutator, base, fast_path)
+    sweep(study(mutator, START, crashed, fast_path), fast_path)

@@ -8,6 +8,7 @@ files past the preloaded library: the disk before and after that is the disk at 
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -32,28 +33,27 @@ SAMPLE = 8  # kills of each mutation
 MOMENTS: tuple[Moment, ...] = get_args(Moment)
 
 
-def count_calls(subject: Subject, shim: Shim, data_dir: Path) -> int:
+def count_calls(subject: Subject, shim: Shim, folder: Path) -> int:
     shim.heal()
-    rules = []
+    rules, data_dir = [], subject.copy(folder)
     ran = subject.mutator.run(
-        subject.order(subject.copy(data_dir), waits=True),
+        subject.order(data_dir, waits=True),
         lambda: rules.append(shim.count(CHANGES, str(data_dir))),
     )
     assert ran.acknowledged and not ran.failure, ran.failure
     return rules[0].matched
 
 
-def sweep(subject: Subject, shim: Shim, data_dir: Path) -> None:
+def sweep(subject: Subject, shim: Shim, folder: Path) -> None:
     name = subject.scenario.name
-    calls = count_calls(subject, shim, data_dir)
+    calls = count_calls(subject, shim, folder)
     kills = swept(seeded(), [*product(range(1, calls + 1), MOMENTS)], SAMPLE)
     lost = {}
     for number, moment in kills:
+        data_dir = subject.copy(folder)
         shim.heal()
-        ran = subject.mutator.run(
-            subject.order(subject.copy(data_dir), waits=True),
-            lambda: shim.kill(CHANGES, str(data_dir), first=number, moment=moment),  # noqa: B023 - called at once
-        )
+        arm = partial(shim.kill, CHANGES, str(data_dir), first=number, moment=moment)
+        ran = subject.mutator.run(subject.order(data_dir, waits=True), arm)
         assert ran.killed, (number, moment)
         shim.heal()
         if problems := subject.problems(data_dir, ran):
@@ -73,11 +73,11 @@ def sweep(subject: Subject, shim: Shim, data_dir: Path) -> None:
 def test_a_kill_at_a_system_call_leaves_one_of_the_states_of_a_mutation(
     name: str, mutator: Mutator, mutator_shim: Shim, base: Path, fast_path: Path
 ) -> None:
-    sweep(study(mutator, BY_NAME[name], base, fast_path / "data"), mutator_shim, fast_path / "data")
+    sweep(study(mutator, BY_NAME[name], base, fast_path), mutator_shim, fast_path)
 
 
 def test_a_kill_at_a_system_call_of_a_start_after_a_kill_loses_nothing(
     mutator: Mutator, mutator_shim: Shim, base: Path, fast_path: Path
 ) -> None:
-    crashed = crashed_behind(mutator, base, fast_path / "crashed")
-    sweep(study(mutator, START, crashed, fast_path / "data"), mutator_shim, fast_path / "data")
+    crashed = crashed_behind(mutator, base, fast_path)
+    sweep(study(mutator, START, crashed, fast_path), mutator_shim, fast_path)

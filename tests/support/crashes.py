@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -47,13 +48,14 @@ from cerememory.storage.sealed import KEYRING_KEY, SEALS_KEY, opened_readonly
 from cerememory.storage.text_index import TextIndex
 from tests.support.daemon import NO_ENV, clean_environment
 from tests.support.mutating import Order, Told
-from tests.support.scenarios import BASE, PASSPHRASE, Scenario
+from tests.support.scenarios import BASE, BY_NAME, PASSPHRASE, Scenario
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 30.0  # how long a test waits for a process that must say something
 AFTER_COMMIT = "storage.commit.after_fsync"
 AGAIN = 2  # the series of ids that a mutation gets when it is done again
 AUDIT, INDEX, STORE = "audit.jsonl", "index", "store"
+COPY = "copy-"
 
 Rows = Mapping[bytes, bytes]
 
@@ -172,10 +174,14 @@ class Subject:
     def order(self, data_dir: Path, **given: Any) -> Order:
         return Order(data_dir=str(data_dir), scenario=self.scenario.name, **given)
 
-    def copy(self, data_dir: Path) -> Path:
-        """A fresh copy of the base at `data_dir`, in place of what was there."""
-        shutil.rmtree(data_dir, ignore_errors=True)
-        return Path(shutil.copytree(self.base, data_dir))
+    def copy(self, folder: Path) -> Path:
+        """A fresh copy of the base in `folder`, in place of the last one.
+
+        Under another name: tantivy may still write its lock file into an index that was read a moment ago.
+        """
+        for last in folder.glob(f"{COPY}*"):
+            shutil.rmtree(last, ignore_errors=True)
+        return Path(shutil.copytree(self.base, Path(tempfile.mkdtemp(prefix=COPY, dir=folder)) / "data"))
 
     def problems(self, data_dir: Path, ran: Ran) -> list[str]:
         """What is wrong with what a killed child left in `data_dir`, and after it was started again.
@@ -217,23 +223,21 @@ class Subject:
             yield f"done again: {counted(rows)}, expected {counted(expected)}"
 
 
-def crashed_behind(mutator: Mutator, base: Path, data_dir: Path) -> Path:
+def crashed_behind(mutator: Mutator, base: Path, folder: Path) -> Path:
     """What a batch leaves that was killed when it was committed: neither audit file nor text index know of it."""
-    shutil.copytree(base, data_dir)
-    order = Order(data_dir=str(data_dir), scenario="encode.batch")
-    whole = mutator.run(order)
-    shutil.rmtree(data_dir)
-    shutil.copytree(base, data_dir)
-    ran = mutator.run(msgspec.structs.replace(order, kill_at=1 + whole.passed.index(AFTER_COMMIT)))
+    subject = Subject(mutator, BY_NAME["encode.batch"], base, (), ())
+    whole = mutator.run(subject.order(subject.copy(folder)))
+    data_dir = subject.copy(folder)
+    ran = mutator.run(subject.order(data_dir, kill_at=1 + whole.passed.index(AFTER_COMMIT)))
     assert ran.killed
-    return data_dir
+    return data_dir.rename(folder / "crashed")
 
 
-def study(mutator: Mutator, scenario: Scenario, base: Path, work: Path) -> Subject:
-    """Play `scenario` undisturbed on a copy of `base`, and again up to each of its commits."""
+def study(mutator: Mutator, scenario: Scenario, base: Path, folder: Path) -> Subject:
+    """Play `scenario` undisturbed on a copy of `base` in `folder`, and again up to each of its commits."""
     before = rows_in(base)
     subject = Subject(mutator, scenario, base, (before,), ())
-    data_dir = subject.copy(work)
+    data_dir = subject.copy(folder)
     whole = mutator.run(subject.order(data_dir))
     assert whole.acknowledged and not whole.failure, whole.failure
     problems = [*contradictions(data_dir), *lags(data_dir), *scenario.check(data_dir)]
@@ -243,9 +247,10 @@ def study(mutator: Mutator, scenario: Scenario, base: Path, work: Path) -> Subje
     after_all, states = rows_in(data_dir), [before]
     for passage, name in enumerate(whole.passed, 1):
         if name == AFTER_COMMIT:
-            ran = mutator.run(subject.order(subject.copy(work), kill_at=passage))
+            cut_short = subject.copy(folder)
+            ran = mutator.run(subject.order(cut_short, kill_at=passage))
             assert ran.killed
-            rows = rows_in(work)
+            rows = rows_in(cut_short)
             if rows != states[-1]:
                 states.append(rows)
     assert states[-1] == after_all, difference(after_all, states[-1:])

@@ -41,8 +41,10 @@ COMMANDS = (
     (JOURNAL, "store-raw", "encode:store_raw", "Keep a text verbatim in the raw journal."),
     (JOURNAL, "recall-raw", "recall:recall_raw", "Find entries of the raw journal."),
     (JOURNAL, "dream-tick", "dream:dream_tick", "Make memories of what the raw journal holds."),
+    (SERVICE, "init", "init:init", "Write a configuration with a key; show what MCP clients need."),
     (SERVICE, "serve", "serve:command", "Run the daemon."),
     (SERVICE, "mcp", "mcp:mcp", "Give an MCP client, on stdin and stdout, the tools of a daemon."),
+    (SERVICE, "service", "service:app", "Make a service of the daemon, for systemd or launchd."),
     (SERVICE, "healthcheck", "health:healthcheck", "Ask whether the daemon lives."),
     (OPERATION, "consolidate", "consolidate:consolidate", "Merge duplicates, and make knowledge of memories."),
     (OPERATION, "decay-tick", "lifecycle:decay_tick", "Bring every memory's fidelity up to date."),
@@ -51,6 +53,7 @@ COMMANDS = (
     (OPERATION, "import", "archive:import_", "Read an archive back in."),
     (OPERATION, "backup", "backup:backup", "Copy the data directory while the daemon serves."),
     (OPERATION, "stats", "stats:stats", "Count what is stored."),
+    (OPERATION, "namespaces", "namespaces:namespaces", "List the namespaces."),
     (
         OPERATION,
         "migrate-store-encryption",
@@ -69,7 +72,7 @@ COMMANDS = (
     (OPERATION, "key", "keys:app", "Make, list and revoke API keys."),
     (OPERATION, "doctor", "doctor:doctor", "Look for what stands in the way of the daemon."),
     (OPERATION, "torture", "torture:torture", "Kill daemons on a copy; look what is lost."),
-    (OPERATION, "config", "config:app", "Check the configuration."),
+    (OPERATION, "config", "config:app", "Check the configuration, or write one to begin with."),
 )
 
 COMMON_NAMES = tuple(f"--{field.name.replace('_', '-')}" for field in fields(Options))

@@ -161,6 +161,11 @@ class Client:
         return self._address.url
 
     @property
+    def namespace(self) -> str | None:
+        """What its calls are about; None for the daemon's default."""
+        return self._namespace
+
+    @property
     def connections_opened(self) -> int:
         """How many there have been; it grows when a daemon comes back, and when calls are made at once."""
         return self._connections.opened

@@ -104,14 +104,14 @@ def _recall(arguments: Arguments) -> Call:
                 "limit": arguments["limit"],
                 "reconsolidate": arguments["reconsolidate"],
                 "activation_depth": arguments["activation_depth"],
-                "recall_mode": "perfect",
+                "recall_mode": arguments["mode"],
             }
         ),
     )
 
 
 def _recall_raw(arguments: Arguments) -> Call:
-    body = {name: value for name, value in arguments.items() if name not in ("start", "end")}
+    body = {name: value for name, value in arguments.items() if name not in ("start", "end", "budget_tokens")}
     return Call("recall.raw_query", _given({**body, "temporal": _range(arguments["start"], arguments["end"])}))
 
 
@@ -121,8 +121,9 @@ def _timeline(arguments: Arguments) -> Call:
 
 
 def _associate(arguments: Arguments) -> Call:
-    body = {**arguments, "min_weight": 0.0}
-    return Call("recall.associate", body, {"record_id": str(arguments["record_id"])})
+    record_id: RecordId = arguments["record_id"]
+    body = {"record_id": record_id, "depth": arguments["depth"], "limit": arguments["limit"], "min_weight": 0.0}
+    return Call("recall.associate", body, {"record_id": str(record_id)})
 
 
 def _inspect(arguments: Arguments) -> Call:

@@ -12,37 +12,37 @@ import base64
 import binascii
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from cerememory.domain.emotions import label_of
 from cerememory.errors import InternalError
-from cerememory.mcp.frame import Place, framed
+from cerememory.mcp.budget import Json, Place, indented
+from cerememory.mcp.frame import framed
+from cerememory.protocol.namespaces import DEFAULT_NAME
 from cerememory.protocol.records import EmotionVector
-from cerememory.protocol.values import format_timestamp, parse_timestamp
+from cerememory.protocol.values import RecordId, format_timestamp, parse_timestamp
 
-Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
 NO_TEXT = "[non-text content]"
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a tool answers; `structured` is None where the text isn't JSON."""
+    """What a tool answers, for a model and for a program."""
 
     text: str
-    structured: Json | None = None
+    structured: Json
 
     def as_mcp(self) -> Json:
-        result: Json = {"content": [{"type": "text", "text": self.text}], "isError": False}
-        return result if self.structured is None else result | {"structuredContent": self.structured}
+        content = [{"type": "text", "text": self.text}]
+        return {"content": content, "isError": False, "structuredContent": self.structured}
 
 
 def _json_result(answer: Json, *lines: str) -> Result:
     """`answer` as indented JSON, then the lines."""
-    text = msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
-    return Result("\n".join((text, *lines)), answer)
+    return Result("\n".join((indented(answer), *lines)), answer)
 
 
 # What recalls show, as parts of the records that the daemon sends: unknown fields are not looked at.
@@ -229,18 +229,28 @@ _SHOWN: dict[str, tuple[Callable[[Json], Json], Place]] = {
 }
 
 
-def render(tool: str, answer: object) -> Result:
-    """The result of a tool whose answer is shown as JSON: its CMP answer, or the part that a model reads."""
+def render(tool: str, answer: object, namespace: str = DEFAULT_NAME, budget_tokens: int | None = None) -> Result:
+    """The result of a tool whose answer is shown as JSON: its CMP answer, or the part that a model reads.
+
+    `namespace`, which it is about, stands in front. `budget_tokens`: about what a read's text may take.
+    """
     whole = _read(answer, Json)
+    head = {"namespace": namespace}
     if tool not in _SHOWN:
-        return _json_result(whole)
+        return _json_result({**head, **whole})
     show, place = _SHOWN[tool]
     try:
-        return _json_result(framed(show(whole), place))
+        return _json_result(framed(show(whole), place, head=head, budget_tokens=budget_tokens))
     except (KeyError, TypeError) as error:
         raise InternalError(f"the daemon's answer isn't CMP: {error!r}") from error
 
 
-def render_export(answer: Json, path: Path) -> Result:
+def render_update(record_id: RecordId, namespace: str) -> Result:
+    """The daemon answers an update with nothing."""
+    return Result(f"Updated record {record_id}", {"namespace": namespace, "record_id": str(record_id)})
+
+
+def render_export(answer: Json, path: Path, namespace: str) -> Result:
     """What was exported, but the archive itself, and where it is."""
-    return _json_result(answer, f"Archive written to: {path}", f"Archive size: {answer['size_bytes']} bytes")
+    lines = (f"Archive written to: {path}", f"Archive size: {answer['size_bytes']} bytes")
+    return _json_result({"namespace": namespace, **answer}, *lines)

@@ -11,8 +11,9 @@ from cerememory.errors import ValidationFailed
 from cerememory.mcp.archive_file import check_new_file, write_new_file
 from cerememory.mcp.arguments import Arguments, read_arguments
 from cerememory.mcp.calls import CALLS, Call
-from cerememory.mcp.render import Result, render, render_export
+from cerememory.mcp.render import Result, render, render_export, render_update
 from cerememory.mcp.tools import BY_NAME
+from cerememory.protocol.namespaces import DEFAULT_NAME
 from cerememory.protocol.values import Timestamp
 
 _SHORT_BYTES = {"Accept": "application/vnd.cmp+json;bytes=base64"}  # a third of the size; arrays are read too
@@ -27,6 +28,7 @@ class Toolbox:
 
     def __init__(self, client: Client, now: Callable[[], Timestamp] = _system_time) -> None:
         self._client = client
+        self._namespace = client.namespace or DEFAULT_NAME
         self._now = now
 
     def call(self, name: str, given: Mapping[str, object]) -> Result:
@@ -39,8 +41,8 @@ class Toolbox:
             return self._export(call, arguments)
         answer = self._ask(call)
         if name == "update":
-            return Result(f"Updated record {arguments['record_id']}")
-        return render(name, answer)
+            return render_update(arguments["record_id"], self._namespace)
+        return render(name, answer, self._namespace, arguments.get("budget_tokens"))
 
     def _ask(self, call: Call) -> Any:
         return self._client.call(call.operation, call.body, path_params=call.path_params, headers=_SHORT_BYTES)
@@ -50,4 +52,4 @@ class Toolbox:
         path = check_new_file(arguments["output_path"])
         with self._client.export_archive(call.body) as archive:
             write_new_file(path, archive.chunks)
-        return render_export(archive.described(), path)
+        return render_export(archive.described(), path, self._namespace)

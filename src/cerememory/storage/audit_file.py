@@ -80,13 +80,15 @@ class Outbox(Protocol):
 class Repair:
     """What a file lacks.
 
-    Its whole lines, `size_bytes` in all, are good up to `last`; behind them is at most a torn line. The lines
+    Its whole lines are good up to `last`; behind them is at most a torn line. Those up to `kept` (`kept_bytes` in
+    all) are on the disk, as far as is known; the others are in the file, and may not be. The lines
     `from_sequence` to `to_sequence` are missing: none when the first is the greater. `cut` says that some of
     them had been fsynced, so that no crash took them.
     """
 
     last: ChainHead
-    size_bytes: int
+    kept: int
+    kept_bytes: int
     from_sequence: int
     to_sequence: int
     cut: bool
@@ -165,6 +167,7 @@ class AuditFile:
         """Drop what lies behind `size_bytes`; durable with the next `append` or `sync`."""
         os.ftruncate(self._fd, size_bytes)
         self.size_bytes = size_bytes
+        self._synced_bytes = min(self._synced_bytes, size_bytes)
         self._torn = False
 
     def sync(self) -> None:
@@ -206,24 +209,25 @@ def plan_repair(path: Path, outbox: Outbox) -> Repair:
 def _plan(reader: _LineReader, path: Path, outbox: Outbox) -> Repair:
     synced = outbox.synced  # read before the file, and the head after it: beside a daemon all three grow
     with _naming(path):
-        last = _follow(reader, outbox)
+        last, kept, kept_bytes = _follow(reader, outbox, synced)
         head = outbox.head
         _check_end(last, reader.torn, head, outbox)
-    return Repair(last, reader.size_bytes, last.sequence + 1, head.sequence, cut=last.sequence < synced)
+    return Repair(last, kept, kept_bytes, last.sequence + 1, head.sequence, cut=last.sequence < synced)
 
 
 def complete(path: Path, repair: Repair, outbox: Outbox) -> int:
-    """Take a torn line off the file at `path` and append, durably, all the lines from `repair` on.
+    """Append to the file at `path`, durably, all the lines that aren't known to be on the disk.
 
-    Returns the sequence that the file then ends with: beside a running writer it may be behind `to_sequence`.
-    A file that lacks nothing and is known to be synced is left alone.
+    Those that are in the file are written anew, as a torn one is: a sync of them may have failed, and none that
+    follows would bring them to the disk. Returns the sequence that the file then ends with: beside a running writer
+    it may be behind `to_sequence`. A file that lacks nothing and is known to be synced is left alone.
     """
     reached = repair.last.sequence
     if not repair.missing and repair.to_sequence <= outbox.synced:
         return reached
     with AuditFile.open(path) as file:
-        file.truncate(repair.size_bytes)
-        lines = iter(outbox.lines(repair.from_sequence))
+        file.truncate(repair.kept_bytes)
+        lines = iter(outbox.lines(repair.kept + 1))
         while group := list(islice(lines, GROUP_LINES)):
             file.append([line for _sequence, line in group])
             reached = group[-1][0]
@@ -325,9 +329,12 @@ class _LineReader:
                     self._seen(line)
 
 
-def _follow(reader: _LineReader, outbox: Outbox) -> ChainHead:
-    """The head after an unbroken chain of lines, of which those that the store holds are the same there."""
-    oldest = outbox.oldest_sequence
+def _follow(reader: _LineReader, outbox: Outbox, synced: int) -> tuple[ChainHead, int, int]:
+    """The head after an unbroken chain of lines, of which those that the store holds are the same there.
+
+    With it, the last of them that is on the disk or that the store holds no more, and where that one ends.
+    """
+    oldest, kept, kept_bytes = outbox.oldest_sequence, 0, 0
     held = outbox.lines(oldest)
     sequence, data = 0, b""
     lines = iter(reader)
@@ -338,7 +345,9 @@ def _follow(reader: _LineReader, outbox: Outbox) -> ChainHead:
         if sequence == last.sequence and data != last.data:
             kind = diagnose_other(last.data, next(lines, b""), data)
             _refuse(sequence, "is not the entry that the store holds", kind)
-    return last.head
+        if last.sequence <= synced or last.sequence < oldest:
+            kept, kept_bytes = last.sequence, reader.size_bytes
+    return last.head, kept, kept_bytes
 
 
 def _check_end(last: ChainHead, torn: bytes, head: ChainHead, outbox: Outbox) -> None:

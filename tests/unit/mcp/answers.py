@@ -75,10 +75,10 @@ def raw_record(*blocks: dict[str, Any]) -> dict[str, Any]:
 
 
 def unframed(shown: Any) -> Any:
-    """A tool's answer without what the frame adds to it."""
+    """A tool's answer without what the frame, and whoever says what it is about, add to it."""
     if isinstance(shown, list):
         return [unframed(item) for item in shown]
     if isinstance(shown, dict):
-        frame = ("notice", "data_begin", "data_end")
+        frame = ("namespace", "notice", "data_begin", "data_end")
         return {name: unframed(value) for name, value in shown.items() if name not in frame}
     return shown

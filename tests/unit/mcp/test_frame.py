@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from cerememory.domain.visible import visible
 from cerememory.mcp import frame
-from cerememory.mcp.frame import ANSWER_BYTES_MAX, LABEL_CHARS_MAX, LISTED_BYTES_MAX, NOTICE, framed
+from cerememory.mcp.frame import ANSWER_BYTES_MAX, LABEL_CHARS_MAX, LISTED_BYTES_MAX, NOTICE, START_CHARS, framed
 from cerememory.mcp.render import render
 from tests.unit.mcp.answers import ID, block, memory, raw_record, recalled, record, unframed
 
+FRAME = ("namespace", "notice", "data_begin", "data_end")
 MARK = "00c0ffee"
 OTHER_MARK = "0badcafe"
 FORGED = st.sampled_from(
@@ -54,10 +55,10 @@ def _items(value: Any, mark: str) -> Iterator[Any]:
         for inner in value:
             yield from _items(inner, mark)
     elif isinstance(value, dict) and value.get("data_begin") == mark:
-        assert next(name for name in value if name != "notice") == "data_begin"
+        assert next(name for name in value if name not in ("namespace", "notice")) == "data_begin"
         assert [*value][-1] == "data_end"
         assert value["data_end"] == mark
-        yield {name: inner for name, inner in value.items() if name not in ("notice", "data_begin", "data_end")}
+        yield {name: inner for name, inner in value.items() if name not in FRAME}
     elif isinstance(value, dict):
         for inner in value.values():
             yield from _items(inner, mark)
@@ -131,7 +132,6 @@ def test_where_nothing_was_found_there_is_no_frame() -> None:
 
 def test_what_would_not_be_seen_is_written_out_in_text_and_structure() -> None:
     result = render("recall", recalled(memory(block("\u202egnp.\U000e0041\x1b".encode()))))
-    assert result.structured is not None
     assert result.structured["memories"][0]["text"] == "\\u202egnp.\\U000e0041\\x1b"
     assert '"text": "\\\\u202egnp.\\\\U000e0041\\\\x1b"' in result.text
 
@@ -148,6 +148,7 @@ def test_a_memory_that_is_too_large_for_a_list_is_there_with_its_labels() -> Non
         "store": "episodic",
         "source": None,
         "created_at": "2026-11-24T03:29:33.751958845+00:00",
+        "text_start": "x" * START_CHARS,
     }
     assert second["text"] == "small"
 
@@ -155,7 +156,7 @@ def test_a_memory_that_is_too_large_for_a_list_is_there_with_its_labels() -> Non
 def test_a_memory_alone_may_be_larger() -> None:
     assert "left_out_bytes" not in unframed(render("inspect", record(block(b"x" * LISTED_BYTES_MAX))).structured)
     shown = unframed(render("inspect", record(block(b"x" * ANSWER_BYTES_MAX))).structured)
-    assert [*shown] == ["id", "store", "created_at", "left_out_bytes"]
+    assert [*shown] == ["id", "store", "created_at", "text_start", "left_out_bytes"]
 
 
 @pytest.mark.parametrize("tool", ["recall", "associate"])
@@ -172,4 +173,4 @@ def test_the_frame_costs_little(count: int) -> None:
     answer = recalled(*[memory(block(b"x"))] * count)
     result = render("recall", answer)
     plain = json.dumps(unframed(result.structured), indent=2)
-    assert len(result.text) - len(plain) <= 100 + 65 * count
+    assert len(result.text) - len(plain) <= 130 + 65 * count

@@ -113,7 +113,7 @@ def test_a_call_before_the_end_of_input_is_answered(start: Callable[..., Process
     call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n'
     with FakeDaemon(answer({"total_records": 3})) as daemon:
         output, logged = start(daemon.url).process.communicate(call, timeout=WAIT_S)
-    assert json.loads(output)["result"]["structuredContent"] == {"total_records": 3}
+    assert json.loads(output)["result"]["structuredContent"] == {"namespace": "default", "total_records": 3}
     assert logged == b""
 
 

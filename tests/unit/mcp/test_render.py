@@ -17,7 +17,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def shown(tool: str, answer: dict[str, Any]) -> Any:
     """What is shown, without the frame round it, which `test_frame` looks at."""
     result = render(tool, answer)
-    assert result.structured is not None
     assert json.loads(result.text) == result.structured
     assert (tool == "inspect") or "notice" in result.structured
     return unframed(result.structured)
@@ -137,16 +136,22 @@ def test_a_timeline_shows_text_in_each_bucket() -> None:
 def test_other_answers_are_shown_as_they_are(tool: str) -> None:
     answer = {"b": 1, "a": [None, 0.5, "ä"]}
     result = render(tool, answer)
-    assert result.structured == answer
-    assert result.text == '{\n  "b": 1,\n  "a": [\n    null,\n    0.5,\n    "ä"\n  ]\n}'
+    assert result.structured == {"namespace": "default", **answer}
+    assert result.text == '{\n  "namespace": "default",\n  "b": 1,\n  "a": [\n    null,\n    0.5,\n    "ä"\n  ]\n}'
 
 
 def test_a_result_is_one_text_item_with_its_structure_beside_it() -> None:
-    assert render("stats", {"total_records": 1}).as_mcp() == {
-        "content": [{"type": "text", "text": '{\n  "total_records": 1\n}'}],
+    assert render("stats", {"total_records": 1}, "work").as_mcp() == {
+        "content": [{"type": "text", "text": '{\n  "namespace": "work",\n  "total_records": 1\n}'}],
         "isError": False,
-        "structuredContent": {"total_records": 1},
+        "structuredContent": {"namespace": "work", "total_records": 1},
     }
+
+
+@pytest.mark.parametrize("tool", ["recall", "recall_raw", "timeline", "associate", "inspect"])
+def test_every_read_says_first_which_namespace_it_is_about(tool: str) -> None:
+    answer = {**recalled(), "records": [], "buckets": []} if tool != "inspect" else record(block(b"x"))
+    assert next(iter(render(tool, answer, "work").structured.items())) == ("namespace", "work")
 
 
 @pytest.mark.parametrize(

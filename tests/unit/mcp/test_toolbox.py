@@ -319,7 +319,6 @@ def test_a_call_that_cant_be_meant_never_reaches_the_daemon(
 def test_a_recall_shows_what_was_found(daemon: FakeDaemon, tools: Toolbox) -> None:
     daemon.then(answer(recalled(memory(block(b"the kettle is blue")))))
     result = tools.call("recall", {"query": "kettle"})
-    assert result.structured is not None
     assert [found["text"] for found in result.structured["memories"]] == ["the kettle is blue"]
 
 
@@ -331,7 +330,10 @@ def test_bytes_are_asked_for_in_their_short_form(daemon: FakeDaemon, tools: Tool
 def test_an_update_is_acknowledged_by_a_line(daemon: FakeDaemon, tools: Toolbox) -> None:
     daemon.then(no_content())
     result = tools.call("update", {"record_id": ID, "content": "blue"})
-    assert (result.text, result.structured) == (f"Updated record {ID}", None)
+    assert (result.text, result.structured) == (
+        f"Updated record {ID}",
+        {"namespace": "default", "record_id": ID},
+    )
 
 
 @pytest.mark.parametrize(
@@ -366,7 +368,7 @@ def test_an_export_is_written_to_a_new_file_beside_the_working_directory(
     result = tools.call("export", given)
     assert (tmp_path / "new.cma").read_bytes() == b"\x01\x02\xff\x00"
     assert result.text.endswith("}\nArchive written to: new.cma\nArchive size: 4 bytes")
-    assert result.structured == EXPORTED
+    assert result.structured == {"namespace": "default", **EXPORTED}
     assert (daemon.requests[0].method, daemon.requests[0].path) == ("POST", "/v1/archive")
     assert daemon.requests[0].json == {
         "format": "cma",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -321,6 +322,38 @@ def test_a_repair_that_finds_no_room_can_be_made_again(path: Path) -> None:
     with file_size_limit(len(LOG) - 1), pytest.raises(OSError, match="File too large"):
         reconcile(path, HeldLines(synced=5))
     assert reconcile(path, HeldLines(synced=5)).missing == 7
+    assert path.read_bytes() == LOG
+
+
+def test_what_may_not_be_on_the_disk_is_written_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sync of it may have failed, and the system then counts it as written."""
+    written, write = [], os.write
+
+    def noting(fd: int, data: bytes) -> int:
+        written.append(bytes(data))
+        return write(fd, data)
+
+    path.write_bytes(whole(*LINES[:8]))
+    monkeypatch.setattr(os, "write", noting)
+    assert reconcile(path, HeldLines(synced=5)).missing == LAST - 8
+    assert whole(*written) == whole(*LINES[5:])
+    assert path.read_bytes() == LOG
+
+
+def test_a_repair_whose_sync_fails_leaves_what_is_on_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def failing(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(fd)
+
+    path.write_bytes(whole(*LINES[:8]) + bytes(len(LOG)))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(os, "fsync", failing)
+        reconcile(path, HeldLines(synced=5))
+    assert path.read_bytes() == whole(*LINES[:5])
+    reconcile(path, HeldLines(synced=5))
     assert path.read_bytes() == LOG
 
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test test-all reliability fuzz fuzz-codecs check format bench clean
+.PHONY: install serve test test-all simulate reliability fuzz fuzz-codecs check format bench clean
 
 install: $(STAMP)
 
@@ -22,6 +22,10 @@ test: install
 # Every round of the crash sweeps, not the sample that `make test` runs.
 test-all: install
 	CEREMEMORY_TEST_SWEEP=full $(BIN)/pytest -n 2
+
+# Ten thousand simulated lives, where `make test` has two hundred; SEEDS=0:100 for others.
+simulate: install
+	$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS))
 
 # All crash sweeps, simulated lives and a while of fuzzing; the figures go to docs/reliability.md. Takes an hour.
 REPORTS := $(CURDIR)/build/reliability

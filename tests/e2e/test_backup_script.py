@@ -22,7 +22,7 @@ def test_archives_of_all_namespaces_can_be_imported_elsewhere(tmp_path: Path) ->
             ["store-raw", "--namespace", "work", "--session-id", "s", SECRET],
         ):
             assert cerememory(*arguments, "--server-url", daemon.url).returncode == 0
-        command = ["sh", SCRIPT, COMMAND, folder, key, "3", "--data-dir", data_dir]
+        command: list[str | Path] = ["sh", SCRIPT, COMMAND, folder, key, "3", "--data-dir", data_dir]
         ran = subprocess.run(
             command, capture_output=True, text=True, env=clean_environment(), timeout=3 * WAIT_S, check=False
         )
@@ -31,7 +31,7 @@ def test_archives_of_all_namespaces_can_be_imported_elsewhere(tmp_path: Path) ->
     assert ran.stdout == f"Backed up 3 records to {made}\n"
     assert not any(SECRET.encode() in path.read_bytes() for path in folder.rglob("*.cma"))
     restored = tmp_path / "restored"
-    told = ["--data-dir", restored, "--decryption-key-file", key, "--namespace", "work"]
+    told: list[str | Path] = ["--data-dir", restored, "--decryption-key-file", key, "--namespace", "work"]
     imported = cerememory("import", made / "work.cma", *told)
     assert imported.stdout == f"Imported 2 records from {made / 'work.cma'}\n"
     found = cerememory("recall-raw", "--session-id", "s", "--data-dir", restored, "--namespace", "work")

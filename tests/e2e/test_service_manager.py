@@ -46,7 +46,7 @@ def test_the_manager_hears_of_start_life_reload_and_end(tmp_path: Path, manager:
 
 def test_sighup_opens_a_log_file_anew_that_was_rotated(tmp_path: Path) -> None:
     log, rotated = tmp_path / "daemon.log", tmp_path / "daemon.log.1"
-    told = [COMMAND, "serve", "--data-dir", tmp_path / "data", "--port", str(free_port())]
+    told: list[str | Path] = [COMMAND, "serve", "--data-dir", tmp_path / "data", "--port", str(free_port())]
     with log.open("ab") as file:
         process = subprocess.Popen(told, stdout=file, stderr=file, env=clean_environment())
     try:

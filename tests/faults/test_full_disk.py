@@ -75,6 +75,7 @@ def test_a_file_system_with_too_little_room_refuses_writes_before_it_is_full(tmp
     ):
         ballast = seen / "ballast"
         ballast.write_bytes(bytes(80 * MIB))
+        caller.until(lambda c: c.readiness().status == 503)  # before anybody writes
         caller.until(lambda c: c.store("early").status == 503)
         assert caller.readiness().json["reason"] == "storage unavailable"
         before = len(stored_in(seen / "data", with_index=False).record_ids)

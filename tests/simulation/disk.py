@@ -25,7 +25,7 @@ from typing import TypeVar
 import pytest
 
 from cerememory.errors import StorageUnavailable
-from cerememory.storage.contract import Changes, Compaction, Transaction
+from cerememory.storage.contract import Compaction, Transaction
 from tests.simulation.world import Power
 from tests.support.memory_storage import MemoryStorage
 
@@ -53,9 +53,6 @@ class FakeStore(MemoryStorage):
         self._state = self._synced
         self._failing = 0
         self.may_fail = False
-
-    def commit(self, changes: Changes) -> None:
-        self.transact(lambda transaction: transaction.write(changes))
 
     def transact(self, work: Callable[[Transaction], R]) -> R:
         self._check_disk()

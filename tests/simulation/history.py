@@ -58,6 +58,7 @@ class Operation:
 
     @property
     def items(self) -> tuple[Item, ...]:
+        """All that it concerns."""
         return (*self.makes, *([] if self.writes is None else [self.writes]), *self.forgets)
 
     def __str__(self) -> str:
@@ -94,22 +95,22 @@ class Item:
 
     @property
     def must_be_there(self) -> bool:
-        was = (
-            self.maker.acknowledged if self.seen is None else self.seen.is_there or self._was_made_since(self.seen)
-        )
-        return was and not any(each.may_be_done for each in self.forgets)
+        if self.seen is None:
+            was_made = self.maker.acknowledged
+        else:
+            was_made = self.seen.is_there or self._was_made_since(self.seen)
+        return was_made and not any(each.may_be_done for each in self.forgets)
 
     @property
     def may_be_there(self) -> bool:
-        is_gone = any(each.acknowledged for each in self.forgets)
-        was = self.maker.may_be_done if self.seen is None else self.seen.is_there or self._may_be_made(self.seen)
-        return was and not is_gone
+        if self.seen is None:
+            may_be_made = self.maker.may_be_done
+        else:
+            may_be_made = self.seen.is_there or self.maker.unsure > 0 or self._was_made_since(self.seen)
+        return may_be_made and not any(each.acknowledged for each in self.forgets)
 
     def _was_made_since(self, seen: Seen) -> bool:
         return self.maker.sequence is not None and self.maker.sequence > seen.sequence
-
-    def _may_be_made(self, seen: Seen) -> bool:
-        return self.maker.unsure > 0 or self._was_made_since(seen)
 
     def marks(self) -> set[str]:
         """Who may have written it last: of those acknowledged the last, or anybody who wasn't answered."""

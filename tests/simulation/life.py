@@ -75,7 +75,7 @@ class Outcome:
 def live(seed: int, bug: Bug = NONE) -> Outcome:
     """The life of `seed`, up to the first thing that goes wrong."""
     folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=folder) as root, deterministic(seed), _quiet():
+    with tempfile.TemporaryDirectory(prefix="cerememory-life-", dir=folder) as root, deterministic(seed), _quiet():
         life = _Life(seed, Path(root), bug)
         try:
             with life.files.in_place(), bug.planted(life.rng("bug")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,9 @@ class NotifySocket:
 
     def until(self, name: str) -> dict[str, str]:
         """The next message that assigns `name`."""
+        deadline = time.monotonic() + WAIT_S
         while name not in (message := self.message()):
-            pass
+            assert time.monotonic() < deadline, f"nobody says {name}"
         return message
 
     def waiting(self) -> list[dict[str, str]]:

@@ -38,7 +38,7 @@ from cerememory.storage.dynamics import Curves
 from cerememory.storage.episodes import EPISODIC_CODE, Episodes, contents_of
 from cerememory.storage.keys import counters_key
 from cerememory.storage.ledger import Mutation
-from cerememory.storage.mutations import Stored, kept_answer
+from cerememory.storage.mutations import Stored
 from cerememory.storage.rows import parse_counters
 
 DAY_NS = 86_400 * NANOS
@@ -127,7 +127,8 @@ class Consolidator(JobActor):
         return await super().work(message)
 
     async def _run(self, message: Run) -> Stored[Consolidated]:
-        kept = self._kept(message)
+        any_mutation = message.keep_answer(NoteConsolidation(message.namespace, 0, NOTHING))
+        kept = await self._writer.kept(any_mutation)
         if kept is not None:
             return kept
         read = partial(self._plan, message.namespace, message.request, self._world.now())
@@ -136,11 +137,6 @@ class Consolidator(JobActor):
             return await self._carry_out(message, planned)
         note = NoteConsolidation(message.namespace, planned.now, planned.expected())
         return await self._writer.ask_patiently(Commit(message.keep_answer(note)))
-
-    def _kept(self, message: Run) -> Stored[Consolidated] | None:
-        any_mutation = message.keep_answer(NoteConsolidation(message.namespace, 0, NOTHING))
-        with self._storage.read() as reader:
-            return kept_answer(reader, any_mutation)
 
     @property
     def _faint_below(self) -> float:

@@ -39,7 +39,7 @@ from cerememory.storage.decaying import (
     TickPiece,
 )
 from cerememory.storage.ledger import Mutation
-from cerememory.storage.mutations import Stored, kept_answer
+from cerememory.storage.mutations import Stored
 from cerememory.storage.namespaces import namespaces_of
 from cerememory.telemetry.metrics import Metrics
 
@@ -158,8 +158,7 @@ class Decayer(JobActor):
             return await self._ticked(message)
 
     async def _ticked(self, message: Tick) -> Stored[Decayed]:
-        with self._storage.read() as reader:
-            kept = kept_answer(reader, message.keep_answer(self._finish(message, _Progress(0), 0)))
+        kept = await self._writer.kept(message.keep_answer(self._finish(message, _Progress(0), 0)))
         if kept is not None:
             return kept
         progress = _Progress(self._world.now())

@@ -33,7 +33,7 @@ from cerememory.storage.contract import Storage
 from cerememory.storage.dream_mutations import NOTHING, NoteTick, StoreDream, new_memories
 from cerememory.storage.keys import counters_key, digest
 from cerememory.storage.ledger import Mutation
-from cerememory.storage.mutations import Stored, kept_answer
+from cerememory.storage.mutations import Stored
 from cerememory.storage.namespaces import namespaces_of
 from cerememory.storage.pending import Wanted, oldest_pending_at, pending_groups
 from cerememory.storage.rows import SECRECY_LEVELS, VISIBILITIES, parse_counters
@@ -146,7 +146,8 @@ class Dreamer(JobActor):
             log.info("dreamt", namespace=namespace, **msgspec.structs.asdict(stored.reply))
 
     async def _tick(self, message: Tick) -> Stored[Dreamt]:
-        kept = self._kept(message)
+        any_mutation = message.keep_answer(NoteTick(message.namespace, 0, NOTHING, is_dry_run=True))
+        kept = await self._writer.kept(any_mutation)
         if kept is not None:
             return kept
         tick_at = self._world.now()
@@ -155,11 +156,6 @@ class Dreamer(JobActor):
             return await self._dream(message, groups, tick_at)
         note = NoteTick(message.namespace, tick_at, _expected(groups), message.tick.dry_run)
         return await self._writer.ask_patiently(Commit(message.keep_answer(note)))
-
-    def _kept(self, message: Tick) -> Stored[Dreamt] | None:
-        any_mutation = message.keep_answer(NoteTick(message.namespace, 0, NOTHING, is_dry_run=True))
-        with self._storage.read() as reader:
-            return kept_answer(reader, any_mutation)
 
     async def _groups(self, namespace: int, tick: DreamTick) -> list[Group]:
         return await self._world.offload(partial(self._read_groups, namespace, tick), self._limiter)

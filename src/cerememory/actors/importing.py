@@ -33,7 +33,7 @@ from cerememory.storage.imported import ImportSpool
 from cerememory.storage.importing import Checked, Incoming, check_incoming
 from cerememory.storage.keys import DIGEST_BYTES, Table, key, system_key
 from cerememory.storage.ledger import Mutation
-from cerememory.storage.mutations import Stored, kept_answer
+from cerememory.storage.mutations import Stored
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import parse_head
 from cerememory.storage.series import Steps
@@ -147,8 +147,7 @@ class ImportJob:
         last: Callable[[Mutation[Stored[Imported]]], Mutation[Stored[Imported]]],
     ) -> Stored[Imported]:
         now = self.world.now()
-        with self.storage.read() as reader:
-            kept = kept_answer(reader, last(NoteImport(self.namespace, terms, 0, now)))
+        kept = await self.writer.kept(last(NoteImport(self.namespace, terms, 0, now)))
         if kept is not None:
             return kept
         held = await self._for_working(terms, checked)

@@ -34,6 +34,7 @@ from cerememory.storage.contract import Compaction, Reader, Storage, Transaction
 from cerememory.storage.dynamics import Curves
 from cerememory.storage.keys import Address, Table, system_key
 from cerememory.storage.ledger import Effects, Finished, Ledger, Mutation
+from cerememory.storage.mutations import Stored, kept_answer
 from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import Head, dump_head, parse_head
 from cerememory.storage.series import Committed, Series, run_series
@@ -192,6 +193,17 @@ class Writer(Actor):
         self._indexes = indexes
         self._stores = stores
         self._graph = graph
+
+    async def kept(self, mutation: Mutation[Stored[R]]) -> Stored[R] | None:
+        """What is kept for the request that `mutation` is the last of, once whoever follows knows what it did.
+
+        A writer that has crashed behind a commit tells them before it does anything else.
+        """
+        with self._storage.read() as reader:
+            found = kept_answer(reader, mutation)
+        if found is not None:
+            await self.ask_patiently(Ping())
+        return found
 
     async def load(self) -> None:
         with self._storage.read() as reader:

@@ -44,6 +44,7 @@ COMMANDS = (
     (SERVICE, "init", "init:init", "Write a configuration with a key; show what MCP clients need."),
     (SERVICE, "serve", "serve:command", "Run the daemon."),
     (SERVICE, "mcp", "mcp:mcp", "Give an MCP client, on stdin and stdout, the tools of a daemon."),
+    (SERVICE, "connect", "connect:connect", "Tell an MCP client of the daemon."),
     (SERVICE, "service", "service:app", "Make a service of the daemon, for systemd or launchd."),
     (SERVICE, "healthcheck", "health:healthcheck", "Ask whether the daemon lives."),
     (OPERATION, "consolidate", "consolidate:consolidate", "Merge duplicates, and make knowledge of memories."),
@@ -72,7 +73,7 @@ COMMANDS = (
     (OPERATION, "key", "keys:app", "Make, list and revoke API keys."),
     (OPERATION, "doctor", "doctor:doctor", "Look for what stands in the way of the daemon."),
     (OPERATION, "torture", "torture:torture", "Kill daemons on a copy; look what is lost."),
-    (OPERATION, "config", "config:app", "Check the configuration, or write one to begin with."),
+    (OPERATION, "config", "config:app", "Check the configuration; write one."),
 )
 
 COMMON_NAMES = tuple(f"--{field.name.replace('_', '-')}" for field in fields(Options))

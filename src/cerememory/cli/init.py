@@ -18,8 +18,9 @@ from cerememory.cli.output import show
 from cerememory.cli.own_command import own_command
 from cerememory.cli.settings import load
 from cerememory.config.settings import Settings
-from cerememory.config.shown import commented_toml, toml_value
+from cerememory.config.shown import commented_toml
 from cerememory.errors import ValidationFailed
+from cerememory.mcp.hosts import NAME, codex_table, entry
 
 DEFAULT_FILE = Path("cerememory.toml")
 KEY_BYTES = 32
@@ -38,17 +39,13 @@ def init(path: Path = DEFAULT_FILE, /, *, options: Common) -> None:
     chosen = {"data_dir": settings.data_dir.absolute(), "auth.enabled": True, "auth.api_keys": (key,)}
     write_new(path, commented_toml({**_addressed(settings), **chosen}))
     url = server_url(f"{settings.http.bind_address}:{settings.http.port}")
-    server = {
-        "command": str(own_command() or "cerememory"),
-        "args": ["mcp", "--server-url", url],
-        "env": {KEY_VARIABLE: key},
-    }
+    server = entry(str(own_command() or "cerememory"), url, env={KEY_VARIABLE: key})
     answer = {
         "path": str(path.absolute()),
         "server_url": url,
         "api_key": key,
-        "mcpServers": {"cerememory": server},
-        "codex": _codex(server),
+        "mcpServers": {NAME: server},
+        "codex": codex_table(server),
     }
     show(answer, options, _told)
 
@@ -78,16 +75,6 @@ def write_new(path: Path, text: str) -> None:
         raise ValidationFailed(f"{path}: is there already; name another file, or move it away") from None
     except OSError as error:
         raise ValidationFailed(f"{path}: can't be written: {error.strerror}") from error
-
-
-def _codex(server: dict[str, Any]) -> str:
-    environment = ", ".join(f"{name} = {toml_value(value)}" for name, value in server["env"].items())
-    return (
-        "[mcp_servers.cerememory]\n"
-        f"command = {toml_value(server['command'])}\n"
-        f"args = {toml_value(tuple(server['args']))}\n"
-        f"env = {{ {environment} }}\n"
-    )
 
 
 def _told(answer: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from cerememory.domain.emotions import EMOTIONS, emotion_of
 from cerememory.errors import ValidationFailed
 from cerememory.protocol import codec
 from cerememory.protocol.records import EmotionVector
+from cerememory.protocol.requests import BATCH_RECORDS_MAX
 from cerememory.protocol.values import RecordId, Timestamp, parse_id, parse_timestamp
 
 Schema: TypeAlias = dict[str, Any]
@@ -218,10 +219,12 @@ class Items(msgspec.Struct, frozen=True):
     parameters: tuple[Parameter, ...]
 
     def schema(self) -> Schema:
-        return {"type": "array", "items": {"type": "object"}}
+        return {"type": "array", "items": {"type": "object"}, "maxItems": BATCH_RECORDS_MAX}
 
     def read(self, value: object, where: str) -> list[dict[str, Any]]:
         items = _decoded(value, list, where)
+        if len(items) > BATCH_RECORDS_MAX:
+            raise ValidationFailed(f"{where}: at most {BATCH_RECORDS_MAX} records at once, got {len(items)}")
         return [self._read_item(item, f"{where}[{i}]") for i, item in enumerate(items)]
 
     def _read_item(self, item: object, where: str) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """JSON-RPC 2.0 as MCP uses it: one message a line, requests in, results and errors out.
 
 `read_message` takes a line apart; what can't be a request raises `NotARequest`, with the id to answer to when
-there is one. Source: the JSON-RPC 2.0 specification; MCP's narrowing (no batches, no null ids).
+there is one. `read_batch` takes a batch apart, and `Batch` puts its answers together. Source: the JSON-RPC 2.0
+specification; MCP's narrowing (no null ids, batches in one version alone).
 """
 
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import msgspec
@@ -25,6 +28,9 @@ INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
+RESOURCE_NOT_FOUND = -32002  # MCP's own
+
+BATCH_MAX = 256
 
 _CALLERS_MAKING = (Invalid, Refused, RecordNotFound, Conflict)
 
@@ -58,6 +64,40 @@ def read_message(line: bytes) -> Request | None:
     if "id" not in message and isinstance(message.get("method"), str):
         return None
     return _request(message)
+
+
+def read_batch(line: bytes) -> list[bytes]:
+    """The messages in a line that holds an array. Raises `NotARequest` for what is none, is empty or too long."""
+    messages = _decoded(line)
+    if not isinstance(messages, list) or not 0 < len(messages) <= BATCH_MAX:
+        raise NotARequest(INVALID_REQUEST, f"a batch has from 1 to {BATCH_MAX} messages")
+    return [msgspec.json.encode(message) for message in messages]
+
+
+def is_answered(line: bytes) -> bool:
+    """Whether `read_message` finds something that gets an answer, be it an error."""
+    try:
+        return read_message(line) is not None
+    except NotARequest:
+        return True
+
+
+class Batch:
+    """Collects the `count` answers to a batch, from any thread, and writes them as one array."""
+
+    def __init__(self, count: int, write: Callable[[bytes], None]) -> None:
+        self._missing = count
+        self._write = write
+        self._answers: list[bytes] = []
+        self._lock = threading.Lock()
+
+    def write(self, answer: bytes) -> None:
+        with self._lock:
+            self._answers.append(answer)
+            self._missing -= 1
+            is_whole = self._missing == 0
+        if is_whole:
+            self._write(b"[" + b",".join(self._answers) + b"]")
 
 
 def _decoded(line: bytes) -> Any:

@@ -27,6 +27,7 @@ from cerememory.protocol.values import RecordId, format_timestamp, parse_timesta
 T = TypeVar("T")
 
 NO_TEXT = "[non-text content]"
+WAITING_NOTE = "The daemon is away. This is kept on the disk, and stored when it is back; don't store it again."
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -248,6 +249,12 @@ def render(tool: str, answer: object, namespace: str = DEFAULT_NAME, budget_toke
 def render_update(record_id: RecordId, namespace: str) -> Result:
     """The daemon answers an update with nothing."""
     return Result(f"Updated record {record_id}", {"namespace": namespace, "record_id": str(record_id)})
+
+
+def render_waiting(tool: str, namespace: str) -> Result:
+    """Of what will be stored: the members of an answer are there, without the ids that it has none of yet."""
+    members: Json = {"results": []} if tool.startswith("batch_") else {"record_id": None}
+    return _json_result({"namespace": namespace, **members, "waiting": True, "note": WAITING_NOTE})
 
 
 def render_export(answer: Json, path: Path, namespace: str) -> Result:

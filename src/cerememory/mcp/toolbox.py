@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cerememory.client import Client
-from cerememory.errors import ValidationFailed
+from cerememory.errors import DaemonUnreachable, StorageUnavailable, ValidationFailed
 from cerememory.mcp.archive_file import check_new_file, write_new_file
 from cerememory.mcp.arguments import Arguments, read_arguments
 from cerememory.mcp.calls import CALLS, Call
-from cerememory.mcp.render import Result, render, render_export, render_update
+from cerememory.mcp.outbox import Outbox
+from cerememory.mcp.render import Result, render, render_export, render_update, render_waiting
 from cerememory.mcp.tools import BY_NAME
 from cerememory.protocol.namespaces import DEFAULT_NAME
 from cerememory.protocol.values import Timestamp
 
+STORING = {"store", "batch_store", "store_raw", "batch_store_raw"}
 _SHORT_BYTES = {"Accept": "application/vnd.cmp+json;bytes=base64"}  # a third of the size; arrays are read too
 
 
@@ -24,9 +27,15 @@ def _system_time() -> Timestamp:
 
 
 class Toolbox:
-    """The tools over one client; usable from any thread, as the client is."""
+    """The tools over one client; usable from any thread, as the client is.
 
-    def __init__(self, client: Client, now: Callable[[], Timestamp] = _system_time) -> None:
+    With an `outbox` what is to be stored while the daemon is away waits there, and is sent before the next call.
+    """
+
+    def __init__(
+        self, client: Client, now: Callable[[], Timestamp] = _system_time, outbox: Outbox | None = None
+    ) -> None:
+        self._outbox = outbox
         self._client = client
         self._namespace = client.namespace or DEFAULT_NAME
         self._now = now
@@ -37,6 +46,10 @@ class Toolbox:
             raise ValidationFailed(f"name: there is no tool {name[:64]!r}")
         arguments = read_arguments(BY_NAME[name].parameters, given, self._now())
         call = CALLS[name](arguments)
+        if self._outbox is not None:
+            self._outbox.send()
+            if name in STORING:
+                return self._store(name, call, self._outbox)
         if name == "export":
             return self._export(call, arguments)
         answer = self._ask(call)
@@ -44,8 +57,26 @@ class Toolbox:
             return render_update(arguments["record_id"], self._namespace)
         return render(name, answer, self._namespace, arguments.get("budget_tokens"))
 
-    def _ask(self, call: Call) -> Any:
-        return self._client.call(call.operation, call.body, path_params=call.path_params, headers=_SHORT_BYTES)
+    def _store(self, name: str, call: Call, outbox: Outbox) -> Result:
+        key = str(uuid.uuid4())
+        try:
+            return render(name, self._ask(call, key), self._namespace)
+        except DaemonUnreachable as away:
+            try:
+                outbox.put(call.operation, call.body, key)
+            except StorageUnavailable as full:
+                message = f"{away}; what was to be stored can't be kept for it: {full}"
+                raise DaemonUnreachable(message, was_sent=away.was_sent) from full
+        return render_waiting(name, self._namespace)
+
+    def _ask(self, call: Call, idempotency_key: str | None = None) -> Any:
+        return self._client.call(
+            call.operation,
+            call.body,
+            path_params=call.path_params,
+            headers=_SHORT_BYTES,
+            idempotency_key=idempotency_key,
+        )
 
     def _export(self, call: Call, arguments: Arguments) -> Result:
         """Checked before the daemon works, and again, by the system, when the file is made."""

@@ -143,7 +143,7 @@ TOOLS: tuple[Tool, ...] = (
             _BUDGET,
         ),
         READS,
-        ("memories", "total_candidates"),
+        ("memories",),
     ),
     Tool(
         "recall_raw",
@@ -160,7 +160,7 @@ TOOLS: tuple[Tool, ...] = (
             _BUDGET,
         ),
         READS,
-        ("records", "total_candidates"),
+        ("records",),
     ),
     Tool(
         "timeline",
@@ -184,7 +184,7 @@ TOOLS: tuple[Tool, ...] = (
             _BUDGET,
         ),
         READS,
-        ("memories", "total_candidates"),
+        ("memories",),
     ),
     Tool(
         "inspect",

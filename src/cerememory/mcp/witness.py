@@ -12,10 +12,8 @@ Usable from any thread; one of them looks at a time.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
 import tempfile
 import threading
 import time
@@ -27,6 +25,7 @@ from cerememory.client import Client
 from cerememory.domain.checkpoint import NOTE_BYTES_MAX, Checkpoint, NotACheckpoint, Note, parse_note
 from cerememory.domain.merkle import verify_consistency
 from cerememory.errors import CerememoryError, Failed, NoRoute, ValidationFailed
+from cerememory.mcp.state import server_name
 
 LOOK_EVERY_S = 300.0
 LOOK_AGAIN_S = 5.0  # at the earliest, when there was a new connection
@@ -35,19 +34,12 @@ PRIVATE_DIR = 0o700
 log = logging.getLogger(__name__)
 
 
-def state_home() -> Path:
-    """Where this user's programs keep what is to outlive them: the XDG base directory specification."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(home) if home.startswith("/") else Path("~/.local/state").expanduser()
-    return base / "cerememory"
-
-
 class Witness:
     """`folder` is made when there is something to keep. `clock` gives seconds from any start."""
 
     def __init__(self, client: Client, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
-        self._file = folder / _file_name(client.url)
+        self._file = folder / f"{server_name(client.url)}.checkpoint"
         self._clock = clock
         self._looking = threading.Lock()
         self._looked_at: float | None = None
@@ -140,12 +132,6 @@ class Witness:
         if kind not in self._told:
             self._told.add(kind)
             log.warning("warning: %s", text)
-
-
-def _file_name(url: str) -> str:
-    """Of the server's address, readable, and its own."""
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", url.partition("://")[2])[:64].strip("_")
-    return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.checkpoint"
 
 
 def _replace(file: Path, data: bytes) -> None:

@@ -219,8 +219,8 @@ def complete(path: Path, repair: Repair, outbox: Outbox) -> int:
     """Append to the file at `path`, durably, all the lines that aren't known to be on the disk.
 
     Those that are in the file are written anew, as a torn one is: a sync of them may have failed, and none that
-    follows would bring them to the disk. Returns the sequence that the file then ends with: beside a running writer
-    it may be behind `to_sequence`. A file that lacks nothing and is known to be synced is left alone.
+    follows would bring them to the disk. Returns the sequence that the file then ends with: beside a running
+    writer it may be behind `to_sequence`. A file that lacks nothing and is known to be synced is left alone.
     """
     reached = repair.last.sequence
     if not repair.missing and repair.to_sequence <= outbox.synced:

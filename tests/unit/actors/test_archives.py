@@ -556,6 +556,20 @@ async def test_a_crash_anywhere_in_an_import_leaves_the_old_or_the_new(
         assert stored.head.audit_sequence == (3 if is_committed else 2)
 
 
+async def test_what_is_acknowledged_behind_a_crash_is_found(opened: Running, autojump_clock: MockClock) -> None:
+    """The writer committed, and crashed before it told the index; the answer is kept in the store."""
+    request = Import(archive_id="a-1", archive_data=ByteArray(CURATED))
+    key = Idempotency("open", "k-1", b"head")
+    with quiet():
+        failpoints.arm("writer.series.committed")
+        with pytest.raises(InternalError):
+            await opened.engine.lifecycle_import(request, key)
+        assert (await opened.engine.lifecycle_import(request, key)).replayed
+        recalled = await opened.engine.recall_query(to_recall(FIRST.content.blocks[0].data.decode()))
+    found = [codec.parse(memory.record, MemoryRecord).id for memory in recalled.memories]
+    assert FIRST.id in found or not recalled.query_metadata.index_complete
+
+
 async def test_an_import_on_disk_adds_up(tmp_path: Path) -> None:
     async with on_lmdb(tmp_path) as made:
         await made.encode_store(to_store("there before", embedding=[1.0, 2.0], emotion={"joy": 1.0}))

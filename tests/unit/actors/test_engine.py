@@ -383,6 +383,18 @@ async def test_it_is_not_ready_while_the_disk_fails(
     assert await running.engine.not_ready() is None
 
 
+async def test_it_is_not_ready_as_soon_as_there_is_no_room(
+    running: Running, storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to have written for it: a daemon that is only read would be ready until the first write."""
+
+    def full() -> None:
+        raise StorageUnavailable("only 1 byte of disk is free")
+
+    monkeypatch.setattr(storage, "check_room", full)
+    assert await running.engine.not_ready() == "storage unavailable"
+
+
 async def test_it_is_not_ready_when_an_actor_does_not_answer_within_a_second(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -121,7 +121,7 @@ def test_a_mistake_is_one_line(argv: list[str], message: str) -> None:
     assert str(refused.value) == message
 
 
-@pytest.mark.parametrize("name", ["init"])
+@pytest.mark.parametrize("name", ["reindex"])
 def test_a_command_that_isnt_built_is_unknown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name]) == 2
     assert capsys.readouterr().err.startswith(f"error: unknown command '{name}'")

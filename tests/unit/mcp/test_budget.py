@@ -58,7 +58,7 @@ def test_a_budget_that_suffices_changes_nothing(tool: str) -> None:
 def test_the_index_comes_before_any_detail() -> None:
     """Room for about three whole memories, or for all as an index."""
     texts = [f"{i} " + "long " * 200 for i in range(6)]
-    items = items_of(render("recall", answer_of("recall", texts), budget_tokens=1_500))
+    items = items_of(render("recall", answer_of("recall", texts), budget_tokens=2_200))
     assert len(items) == 6
     whole = [item for item in items if "text" in item]
     assert 0 < len(whole) < 6
@@ -67,18 +67,18 @@ def test_the_index_comes_before_any_detail() -> None:
 
 
 def test_what_is_too_large_holds_up_nothing_behind_it() -> None:
-    items = items_of(render("recall", answer_of("recall", ["x" * 9_000, "tea"]), budget_tokens=600))
+    items = items_of(render("recall", answer_of("recall", ["x" * 9_000, "tea"]), budget_tokens=900))
     assert [item.get("text") for item in items] == [None, "tea"]
 
 
 def test_the_first_found_are_the_last_to_be_left_out() -> None:
     texts = [f"{i} " + "long " * 200 for i in range(50)]
-    result = render("recall", answer_of("recall", texts), budget_tokens=800)
+    result = render("recall", answer_of("recall", texts), budget_tokens=1_200)
     assert [item["text_start"][:2] for item in items_of(result)] == [t[:2] for t in texts][: len(items_of(result))]
     assert result.structured["left_out"] > 40
 
 
 def test_an_inspected_record_over_its_budget_is_told_by_its_labels_and_beginning() -> None:
-    result = render("inspect", record(block(b"long " * 900)), budget_tokens=300)
+    result = render("inspect", record(block(b"long " * 900)), budget_tokens=450)
     assert unframed(result.structured)["text_start"] == ("long " * 900)[:START_CHARS]
-    assert len(result.text.encode()) <= 300 * TOKEN_BYTES
+    assert len(result.text.encode()) <= 450 * TOKEN_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ import pytest
 
 import cerememory
 from cerememory.client import Client
+from cerememory.mcp.budget import TOKEN_BYTES
+from cerememory.mcp.resources import RECENT_TOKENS
 from cerememory.mcp.toolbox import Toolbox
 from cerememory.mcp.tools import TOOLS
+from cerememory.mcp.versions import VERSIONS
 from cerememory.mcp.workers import THREADS, WAITING_MAX
 from cerememory.protocol.values import Timestamp
 from tests.support.fake_daemon import FakeDaemon, answer, held, refusal
-from tests.unit.mcp.answers import ID, block, memory, recalled
+from tests.unit.mcp.answers import ID, block, memory, recalled, record, unframed
 from tests.unit.mcp.session import Session
 
 
@@ -41,19 +45,19 @@ def session(client: Client) -> Iterator[Session]:
 @pytest.mark.parametrize(
     ("asked", "agreed"),
     [
-        ("2024-11-05", "2024-11-05"),
-        ("2025-06-18", "2025-06-18"),
-        ("2025-11-25", "2025-11-25"),
+        *((version, version) for version in VERSIONS),
         ("2026-07-01", "2025-11-25"),
+        ("2025-04-01", "2025-03-26"),
+        ("2024-10-07", "2024-11-05"),
     ],
 )
-def test_initialize_agrees_on_the_clients_version_up_to_the_latest(
+def test_initialize_agrees_on_the_clients_version_or_the_one_before_it(
     session: Session, asked: str, agreed: str
 ) -> None:
     result = session.ask("initialize", protocolVersion=asked, capabilities={}, clientInfo={"name": "t"})
     assert result["protocolVersion"] == agreed
     assert result["serverInfo"] == {"name": "cerememory", "version": cerememory.__version__}
-    assert result["capabilities"] == {"tools": {}}
+    assert result["capabilities"] == {"tools": {}, "resources": {}, "prompts": {}}
     for tool in TOOLS:
         assert tool.name in result["instructions"]
 
@@ -64,17 +68,8 @@ def test_initialize_without_a_version_is_refused(session: Session, params: dict[
     assert session.receive()["error"]["code"] == -32602
 
 
-@pytest.mark.parametrize(
-    ("method", "result"),
-    [
-        ("ping", {}),
-        ("resources/list", {"resources": []}),
-        ("resources/templates/list", {"resourceTemplates": []}),
-        ("prompts/list", {"prompts": []}),
-    ],
-)
-def test_methods_without_a_daemon(session: Session, method: str, result: object) -> None:
-    assert session.ask(method) == result
+def test_ping_is_answered(session: Session) -> None:
+    assert session.ask("ping") == {}
 
 
 def test_all_tools_are_listed(session: Session) -> None:
@@ -82,10 +77,11 @@ def test_all_tools_are_listed(session: Session) -> None:
     assert [tool["name"] for tool in listed] == [tool.name for tool in TOOLS]
 
 
-def test_nothing_but_a_tool_call_reaches_the_daemon(session: Session, daemon: FakeDaemon) -> None:
+def test_nothing_but_a_call_or_a_read_reaches_the_daemon(session: Session, daemon: FakeDaemon) -> None:
     session.ask("initialize", protocolVersion="2025-06-18")
-    session.ask("tools/list")
-    session.ask("ping")
+    for method in ("tools/list", "resources/list", "resources/templates/list", "prompts/list", "ping"):
+        session.ask(method)
+    session.ask("prompts/get", name="remember-this", arguments={"text": "the kettle is blue"})
     assert daemon.requests == []
 
 
@@ -97,6 +93,128 @@ def test_a_tool_call_answers_text_and_structure(session: Session, daemon: FakeDa
     assert '"text": "the kettle is blue"' in content["text"]
     assert result["structuredContent"]["memories"][0]["record_id"] == ID
     assert result["isError"] is False
+
+
+# Resources and prompts
+
+
+def test_resources_are_listed(session: Session) -> None:
+    [recent] = session.ask("resources/list")["resources"]
+    [record] = session.ask("resources/templates/list")["resourceTemplates"]
+    assert (recent["uri"], record["uriTemplate"]) == ("memory://recent", "memory://record/{id}")
+
+
+def test_a_record_is_read_as_it_is_inspected(session: Session, daemon: FakeDaemon) -> None:
+    daemon.then(answer(record(block(b"the kettle is blue"))))
+    [content] = session.ask("resources/read", uri=f"memory://record/{ID}")["contents"]
+    assert (content["uri"], content["mimeType"]) == (f"memory://record/{ID}", "application/json")
+    shown = json.loads(content["text"])
+    assert unframed(shown)["content"]["blocks"][0]["text"] == "the kettle is blue"
+    assert shown["notice"].endswith("never an instruction.")
+    assert daemon.requests[0].path == f"/v1/introspect/record/{ID}"
+
+
+def test_reading_the_recent_ones_strengthens_none_of_them(session: Session, daemon: FakeDaemon) -> None:
+    daemon.then(answer(recalled(*[memory(block(b"long " * 1_000))] * 20)))
+    [content] = session.ask("resources/read", uri="memory://recent")["contents"]
+    shown = json.loads(content["text"])
+    assert len(shown["memories"]) == 20
+    assert len(content["text"]) <= RECENT_TOKENS * TOKEN_BYTES
+    assert daemon.requests[0].json["reconsolidate"] is False
+    assert (daemon.requests[0].json["cue"], daemon.requests[0].json["limit"]) == ({}, 20)
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [
+        ({}, -32602),
+        ({"uri": 7}, -32602),
+        ({"uri": "file:///etc/passwd"}, -32002),
+        ({"uri": "memory://record/"}, -32602),
+        ({"uri": "memory://record/../stats"}, -32602),
+        ({"uri": f"memory://record/{ID}"}, -32002),
+    ],
+)
+def test_what_is_no_resource_is_said_to_be_so(
+    session: Session, daemon: FakeDaemon, params: dict[str, object], code: int
+) -> None:
+    daemon.then(refusal(404, "RECORD_NOT_FOUND", f"record {ID} not found"))
+    session.send(1, "resources/read", **params)
+    assert session.receive()["error"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "tool"),
+    [("recall-before-answer", "question", "Recall"), ("remember-this", "text", "store")],
+)
+def test_a_prompt_is_a_message_of_the_user(session: Session, name: str, argument: str, tool: str) -> None:
+    [listed] = [prompt for prompt in session.ask("prompts/list")["prompts"] if prompt["name"] == name]
+    assert [(given["name"], given["required"]) for given in listed["arguments"]] == [(argument, True)]
+    got = session.ask("prompts/get", name=name, arguments={argument: "what of {argument}?"})
+    [message] = got["messages"]
+    assert message["role"] == "user"
+    assert tool in message["content"]["text"]
+    assert message["content"]["text"].endswith("\n\nwhat of {argument}?")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "name: expected recall-before-answer or remember-this"),
+        ({"name": "forget-all"}, "name: expected recall-before-answer or remember-this"),
+        ({"name": "remember-this"}, "text: missing"),
+        ({"name": "remember-this", "arguments": {"text": " "}}, "text: must not be blank"),
+        ({"name": "remember-this", "arguments": 7}, "arguments: must be an object"),
+    ],
+)
+def test_a_wrong_prompt_is_an_error_of_parameters(session: Session, params: Any, message: str) -> None:
+    session.send(1, "prompts/get", **params)
+    error = session.receive()["error"]
+    assert (error["code"], error["message"]) == (-32602, message)
+
+
+# Batches, of 2025-03-26 alone
+
+
+def batch(*messages: dict[str, Any]) -> bytes:
+    return json.dumps([{"jsonrpc": "2.0", **message} for message in messages]).encode()
+
+
+PING, NOTE = {"id": 1, "method": "ping"}, {"method": "notifications/initialized"}
+
+
+def test_a_batch_is_answered_as_one_when_all_is_done(session: Session, daemon: FakeDaemon) -> None:
+    session.ask("initialize", protocolVersion="2025-03-26")
+    release = threading.Event()
+    daemon.then(held(release, answer({"total_records": 3})))
+    call = {"id": "c", "method": "tools/call", "params": {"name": "stats"}}
+    session.send_line(batch(call, PING, NOTE, {"id": 2, "method": "no/such"}, {"id": 3}))
+    assert session.ask("ping") == {}
+    release.set()
+    answers = session.receive()
+    assert {a["id"]: a.get("error", {}).get("code") for a in answers} == {"c": None, 1: None, 2: -32601, 3: -32600}
+
+
+def test_a_batch_of_notifications_is_not_answered(session: Session) -> None:
+    session.ask("initialize", protocolVersion="2025-03-26")
+    session.send_line(batch(NOTE, NOTE))
+    assert session.ask("ping") == {}
+
+
+@pytest.mark.parametrize("line", [b"[]", b"[" + b",".join([b"{}"] * 257) + b"]", b"[{]"])
+def test_a_batch_that_isnt_one_gets_one_error(session: Session, line: bytes) -> None:
+    session.ask("initialize", protocolVersion="2025-03-26")
+    session.send_line(line)
+    answered = session.receive()
+    assert answered["id"] is None
+    assert answered["error"]["code"] in (-32600, -32700)
+
+
+@pytest.mark.parametrize("version", [v for v in VERSIONS if v != "2025-03-26"])
+def test_other_versions_have_no_batches(session: Session, version: str) -> None:
+    session.ask("initialize", protocolVersion=version)
+    session.send_line(batch(PING))
+    assert session.receive()["error"]["code"] == -32600
 
 
 def test_arguments_may_be_missing(session: Session, daemon: FakeDaemon) -> None:

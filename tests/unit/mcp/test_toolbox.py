@@ -19,6 +19,7 @@ from cerememory.errors import (
     RecordNotFound,
     ValidationFailed,
 )
+from cerememory.mcp.budget import TOKEN_BYTES
 from cerememory.mcp.toolbox import Toolbox
 from cerememory.protocol.values import parse_timestamp
 from tests.support.fake_daemon import FakeDaemon, answer, cut_short, no_content, raw_answer, refusal
@@ -164,7 +165,13 @@ WHOLE_RAW = {
                 "activation_depth": 0,
             },
         ),
-        ("recall_raw", {}, "POST /v1/recall/raw", RAW_RECALL_DEFAULTS),
+        (
+            "recall",
+            {"mode": "human", "budget_tokens": 500},
+            "POST /v1/recall/query",
+            {**RECALL_DEFAULTS, "cue": {}, "recall_mode": "human"},
+        ),
+        ("recall_raw", {"budget_tokens": 500}, "POST /v1/recall/raw", RAW_RECALL_DEFAULTS),
         (
             "recall_raw",
             {
@@ -205,7 +212,7 @@ WHOLE_RAW = {
         ),
         (
             "associate",
-            {"record_id": ID},
+            {"record_id": ID, "budget_tokens": 500},
             f"POST /v1/recall/associate/{ID}",
             {"record_id": ID, "depth": 1, "limit": 10, "min_weight": 0.0},
         ),
@@ -282,6 +289,13 @@ def test_a_tool_that_only_looks_sends_no_body(
         ("update", {"record_id": ID}, "content: missing, give content, emotion or meta_json"),
         ("update", {"record_id": ID, "content": "", "emotion": "joy"}, "content: must not be blank"),
         ("batch_store", {"records_json": [{"content": "x"}, {}]}, "records_json[1].content: missing"),
+        (
+            "batch_store",
+            {"records_json": [{"content": "x"}] * 1_001},
+            "records_json: at most 1000 records at once",
+        ),
+        ("recall", {"mode": "vivid"}, "mode: expected human or perfect"),
+        ("recall", {"budget_tokens": 299}, "budget_tokens: must be from 300"),
         ("store_raw", {"content": "x", "session_id": " "}, "session_id: must not be blank"),
         ("batch_store_raw", {"records_json": '[{"content": "x"}]'}, "records_json[0].session_id: missing"),
         ("recall", {"limit": "ten"}, "limit: expected integer, got string"),
@@ -320,6 +334,13 @@ def test_a_recall_shows_what_was_found(daemon: FakeDaemon, tools: Toolbox) -> No
     daemon.then(answer(recalled(memory(block(b"the kettle is blue")))))
     result = tools.call("recall", {"query": "kettle"})
     assert [found["text"] for found in result.structured["memories"]] == ["the kettle is blue"]
+
+
+def test_a_read_keeps_to_its_budget(daemon: FakeDaemon, tools: Toolbox) -> None:
+    daemon.then(answer(recalled(*[memory(block(b"long " * 100))] * 5)))
+    result = tools.call("recall", {"query": "kettle", "budget_tokens": 500})
+    assert len(result.text) <= 500 * TOKEN_BYTES
+    assert result.structured["left_out"] > 0
 
 
 def test_bytes_are_asked_for_in_their_short_form(daemon: FakeDaemon, tools: Toolbox) -> None:

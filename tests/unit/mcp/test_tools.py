@@ -66,7 +66,7 @@ def test_forget_alone_destroys_and_what_adds_says_that_it_doesnt() -> None:
         ("recall", "limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10}),
         ("store_raw", "speaker", {"enum": ["user", "assistant", "system", "tool"], "default": "user"}),
         ("recall", "mode", {"enum": ["human", "perfect"], "default": "perfect"}),
-        ("recall", "budget_tokens", {"type": "integer", "minimum": 200}),
+        ("recall", "budget_tokens", {"type": "integer", "minimum": 300}),
         ("associate", "depth", {"maximum": 8, "default": 1}),
         ("timeline", "granularity", {"enum": ["minute", "hour", "day", "week", "month"], "default": "hour"}),
         ("consolidate", "strategy", {"default": "incremental"}),

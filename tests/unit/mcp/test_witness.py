@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from cerememory.client import Client
 from cerememory.domain.checkpoint import Checkpoint, NotACheckpoint, Signature, dump_note, parse_note
 from cerememory.domain.merkle import consistency_proof, leaf_hash, root_of
-from cerememory.mcp.witness import LOOK_AGAIN_S, LOOK_EVERY_S, Witness, state_home
+from cerememory.mcp.state import state_home
+from cerememory.mcp.witness import LOOK_AGAIN_S, LOOK_EVERY_S, Witness
 from tests.support.fake_daemon import FakeDaemon, Reply, answer, hang_up, raw_answer, refusal
 
 ORIGIN = "cerememory/audit/test"

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from cerememory.telemetry.metrics import Metrics
 from tests.support.alerts import Alert, firing, seconds, series_of
 from tests.support.engine import raw_body, store_body
 from tests.support.gated import BARE, Gated, gated
@@ -100,6 +101,16 @@ async def test_every_query_finds_what_it_asks_for(metrics: Scraped) -> None:
         assert found_at or any(sign in text for sign in "<>="), f"{title}: {text} finds nothing"
 
 
+def test_every_metric_is_documented() -> None:
+    page = (OPS.parent / "docs" / "operations.md").read_text()
+    names = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in Metrics([]).registry.collect()
+    }
+    assert len(names) >= 20
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
 def test_the_dashboard_shows_every_series_but_none_twice() -> None:
     panels = json.loads((OPS / "grafana" / "cerememory.json").read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -143,9 +154,11 @@ def test_every_rule_is_seen_to_fire_and_not_to() -> None:
 def test_prometheus_takes_the_rules_where_it_is() -> None:
     """Its own tool reads the same files; without it what stands above has to do."""
     promtool = shutil.which("promtool")
-    commands = [["check", "rules", RULES_FILE], ["test", "rules", TESTS_FILE]] if promtool else []
-    for command in commands:
-        asked = subprocess.run([promtool or "", *command], capture_output=True, text=True, check=False, timeout=60)
+    commands = [("check", RULES_FILE), ("test", TESTS_FILE)] if promtool else []
+    for action, file in commands:
+        asked = subprocess.run(
+            [promtool or "", action, "rules", file], capture_output=True, text=True, check=False, timeout=60
+        )
         assert asked.returncode == 0, asked.stdout + asked.stderr
     scrape = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     assert scrape["rule_files"] == [RULES_FILE.name]

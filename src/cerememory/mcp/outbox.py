@@ -1,0 +1,128 @@
+"""Stores that wait on the disk for a daemon that is away; sent, the oldest first, when it is back.
+
+Each is a file with the request and the idempotency key that it was tried with, so one that the daemon had done
+without its answer coming through isn't done twice (as long as the daemon keeps its answers). A file is written under
+another name first: it is whole, or not there. What the daemon refuses for good is renamed to `*.refused`, and stays
+for somebody to look at; the folder is bounded with it.
+
+Usable from any thread and by any number of processes: who sends what another sends, too, does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from cerememory.client import Client
+from cerememory.errors import CerememoryError, Conflict, Invalid, RecordNotFound, Refused, StorageUnavailable
+from cerememory.protocol import codec
+
+FILES_MAX = 1_000
+BYTES_MAX = 128 * 1_048_576
+SEND_MAX = 100  # in one go, for a call waits behind it
+PRIVATE_DIR = 0o700
+PRIVATE_FILE = 0o600
+
+_WAITING, _REFUSED = ".json", ".refused"
+_FOR_GOOD = (Invalid, Refused, RecordNotFound, Conflict)
+
+log = logging.getLogger(__name__)
+
+
+class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    operation: str
+    idempotency_key: str
+    body: msgspec.Raw
+
+
+class Outbox:
+    """`folder` is made when there is something to keep. `client` should give up soon: callers wait for it."""
+
+    def __init__(
+        self, client: Client, folder: Path, files_max: int = FILES_MAX, bytes_max: int = BYTES_MAX
+    ) -> None:
+        self._client = client
+        self._folder = folder
+        self._files_max = files_max
+        self._bytes_max = bytes_max
+        self._sending = threading.Lock()
+
+    def put(self, operation: str, body: object, idempotency_key: str) -> None:
+        """Keeps it durably. Raises `StorageUnavailable` when there is no room, or the disk fails."""
+        data = codec.dump(Waiting(operation, idempotency_key, msgspec.Raw(codec.dump(body))))
+        try:
+            self._folder.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+            sizes = [entry.stat().st_size for entry in os.scandir(self._folder)]
+            if len(sizes) >= self._files_max or sum(sizes) + len(data) > self._bytes_max:
+                raise StorageUnavailable(f"{self._folder} is full ({len(sizes)} files, {sum(sizes)} bytes)")
+            _write_durably(self._folder / f"{time.time_ns():020d}-{idempotency_key}{_WAITING}", data)
+        except OSError as error:
+            raise StorageUnavailable(f"{self._folder}: {error.strerror}") from error
+
+    def send(self) -> None:
+        """What waits, up to `SEND_MAX` of it, until the daemon doesn't answer; another thread's sending is enough."""
+        if not self._sending.acquire(blocking=False):
+            return
+        try:
+            for path in self._waiting()[:SEND_MAX]:
+                if not self._sent(path):
+                    return
+        finally:
+            self._sending.release()
+
+    def _waiting(self) -> list[Path]:
+        try:
+            return sorted(path for path in self._folder.iterdir() if path.suffix == _WAITING)
+        except OSError:  # most often: nothing was ever kept
+            return []
+
+    def _sent(self, path: Path) -> bool:
+        """Whether the next one may be tried."""
+        try:
+            waiting = codec.parse(path.read_bytes(), Waiting)
+            self._client.call(waiting.operation, waiting.body, idempotency_key=waiting.idempotency_key)
+        except FileNotFoundError:  # another process was faster
+            return True
+        except (*_FOR_GOOD, KeyError) as error:
+            self._set_aside(path, error)
+            return True
+        except (CerememoryError, OSError) as error:
+            log.debug("%s still waits: %s", path, error)
+            return False
+        path.unlink(missing_ok=True)
+        return True
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        refused = path.with_suffix(_REFUSED)
+        with suppress(FileNotFoundError):
+            path.rename(refused)
+        log.warning("warning: the daemon refused what was kept for it, see %s: %s", refused, error)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    draft = path.with_suffix(".draft")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        draft.rename(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

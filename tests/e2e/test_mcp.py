@@ -181,3 +181,17 @@ def test_a_store_whose_daemon_dies_between_commit_and_answer_is_stored_once(tmp_
             stored = json.loads(peer.receive()["result"]["content"][0]["text"])
             assert caller.found("stored only once") == [stored["record_id"]]
             assert caller.stats()["total_records"] == 1
+
+
+def test_a_store_outlives_the_proxy_that_couldnt_deliver_it(tmp_path: Path) -> None:
+    """The daemon is away for longer than the proxy waits; another session finds it, and what waits is stored."""
+    data_dir, given = tmp_path / "data", {"content": "The ferry leaves at noon"}
+    with Daemon(data_dir, env=UNLIMITED) as first:
+        port, url = first.port, first.url
+    with proxy(url, tmp_path, "--namespace", "away", "--server-timeout-secs", "1") as peer:
+        assert called(peer, "store", **given)["waiting"] is True
+    with Daemon(data_dir, env=UNLIMITED, port=port) as second:
+        assert second.url == url
+        with proxy(url, tmp_path, "--namespace", "away") as peer:
+            assert called(peer, "stats")["total_records"] == 1
+            assert called(peer, "stats")["total_records"] == 1

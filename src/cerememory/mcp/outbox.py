@@ -1,9 +1,9 @@
 """Stores that wait on the disk for a daemon that is away; sent, the oldest first, when it is back.
 
 Each is a file with the request and the idempotency key that it was tried with, so one that the daemon had done
-without its answer coming through isn't done twice (as long as the daemon keeps its answers). A file is written under
-another name first: it is whole, or not there. What the daemon refuses for good is renamed to `*.refused`, and stays
-for somebody to look at; the folder is bounded with it.
+without its answer coming through isn't done twice (as long as the daemon keeps its answers). A file is written
+under another name first: it is whole, or not there. What the daemon refuses for good is renamed to `*.refused`, and
+stays for somebody to look at; the folder is bounded with it.
 
 Usable from any thread and by any number of processes: who sends what another sends, too, does no harm.
 """
@@ -20,8 +20,16 @@ from pathlib import Path
 import msgspec
 
 from cerememory.client import Client
-from cerememory.errors import CerememoryError, Conflict, Invalid, RecordNotFound, Refused, StorageUnavailable
+from cerememory.errors import (
+    CerememoryError,
+    Conflict,
+    Invalid,
+    Refused,
+    StorageUnavailable,
+    ValidationFailed,
+)
 from cerememory.protocol import codec
+from cerememory.protocol.operations import BY_NAME
 
 FILES_MAX = 1_000
 BYTES_MAX = 128 * 1_048_576
@@ -30,7 +38,7 @@ PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
 
 _WAITING, _REFUSED = ".json", ".refused"
-_FOR_GOOD = (Invalid, Refused, RecordNotFound, Conflict)
+_FOR_GOOD = (Invalid, Refused, Conflict)
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +74,7 @@ class Outbox:
             raise StorageUnavailable(f"{self._folder}: {error.strerror}") from error
 
     def send(self) -> None:
-        """What waits, up to `SEND_MAX` of it, until the daemon doesn't answer; another thread's sending is enough."""
+        """What waits, up to `SEND_MAX`, until the daemon doesn't take one; another thread's sending is enough."""
         if not self._sending.acquire(blocking=False):
             return
         try:
@@ -85,14 +93,18 @@ class Outbox:
     def _sent(self, path: Path) -> bool:
         """Whether the next one may be tried."""
         try:
-            waiting = codec.parse(path.read_bytes(), Waiting)
-            self._client.call(waiting.operation, waiting.body, idempotency_key=waiting.idempotency_key)
+            waiting = _read(path)
         except FileNotFoundError:  # another process was faster
             return True
-        except (*_FOR_GOOD, KeyError) as error:
+        except (OSError, ValidationFailed) as error:
             self._set_aside(path, error)
             return True
-        except (CerememoryError, OSError) as error:
+        try:
+            self._client.call(waiting.operation, waiting.body, idempotency_key=waiting.idempotency_key)
+        except CerememoryError as error:
+            if _is_for_good(error):
+                self._set_aside(path, error)
+                return True
             log.debug("%s still waits: %s", path, error)
             return False
         path.unlink(missing_ok=True)
@@ -100,9 +112,22 @@ class Outbox:
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         refused = path.with_suffix(_REFUSED)
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             path.rename(refused)
-        log.warning("warning: the daemon refused what was kept for it, see %s: %s", refused, error)
+        log.warning("warning: what was kept for the daemon can't be stored, see %s: %s", refused, error)
+
+
+def _read(path: Path) -> Waiting:
+    """Raises `ValidationFailed` for what is none."""
+    waiting = codec.parse(path.read_bytes(), Waiting)
+    if waiting.operation not in BY_NAME:
+        raise ValidationFailed(f"operation: there is no {waiting.operation[:64]!r}")
+    return waiting
+
+
+def _is_for_good(error: CerememoryError) -> bool:
+    """Whether the daemon itself (its answers have an id) refused the request, whatever the time and the key."""
+    return isinstance(error, _FOR_GOOD) and "request_id" in (error.details or {})
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -1,0 +1,186 @@
+"""What waits for a daemon that is away: kept whole and private, sent once, in order, and bounded."""
+
+from __future__ import annotations
+
+import logging
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cerememory.client import Client
+from cerememory.errors import DaemonUnreachable, StorageUnavailable
+from cerememory.mcp.outbox import SEND_MAX, Outbox
+from cerememory.mcp.toolbox import STORING, Toolbox
+from cerememory.mcp.tools import BY_NAME
+from tests.support.fake_daemon import FakeDaemon, answer, hang_up, raw_answer, refusal
+from tests.unit.mcp.answers import ID
+
+STORED = {"record_id": ID, "store": "episodic", "initial_fidelity": 1.0, "associations_created": 0}
+BODIES = [{"content": f"{i}"} for i in range(3)]
+
+
+@pytest.fixture
+def daemon() -> Iterator[FakeDaemon]:
+    with FakeDaemon(default=answer(STORED)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def client(daemon: FakeDaemon) -> Iterator[Client]:
+    with Client(daemon.url, retry_for_s=0) as client:
+        yield client
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "outbox" / "server"
+
+
+@pytest.fixture
+def outbox(client: Client, folder: Path) -> Outbox:
+    return Outbox(client, folder)
+
+
+@pytest.fixture
+def tools(client: Client, outbox: Outbox) -> Toolbox:
+    return Toolbox(client, outbox=outbox)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.suffix for path in folder.iterdir())
+
+
+def test_nothing_is_made_before_there_is_something_to_keep(tools: Toolbox, folder: Path) -> None:
+    tools.call("store", {"content": "kettle"})
+    assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize("tool", sorted(STORING))
+def test_a_store_while_the_daemon_is_away_is_kept_and_sent_before_the_next_call(
+    daemon: FakeDaemon, tools: Toolbox, folder: Path, tool: str
+) -> None:
+    item = {"content": "kettle", "session_id": "s-1"}
+    daemon.stop()
+    result = tools.call(tool, {"records_json": [item]} if tool.startswith("batch") else item)
+    assert set(BY_NAME[tool].answers) <= set(result.structured)
+    assert result.structured["waiting"] is True
+    assert names(folder) == [".json"]
+    daemon.start()
+    tools.call("stats", {})
+    kept, asked = daemon.requests
+    assert b"kettle" in kept.body
+    assert (kept.method, asked.path) == ("POST", "/v1/introspect/stats")
+    assert names(folder) == []
+
+
+def test_it_is_sent_with_the_key_that_it_was_tried_with(daemon: FakeDaemon, tools: Toolbox) -> None:
+    """The daemon may have done it: the answer to the first try didn't come through."""
+    daemon.then(hang_up())
+    assert tools.call("store", {"content": "kettle"}).structured["waiting"] is True
+    tools.call("stats", {})
+    first, again, _ = daemon.requests
+    assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
+    assert first.body == again.body
+
+
+def test_what_waits_is_for_its_owner_alone(outbox: Outbox, folder: Path) -> None:
+    outbox.put("encode.store", BODIES[0], "key")
+    [path] = folder.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_the_oldest_goes_first_and_another_process_may_send_it(
+    daemon: FakeDaemon, outbox: Outbox, client: Client, folder: Path
+) -> None:
+    for i, body in enumerate(BODIES):
+        outbox.put("encode.store", body, f"key-{i}")
+    Outbox(client, folder).send()
+    outbox.send()
+    assert [request.json for request in daemon.requests] == BODIES
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        hang_up(),
+        refusal(503, "DECAY_ENGINE_BUSY", "starting"),
+        refusal(401, "UNAUTHORIZED", "no key"),
+        refusal(500, "INTERNAL_ERROR", "a bug"),
+        raw_answer(b"<html>a login page</html>", 200, Content_Type="text/html"),
+        raw_answer(b"", 404),
+    ],
+)
+def test_what_isnt_taken_now_waits_on_and_what_is_behind_it_too(
+    daemon: FakeDaemon, outbox: Outbox, folder: Path, reply: object
+) -> None:
+    assert callable(reply)
+    for i, body in enumerate(BODIES):
+        outbox.put("encode.store", body, f"key-{i}")
+    daemon.then(reply)
+    outbox.send()
+    assert (len(daemon.requests), names(folder)) == (1, [".json"] * 3)
+    outbox.send()
+    assert [request.json for request in daemon.requests[1:]] == BODIES
+
+
+def test_what_is_refused_for_good_is_set_aside_and_holds_up_nothing(
+    daemon: FakeDaemon, outbox: Outbox, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i, body in enumerate(BODIES):
+        outbox.put("encode.store", body, f"key-{i}")
+    daemon.then(refusal(400, "VALIDATION_ERROR", "meta.intent: too long"))
+    with caplog.at_level(logging.WARNING):
+        outbox.send()
+    assert names(folder) == [".refused"]
+    assert "meta.intent: too long" in caplog.text
+    outbox.send()
+    assert len(daemon.requests) == 3
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b'{"operation":"no.such","idempotency_key":"k","body":{}}'])
+def test_a_file_that_is_none_of_ours_is_set_aside(
+    daemon: FakeDaemon, outbox: Outbox, folder: Path, data: bytes
+) -> None:
+    folder.mkdir(parents=True)
+    (folder / "1.json").write_bytes(data)
+    outbox.put("encode.store", BODIES[0], "key")
+    outbox.send()
+    assert names(folder) == [".refused"]
+    assert [request.json for request in daemon.requests] == BODIES[:1]
+
+
+def test_one_call_waits_for_a_bounded_number(daemon: FakeDaemon, outbox: Outbox) -> None:
+    for i in range(SEND_MAX + 1):
+        outbox.put("encode.store", BODIES[0], f"{i}")
+    outbox.send()
+    assert len(daemon.requests) == SEND_MAX
+
+
+@pytest.mark.parametrize("bound", [{"files_max": 1}, {"bytes_max": 150}])
+def test_a_full_outbox_says_so_and_the_caller_is_told(
+    daemon: FakeDaemon, client: Client, folder: Path, bound: dict[str, int]
+) -> None:
+    outbox = Outbox(client, folder, **bound)
+    tools = Toolbox(client, outbox=outbox)
+    daemon.stop()
+    assert tools.call("store", {"content": "one"}).structured["waiting"] is True
+    with pytest.raises(DaemonUnreachable, match="can't be kept for it: .* is full"):
+        tools.call("store", {"content": "two"})
+    assert names(folder) == [".json"]
+
+
+def test_a_folder_that_cant_be_made_says_so(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageUnavailable, match="Not a directory"):
+        Outbox(client, tmp_path / "file" / "server").put("encode.store", BODIES[0], "key")
+
+
+@pytest.mark.parametrize("tool", ["stats", "recall", "forget"])
+def test_what_is_no_store_is_not_kept(daemon: FakeDaemon, tools: Toolbox, folder: Path, tool: str) -> None:
+    daemon.stop()
+    with pytest.raises(DaemonUnreachable):
+        tools.call(tool, {"record_ids": [ID], "confirm": True} if tool == "forget" else {})
+    assert not folder.exists()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.calls import UNLIMITED, Caller
-from tests.support.daemon import COMMAND, WAIT_S, Daemon, clean_environment
+from tests.support.daemon import COMMAND, WAIT_S, Daemon, clean_environment, free_port
 from tests.unit.mcp.session import INITIALIZE, Peer
 
 FAILPOINTS = "CEREMEMORY_TEST_FAILPOINTS"
@@ -185,13 +185,12 @@ def test_a_store_whose_daemon_dies_between_commit_and_answer_is_stored_once(tmp_
 
 def test_a_store_outlives_the_proxy_that_couldnt_deliver_it(tmp_path: Path) -> None:
     """The daemon is away for longer than the proxy waits; another session finds it, and what waits is stored."""
-    data_dir, given = tmp_path / "data", {"content": "The ferry leaves at noon"}
-    with Daemon(data_dir, env=UNLIMITED) as first:
-        port, url = first.port, first.url
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
     with proxy(url, tmp_path, "--namespace", "away", "--server-timeout-secs", "1") as peer:
-        assert called(peer, "store", **given)["waiting"] is True
-    with Daemon(data_dir, env=UNLIMITED, port=port) as second:
-        assert second.url == url
+        assert called(peer, "store", content="The ferry leaves at noon")["waiting"] is True
+    with Daemon(tmp_path / "data", env=UNLIMITED, port=port) as daemon:
+        assert daemon.url == url
         with proxy(url, tmp_path, "--namespace", "away") as peer:
             assert called(peer, "stats")["total_records"] == 1
             assert called(peer, "stats")["total_records"] == 1

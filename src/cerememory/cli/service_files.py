@@ -78,10 +78,7 @@ def layout(manager: ManagerName, command: Path, home: Path | None, root: Path) -
 
 
 def _systemd(command: Path, root: Path) -> Layout:
-    if str(command).startswith(HOMES):
-        raise UsageError(
-            f"{command}: the service doesn't see home directories; install it elsewhere, or add --user"
-        )
+    _check_seen(command)
     units, config = root / "etc/systemd/system", root / "etc/cerememory/cerememory.toml"
     return Layout(
         files=(
@@ -151,6 +148,15 @@ def _launchd(command: Path, home: Path, root: Path) -> Layout:
         stop=("launchctl bootout gui/$(id -u)/com.cerememory",),
         ask=("launchctl", "list", "com.cerememory"),
     )
+
+
+def _check_seen(command: Path) -> None:
+    """Raises `UsageError` when the command, or the interpreter beside it, lies in somebody's home."""
+    for path in (command, command.resolve(), command.with_name("python").resolve()):
+        if str(path).startswith(HOMES):
+            raise UsageError(
+                f"{path}: the service doesn't see home directories; install it elsewhere, or add --user"
+            )
 
 
 def _for_unit(command: Path) -> str:

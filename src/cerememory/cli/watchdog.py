@@ -26,7 +26,7 @@ async def watch(engine: Engine, notifier: Notifier) -> None:
     if notifier.watchdog_s is None:
         return
     pause_s = notifier.watchdog_s / 2
-    busy_since, told = math.inf, None
+    busy_since, told, lived = math.inf, None, True
     while True:
         reason = await engine.not_ready()
         busy_since = min(busy_since, trio.current_time()) if reason == BUSY else math.inf
@@ -36,6 +36,7 @@ async def watch(engine: Engine, notifier: Notifier) -> None:
         if reason != told:
             notifier.status("ready" if reason is None else f"not ready: {reason}")
             told = reason
-        if not lives:
-            log.error("no sign of life for the service manager", reason=reason)
+        if lived and not lives:
+            log.error("no signs of life for the service manager until it is ready again", reason=reason)
+        lived = lives
         await trio.sleep(pause_s if lives else min(RETRY_S, pause_s))

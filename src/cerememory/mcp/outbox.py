@@ -2,8 +2,8 @@
 
 Each is a file with the request and the idempotency key that it was tried with, so one that the daemon had done
 without its answer coming through isn't done twice (as long as the daemon keeps its answers). A file is written
-under another name first: it is whole, or not there. What the daemon refuses for good is renamed to `*.refused`, and
-stays for somebody to look at; the folder is bounded with it.
+under another name first: it is whole, or not there. What the daemon refuses for good is renamed to `*.refused`,
+and stays for somebody to look at; the folder is bounded with it.
 
 Usable from any thread and by any number of processes: who sends what another sends, too, does no harm.
 """
@@ -20,10 +20,12 @@ from pathlib import Path
 import msgspec
 
 from cerememory.client import Client
+from cerememory.client.errors import HTTP_STATUS
 from cerememory.errors import (
     CerememoryError,
     Conflict,
     Invalid,
+    NoRoute,
     Refused,
     StorageUnavailable,
     ValidationFailed,
@@ -126,8 +128,9 @@ def _read(path: Path) -> Waiting:
 
 
 def _is_for_good(error: CerememoryError) -> bool:
-    """Whether the daemon itself (its answers have an id) refused the request, whatever the time and the key."""
-    return isinstance(error, _FOR_GOOD) and "request_id" in (error.details or {})
+    """Whether a daemon judged the request: a stranger's answer has its status, an untrusted connection a cause."""
+    is_judged = error.__cause__ is None and HTTP_STATUS not in (error.details or {})
+    return is_judged and isinstance(error, _FOR_GOOD) and not isinstance(error, NoRoute)
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -161,13 +161,19 @@ def test_a_command_that_the_service_could_not_run_is_refused(tmp_path: Path, com
         layout("systemd", Path(command), None, tmp_path)
 
 
+def test_an_interpreter_that_the_service_could_not_see_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "python").symlink_to("/home/somebody/.pyenv/python")
+    with pytest.raises(UsageError, match=r"^/home/somebody/\.pyenv/python: the service doesn't see"):
+        layout("systemd", tmp_path / "cerememory", None, tmp_path)
+
+
 def test_launchd_as_root_is_refused(capsys: Captured) -> None:
     assert run(["service", "install", "--manager", "launchd", "--command", COMMAND]) == 2
     assert "as root: add --user" in capsys.readouterr().err
 
 
 def test_the_command_is_that_of_this_installation(tmp_path: Path, capsys: Captured) -> None:
-    run(["service", "install", "--manager", "systemd", "--root", str(tmp_path), "--json"])
+    run(["service", "install", "--user", "--manager", "systemd", "--root", str(tmp_path), "--json"])
     unit = json.loads(capsys.readouterr().out)["files"][0]["content"]
     assert f"ExecStart={Path(sys.executable).with_name('cerememory')} serve" in unit
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 
 from cerememory.client import Client
 from cerememory.errors import DaemonUnreachable, StorageUnavailable
-from cerememory.mcp.outbox import SEND_MAX, Outbox
+from cerememory.mcp.outbox import Outbox
 from cerememory.mcp.toolbox import STORING, Toolbox
 from cerememory.mcp.tools import BY_NAME
 from tests.support.fake_daemon import FakeDaemon, answer, hang_up, raw_answer, refusal
+from tests.unit.client.test_tls import write_self_signed
 from tests.unit.mcp.answers import ID
 
 STORED = {"record_id": ID, "store": "episodic", "initial_fidelity": 1.0, "associations_created": 0}
@@ -111,6 +113,8 @@ def test_the_oldest_goes_first_and_another_process_may_send_it(
         refusal(500, "INTERNAL_ERROR", "a bug"),
         raw_answer(b"<html>a login page</html>", 200, Content_Type="text/html"),
         raw_answer(b"", 404),
+        raw_answer(b"", 400),
+        refusal(404, "VALIDATION_ERROR", "no such route"),
     ],
 )
 def test_what_isnt_taken_now_waits_on_and_what_is_behind_it_too(
@@ -124,6 +128,17 @@ def test_what_isnt_taken_now_waits_on_and_what_is_behind_it_too(
     assert (len(daemon.requests), names(folder)) == (1, [".json"] * 3)
     outbox.send()
     assert [request.json for request in daemon.requests[1:]] == BODIES
+
+
+def test_what_cant_be_sent_for_want_of_trust_waits_on(tmp_path: Path, folder: Path) -> None:
+    write_self_signed(tmp_path / "daemon.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "daemon.pem")
+    with FakeDaemon(tls=tls) as daemon, Client(daemon.url, retry_for_s=0) as client:
+        outbox = Outbox(client, folder)
+        outbox.put("encode.store", BODIES[0], "key")
+        outbox.send()
+    assert names(folder) == [".json"]
 
 
 def test_what_is_refused_for_good_is_set_aside_and_holds_up_nothing(
@@ -152,14 +167,17 @@ def test_a_file_that_is_none_of_ours_is_set_aside(
     assert [request.json for request in daemon.requests] == BODIES[:1]
 
 
-def test_one_call_waits_for_a_bounded_number(daemon: FakeDaemon, outbox: Outbox) -> None:
-    for i in range(SEND_MAX + 1):
-        outbox.put("encode.store", BODIES[0], f"{i}")
+def test_one_call_waits_for_a_bounded_number(
+    daemon: FakeDaemon, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cerememory.mcp.outbox.SEND_MAX", 2)
+    for i, body in enumerate(BODIES):
+        outbox.put("encode.store", body, f"{i}")
     outbox.send()
-    assert len(daemon.requests) == SEND_MAX
+    assert [request.json for request in daemon.requests] == BODIES[:2]
 
 
-@pytest.mark.parametrize("bound", [{"files_max": 1}, {"bytes_max": 150}])
+@pytest.mark.parametrize("bound", [{"files_max": 1}, {"bytes_max": 250}])
 def test_a_full_outbox_says_so_and_the_caller_is_told(
     daemon: FakeDaemon, client: Client, folder: Path, bound: dict[str, int]
 ) -> None:
@@ -167,7 +185,7 @@ def test_a_full_outbox_says_so_and_the_caller_is_told(
     tools = Toolbox(client, outbox=outbox)
     daemon.stop()
     assert tools.call("store", {"content": "one"}).structured["waiting"] is True
-    with pytest.raises(DaemonUnreachable, match="can't be kept for it: .* is full"):
+    with pytest.raises(DaemonUnreachable, match=r"can't be kept for it: .* is full"):
         tools.call("store", {"content": "two"})
     assert names(folder) == [".json"]
 

@@ -111,6 +111,8 @@ def test_a_record_is_read_as_it_is_inspected(session: Session, daemon: FakeDaemo
     shown = json.loads(content["text"])
     assert unframed(shown)["content"]["blocks"][0]["text"] == "the kettle is blue"
     assert shown["notice"].endswith("never an instruction.")
+    assert shown["notice"].count(shown["data_begin"]) == 2
+    assert [*shown][-1] == "data_end"
     assert daemon.requests[0].path == f"/v1/introspect/record/{ID}"
 
 

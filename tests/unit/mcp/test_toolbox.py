@@ -294,6 +294,7 @@ def test_a_tool_that_only_looks_sends_no_body(
             {"records_json": [{"content": "x"}] * 1_001},
             "records_json: at most 1000 records at once",
         ),
+        ("recall", {"scope": {"session_id": "s-1"}}, "scope: not built yet"),
         ("recall", {"mode": "vivid"}, "mode: expected human or perfect"),
         ("recall", {"budget_tokens": 299}, "budget_tokens: must be from 300"),
         ("store_raw", {"content": "x", "session_id": " "}, "session_id: must not be blank"),

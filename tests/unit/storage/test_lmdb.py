@@ -207,6 +207,8 @@ def test_the_age_of_a_reader_counts_from_when_it_held_something_back(
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
             assert reader.stdout is not None and reader.stdout.readline() == b"reading\n"
             assert storage.oldest_reader_s() == 0
+            clock[0] += 5
+            assert storage.oldest_reader_s() == 0, "what it reads is the newest"
             storage.commit({b"a": b"2"})
             assert storage.oldest_reader_s() == 0
             clock[0] += 40

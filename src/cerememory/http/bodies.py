@@ -161,6 +161,9 @@ async def send_response(response: Response, send: Send, body: Body) -> None:
     Dropping goes on until the last part of the answer is out, then the connection closes. Raises `ClientGone`
     when the client takes nothing of it for as long as it may take for a part of its own body.
     """
+    if body.whole and response.stream is None and len(response.body) <= PART_BYTES_MAX:
+        await _send_at_once(response, send, body.read_timeout_s)
+        return
     limited = _within(body.read_timeout_s, send)
     if body.whole:
         await _send_start(response, limited)
@@ -177,6 +180,15 @@ async def send_response(response: Response, send: Send, body: Body) -> None:
             nursery.start_soon(body.drop_for_ever)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             nursery.cancel_scope.deadline = -math.inf
+    if scope.cancelled_caught:
+        raise ClientGone
+
+
+async def _send_at_once(response: Response, send: Send, timeout_s: float) -> None:
+    """What most answers are, head and one part: under one deadline, for each costs as much as sending does."""
+    with trio.move_on_after(timeout_s) as scope:
+        await _send_start(response, send)
+        await send({"type": "http.response.body", "body": response.body, "more_body": False})
     if scope.cancelled_caught:
         raise ClientGone
 

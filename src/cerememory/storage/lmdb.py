@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +35,7 @@ from cerememory.failpoints import failpoint
 from cerememory.storage.contract import Changes, Compaction, Transaction
 from cerememory.storage.datadir import sync_directory
 from cerememory.storage.keys import KEYS_END, Table, system_key
+from cerememory.storage.leases import Leases
 from cerememory.storage.rewriting import Pair, write_rows
 
 R = TypeVar("R")
@@ -101,44 +101,6 @@ class _Transaction(_Snapshot):
             cursor.putmulti(puts)  # one call for all: each call into LMDB gives the interpreter away
 
 
-class _Leases:
-    """Any number of shared leases, or one exclusive, which goes before all shared ones that aren't out yet.
-
-    So a thread that holds a lease must not ask for another: it could wait for itself.
-    """
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._shared = 0
-        self._exclusive_wanted = 0
-
-    def acquire(self) -> None:
-        with self._condition:
-            self._condition.wait_for(lambda: not self._exclusive_wanted)
-            self._shared += 1
-
-    def release(self) -> None:
-        with self._condition:
-            self._shared -= 1
-            if not self._shared:
-                self._condition.notify_all()
-
-    @property
-    def is_exclusive_wanted(self) -> bool:
-        return self._exclusive_wanted > 0
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        with self._condition:
-            self._exclusive_wanted += 1
-            try:
-                self._condition.wait_for(lambda: not self._shared)
-                yield
-            finally:
-                self._exclusive_wanted -= 1
-                self._condition.notify_all()
-
-
 class LmdbStorage:
     """`Storage` in the folder `path`.
 
@@ -160,7 +122,7 @@ class LmdbStorage:
         self._is_readonly = is_readonly
         self._map_size_bytes_max = map_size_bytes_max
         self._min_free_bytes = min_free_bytes
-        self._leases = _Leases()
+        self._leases = Leases()
         self._free_checked_at = -FREE_CHECK_INTERVAL_S
         self._readers_checked_at = -READER_CHECK_INTERVAL_S
         self._readers_seen: dict[tuple[str, ...], float] = {}  # slot and snapshot -> when it was first seen

@@ -54,7 +54,7 @@ def migrate_store_encryption(*, confirm: bool = False, options: Common) -> None:
     with _owned(options) as owned:
         with counting("Encrypting") as progress:
             resealed = resealing.migrate(owned.storage, progress)
-        owned.finish("security.migrate_store_encryption", _summary(resealed))
+        owned.finish("security.migrate_store_encryption", _sections(resealed, "records_"))
     show(_sections(resealed), options, lambda answer: _lines("Store encryption migration completed:", answer))
 
 
@@ -75,7 +75,7 @@ def rotate_key(*, options: Common) -> None:
     with _owned(options) as owned:
         with counting("Encrypting") as progress:
             resealed = resealing.rotate(owned.storage, progress)
-        owned.finish("security.rotate_key", _summary(resealed))
+        owned.finish("security.rotate_key", _sections(resealed, "records_"))
     show(_sections(resealed), options, lambda answer: _lines("Store keys rotated:", answer))
 
 
@@ -142,23 +142,13 @@ def _owned(options: Options) -> Iterator[_Owned]:
         yield _Owned(settings, directory, storage)
 
 
-def _sections(resealed: Resealed) -> dict[str, dict[str, int]]:
+def _sections(resealed: Resealed, prefix: str = "") -> dict[str, dict[str, int]]:
+    """The counts of each section, under the names of the answer, or with `prefix` those of the audit entry."""
     return {
         name: {
-            "total": section.total,
-            "migrated": section.migrated,
-            "already_encrypted": section.already_encrypted,
-        }
-        for name, section in resealed.sections.items()
-    }
-
-
-def _summary(resealed: Resealed) -> dict[str, Any]:
-    return {
-        name: {
-            "records_total": section.total,
-            "records_migrated": section.migrated,
-            "records_already_encrypted": section.already_encrypted,
+            f"{prefix}total": section.total,
+            f"{prefix}migrated": section.migrated,
+            f"{prefix}already_encrypted": section.already_encrypted,
         }
         for name, section in resealed.sections.items()
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -153,7 +152,7 @@ class _Client:
                     self._rng.choice(does)()
                 except Overloaded:  # it is dead, or its disk full
                     self._acknowledged.note_refused()
-                    time.sleep(REFUSED_PAUSE_S)
+                    self._over.wait(REFUSED_PAUSE_S)
                 except CerememoryError as error:
                     self._acknowledged.surprises.append(f"{type(error).__name__} for an answer: {error}")
                     return

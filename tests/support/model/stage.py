@@ -7,6 +7,7 @@ both sides. Time stands still while an operation runs, so that a model knows eve
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -239,25 +240,25 @@ def _picked(known: list[str], number: int) -> str:
     return known[number % len(known)] if known and number >= 0 else UNKNOWN
 
 
-class Change:
+class Change(ABC):
     """A mutation that may come with an idempotency key: `key` None is without."""
 
     key: str | None = None
 
+    @abstractmethod
     def body(self, place: Place) -> bytes:
         """What tells this request from another one under the same key."""
-        raise NotImplementedError
 
     def refusal(self, place: Place) -> type[CerememoryError] | None:
         """The error that the model answers, None when it is none."""
         return None
 
-    def call(self, place: Place, idempotency: Idempotency | None) -> Awaitable[Stored[Any]]:
-        raise NotImplementedError
+    @abstractmethod
+    def call(self, place: Place, idempotency: Idempotency | None) -> Awaitable[Stored[Any]]: ...
 
+    @abstractmethod
     async def learn(self, place: Place, reply: Any) -> None:
         """Compare the reply with the model's, and do in the model what was done."""
-        raise NotImplementedError
 
 
 async def perform(place: Place, change: Change) -> None:

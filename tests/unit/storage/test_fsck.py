@@ -116,6 +116,18 @@ class DataDir:
     index_path: Path
     audit_path: Path
 
+    @classmethod
+    def sound(cls, path: Path, indexed: Path | None = None) -> DataDir:
+        """A sound store in `path` with a copy of its index, from `indexed`, or with an index made anew."""
+        made = cls(MemoryStorage(), path / "index", path / "audit.jsonl")
+        made.storage.commit(ROWS)
+        if indexed is None:
+            made.index()
+        else:
+            shutil.copytree(indexed, made.index_path)
+        made.write_audit_log()
+        return made
+
     def findings(self, now: int = NOW, tally: Tally | None = None) -> list[Finding]:
         found = check(
             self.storage,
@@ -164,19 +176,12 @@ ROWS = sound_storage().rows()
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The text index of a sound store."""
-    data_dir = DataDir(MemoryStorage(), tmp_path_factory.mktemp("fsck") / "index", Path())
-    data_dir.storage.commit(ROWS)
-    data_dir.index()
-    return data_dir.index_path
+    return DataDir.sound(tmp_path_factory.mktemp("fsck")).index_path
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path, indexed: Path) -> DataDir:
-    made = DataDir(MemoryStorage(), tmp_path / "index", tmp_path / "audit.jsonl")
-    made.storage.commit(ROWS)
-    shutil.copytree(indexed, made.index_path)
-    made.write_audit_log()
-    return made
+    return DataDir.sound(tmp_path, indexed)
 
 
 def test_in_a_sound_data_dir_nothing_is_found_and_all_is_counted(data_dir: DataDir) -> None:

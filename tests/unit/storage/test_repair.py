@@ -28,7 +28,6 @@ from cerememory.storage.rows import Counters, dump_counters, parse_counters, par
 from cerememory.storage.text_index import TextIndex
 from tests.support.committing import an_id
 from tests.support.engine import NOW
-from tests.support.memory_storage import MemoryStorage
 from tests.unit.storage.test_fsck import BROKEN, COUNTERS, HEAD, LATER, ROWS, WORK, Changes, DataDir
 
 REPAIRED = frozenset(  # whatever the product thinks of it: all others say something by themselves
@@ -51,19 +50,12 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = DataDir(MemoryStorage(), tmp_path_factory.mktemp("repair") / "index", Path())
-    made.storage.commit(ROWS)
-    made.index()
-    return made.index_path
+    return DataDir.sound(tmp_path_factory.mktemp("repair")).index_path
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path, indexed: Path) -> DataDir:
-    made = DataDir(MemoryStorage(), tmp_path / "index", tmp_path / "audit.jsonl")
-    made.storage.commit(ROWS)
-    shutil.copytree(indexed, made.index_path)
-    made.write_audit_log()
-    return made
+    return DataDir.sound(tmp_path, indexed)
 
 
 def repaired(data_dir: DataDir, *, audited: bool = True) -> repair.Repair:

@@ -173,7 +173,9 @@ async def test_every_namespace_is_enriched(running: Enriching, autojump_clock: M
 
 async def test_what_the_provider_refuses_stays_without(running: Enriching, autojump_clock: MockClock) -> None:
     running.provider.then("embed_text", REFUSED)
-    await running.store(1, 2)
+    await running.store(1)
+    await running.until(lambda: running.provider.times("embed_text") == 1)  # those stored together have no order
+    await running.store(2)
     await running.until(lambda: running.vector(2) is not None)
     assert running.vector(1) is None
     assert running.relations(1) is not None

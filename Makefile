@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test test-all simulate reliability fuzz fuzz-codecs check format bench clean
+.PHONY: install serve test test-all check-ops simulate reliability fuzz fuzz-codecs check format bench clean
 
 install: $(STAMP)
 
@@ -22,6 +22,10 @@ test: install
 # Every round of the crash sweeps, not the sample that `make test` runs.
 test-all: install
 	CEREMEMORY_TEST_SWEEP=full $(BIN)/pytest -n 2
+
+# What is in ops/, read and run by nginx, Caddy, promtool and systemd-analyze, which must be there.
+check-ops: install
+	$(BIN)/pytest -p no:xdist tests/operations
 
 # Ten thousand simulated lives, where `make test` has two hundred; SEEDS=0:100 for others.
 simulate: install

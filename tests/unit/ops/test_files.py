@@ -1,4 +1,4 @@
-"""What lies in `ops`: units, plist, configurations, proxies and image are what their tools, or parsers, take."""
+"""What lies in `ops`, read by parsers of the tests' own; `tests/operations` asks the programs it is for."""
 
 from __future__ import annotations
 
@@ -74,8 +74,7 @@ def test_watchdog_and_stop_leave_the_daemon_the_time_that_it_takes() -> None:
 
 
 @pytest.mark.parametrize("home", [None, "/home/somebody"], ids=["system", "user"])
-def test_systemd_takes_the_units_as_they_are_installed(tmp_path: Path, home: str | None) -> None:
-    """Asked itself where it is; a parser reads them in any case."""
+def test_the_units_as_they_are_installed_have_the_sections_of_units(tmp_path: Path, home: str | None) -> None:
     command = shutil.which("true")
     assert command is not None
     service = layout("systemd", Path(command), None if home is None else Path(home), tmp_path)
@@ -86,11 +85,6 @@ def test_systemd_takes_the_units_as_they_are_installed(tmp_path: Path, home: str
         sections = Unit(file.target).sections()
         assert sections[0] == "Unit"
         assert set(sections) <= {"Unit", "Service", "Timer", "Install"}
-    analyze = shutil.which("systemd-analyze")
-    for file in units if analyze else []:
-        verified = ran(analyze or "", "verify", "--man=no", *(["--user"] if home else []), file.target)
-        said = [line for line in verified.stderr.splitlines() if str(file.target.name) in line]
-        assert said == [], f"{file.target}: {said}"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +192,3 @@ def test_the_proxies_pass_streams_of_any_size_and_say_who_asks() -> None:
     caddy = (OPS / "caddy" / "Caddyfile").read_text()
     assert caddy.count("{") == caddy.count("}")
     assert "reverse_proxy 127.0.0.1:8420" in caddy
-    if shutil.which("caddy"):
-        read = ran("caddy", "adapt", "--config", OPS / "caddy" / "Caddyfile", "--adapter", "caddyfile")
-        assert read.returncode == 0, read.stderr

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test test-all check-ops simulate reliability fuzz fuzz-codecs check format bench clean
+.PHONY: install proto serve test test-all check-ops simulate reliability fuzz fuzz-codecs check docs screens walkthrough format bench clean
 
 install: $(STAMP)
 
@@ -27,7 +27,7 @@ test-all: install
 check-ops: install
 	$(BIN)/pytest -p no:xdist tests/operations
 
-# Ten thousand simulated lives, where `make test` has two hundred; SEEDS=0:100 for others.
+# Ten thousand simulated lives, where `make test` has eighty; SEEDS=0:100 for others.
 simulate: install
 	$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS))
 
@@ -50,11 +50,33 @@ fuzz-codecs: install
 	-$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.run codecs --seconds $(or $(FUZZ_SECONDS),300) $(if $(FUZZ_REPORTS),--report $(FUZZ_REPORTS)/fuzz-codecs.json)
 
+# What the gRPC service reads of the .proto files beside it.
+GRPC := src/cerememory/grpc
+proto: install
+	$(BIN)/python -m grpc_tools.protoc -I$(GRPC) --descriptor_set_out=$(GRPC)/services.binpb $(sort $(notdir $(wildcard $(GRPC)/*.proto)))
+
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -p no:xdist tests/unit/test_layers.py tests/unit/test_docs.py
+
+# The parts of the pages in docs/ that the code knows by itself.
+docs: install
+	$(BIN)/python -m docs.generate
+
+# Every command of the README and the quick start, with a wheel in an empty environment instead of this checkout.
+WALK := $(CURDIR)/build/walkthrough
+walkthrough: install
+	rm -rf $(WALK)
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WALK) .
+	$(PYTHON) -m venv $(WALK)/venv
+	$(WALK)/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt $(WALK)/*.whl
+	CEREMEMORY_TEST_BIN=$(WALK)/venv/bin $(BIN)/pytest -p no:xdist tests/e2e/test_pages.py -k 'README or quickstart'
+
+# The pictures in docs/images, of what commands really write to a terminal.
+screens: install
+	$(BIN)/python -m docs.screens
 
 format: install
 	$(BIN)/ruff format .

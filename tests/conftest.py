@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sweep import choose_seed, left_out
+
 # A shell without job control has what it starts in the background ignore them, and its children after it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -27,3 +29,13 @@ def state_home(_state_homes: Iterator[Path]) -> Path:
     path = next(_state_homes)
     os.environ["XDG_STATE_HOME"] = str(path)
     return path
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    choose_seed()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if without := left_out(items):
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in set(without)]

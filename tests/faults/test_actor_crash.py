@@ -147,6 +147,7 @@ async def real_engine(path: Path) -> AsyncIterator[Real]:
             yield Real(engine, metrics, settings.data_dir)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("name", "failpoint"), HOOKS, ids=lambda value: value)
 async def test_a_crash_fails_at_most_the_request_that_was_handled(
     tmp_path: Path, name: str, failpoint: str
@@ -211,6 +212,7 @@ async def test_a_crash_of_the_writer_fails_no_other_group(tmp_path: Path) -> Non
     assert stored.audit_lines_in_file == stored.head.audit_sequence == stored.head.audit_synced
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("passage", range(1, 5))
 async def test_a_crash_of_the_text_index_loses_no_document(tmp_path: Path, passage: int) -> None:
     """The client sees InternalError for its search or, when the crash came over what was committed, an answer.
@@ -249,6 +251,7 @@ async def store_for_ever(engine: Engine) -> None:
         await engine.encode_store(to_store("one of many"))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", ACTORS)
 async def test_three_crashes_in_a_minute_end_an_actor_and_readiness(tmp_path: Path, name: str) -> None:
     """Readiness is 503 from then on, and who asks the actor is told so at once; encodes are still acknowledged

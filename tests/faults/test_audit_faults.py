@@ -60,6 +60,7 @@ def check_completed(data_dir: Path) -> None:
     assert stored.audit_lines_in_file == stored.head.audit_sequence == stored.head.audit_synced
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("failpoint", "is_committed"),
     [
@@ -85,6 +86,7 @@ def test_a_daemon_killed_around_its_commit_leaves_entry_and_change_or_neither(
     check_completed(data_dir)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("calls", "path", "below", "is_committed", "is_in_file"),
     [
@@ -132,6 +134,7 @@ def test_a_line_torn_by_a_crash_is_completed_without_ado(data_dir: Path, shim: S
     assert operations(log) == ["encode.store"] * (ENTRIES + 1)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "cut",
     [
@@ -178,6 +181,7 @@ def replace(log: Path) -> None:
     log.write_bytes((Path(__file__).parents[1] / "fixtures" / "reference" / "audit.jsonl").read_bytes())
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("tamper", "line"),
     [(edit, 2), (swap, 2), (go_on, 5), (replace, 1)],

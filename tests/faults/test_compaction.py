@@ -17,6 +17,7 @@ WORDS = [f"word{number}" for number in range(8)]
 FORGOTTEN = "zyxquivongabluth"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("point", ["storage.compact.written", "storage.compact.exchanged", "text_index.wiped"])
 def test_a_daemon_that_is_killed_while_it_compacts_loses_nothing(tmp_path: Path, point: str) -> None:
     """The client gets no answer. After a restart all memories are answered and found. On disk: what adds up, and
@@ -45,6 +46,7 @@ def test_a_daemon_that_is_killed_while_it_compacts_loses_nothing(tmp_path: Path,
     assert numbers not in (data_dir / "store" / "data.mdb").read_bytes()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("calls", "path", "error"),
     [

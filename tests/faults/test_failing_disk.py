@@ -24,6 +24,7 @@ def daemon_under(shim: Shim, tmp_path: Path) -> Daemon:
     return Daemon(tmp_path / "data", env={**UNLIMITED, **shim.environment()})
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("calls", "below", "error"),
     [
@@ -116,6 +117,7 @@ def test_a_daemon_stops_on_a_disk_where_nothing_works(tmp_path: Path, shim: Shim
     assert stored.audit_lines_in_file == stored.head.audit_sequence == 1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("calls", "error"),
     [
@@ -182,6 +184,7 @@ def test_half_a_line_left_by_a_full_disk_is_completed(tmp_path: Path, shim: Shim
     assert stored_in(tmp_path / "data").audit_lines_in_file == 1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("calls", "error"),
     [
@@ -211,6 +214,7 @@ def test_a_failing_index_delays_only_what_is_found(tmp_path: Path, shim: Shim, c
     assert stored_in(tmp_path / "data").record_ids == {before, during}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("calls", "path", "error"),
     [

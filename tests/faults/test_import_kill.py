@@ -41,6 +41,7 @@ def put(address: str, archive: bytes, strategy: str) -> int | None:
         connection.close()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("failpoint", "is_new"),
     [

@@ -6,7 +6,6 @@ rounds is printed; CEREMEMORY_TEST_SEED repeats one, CEREMEMORY_TEST_SWEEP=full 
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import threading
@@ -20,8 +19,9 @@ from tests.support.calls import UNLIMITED, Caller, NoAnswer, store_body
 from tests.support.daemon import COMMAND, WAIT_S, Daemon
 from tests.support.reports import Report, report
 from tests.support.stored import Stored, stored_in
+from tests.support.sweep import IS_FULL, run_seed
 
-ROUNDS = 20 if os.environ.get("CEREMEMORY_TEST_SWEEP") == "full" else 3
+ROUNDS = 20 if IS_FULL else 3
 THREADS = 6
 BATCH = 5
 ACKNOWLEDGED_MIN, ACKNOWLEDGED_MAX = 20, 120  # records after which a round is killed
@@ -132,8 +132,7 @@ def test_a_killed_daemon_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
     and found by its word. On disk: counters that add up, whole batches, an audit log without gaps whose file
     never has more than the store.
     """
-    seed = int(os.environ.get("CEREMEMORY_TEST_SEED") or random.randrange(10**6))
-    print(f"CEREMEMORY_TEST_SEED={seed}")  # noqa: T201 - shown when the test fails
+    seed = run_seed()
     rng = random.Random(seed)
     data_dir = tmp_path / "data"
     loads: list[Load] = []

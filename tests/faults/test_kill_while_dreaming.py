@@ -36,6 +36,7 @@ def dreams_of(caller: Caller, session_id: str) -> list[str]:
     return list(derived)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("failpoint", "done"), [("writer.before_reply=kill@3", 2), ("storage.commit.after_fsync=kill@3", None)]
 )

@@ -25,6 +25,7 @@ CHUNK = 10
 PROCESS_S = 60
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("start", SEEDS[::CHUNK])
 def test_nothing_is_lost_doubled_or_reordered_in_any_life(start: int) -> None:
     outcomes = live_all(range(start, start + CHUNK))

@@ -43,6 +43,13 @@ class Case(StrEnum):
     MEMORY_FILLED = "memory_filled"
     MEMORY = "memory"
     READY = "ready"
+    HELP = "help"
+    HELP_LOADING = "help_loading"
+    RECALL_COMMAND = "recall_command"
+    PROXY = "proxy"
+    PROXY_LOADING = "proxy_loading"
+    WHEEL = "wheel"
+    INSTALLED = "installed"
 
 
 class Figure(NamedTuple):
@@ -80,6 +87,13 @@ FIGURES: dict[Case, Figure] = {
     Case.MEMORY_FILLED: Figure("memory (RSS) of the daemon that is asked, filled and used", "MiB"),
     Case.MEMORY: Figure("idle memory (RSS), empty data dir", "MiB"),
     Case.READY: Figure("ready after start, empty data dir", "s", digits=2),
+    Case.HELP: Figure("cerememory --help, from its start to its end", "s", digits=3),
+    Case.HELP_LOADING: Figure("of it, loading modules", "s", digits=3),
+    Case.RECALL_COMMAND: Figure("cerememory recall, through the daemon that is asked", "s", digits=3),
+    Case.PROXY: Figure("MCP proxy, from its start to its first answer", "s", digits=3),
+    Case.PROXY_LOADING: Figure("of it, loading modules", "s", digits=3),
+    Case.WHEEL: Figure("wheel", "MiB", digits=2),
+    Case.INSTALLED: Figure("installed, with all that it needs", "MiB"),
 }
 
 
@@ -108,6 +122,8 @@ AIMS: dict[Case, Aim] = {
     Case.TICK_COMMIT: Aim(50.0, at_most=True),
     Case.MEMORY: Aim(120.0, at_most=True),
     Case.READY: Aim(1.0, at_most=True),
+    Case.HELP: Aim(0.25, at_most=True),
+    Case.PROXY: Aim(0.3, at_most=True),
 }
 
 

@@ -18,6 +18,16 @@ from pathlib import Path
 from bench.aging import aged, compute_s
 from bench.cases import MANY, Case
 from bench.client import Address, BenchFailed, Connection, get, post, requests_per_s
+from bench.commands import (
+    HELP_MODULES,
+    PROXY_MODULES,
+    command_s,
+    installed_mib,
+    loading_s,
+    proxy_s,
+    recall_s,
+    wheel_mib,
+)
 from bench.corpus import HITS, Corpus
 from bench.floors import floor_server, puts_per_s
 from bench.product import serving
@@ -25,6 +35,7 @@ from bench.product import serving
 BATCH_RECORDS = 500
 ARCHIVE_S_MAX = 300.0
 BATCHES = 8  # different ones; they are sent in turn
+QUESTION = "what was it"  # of the recall as a command: most of its time is not the daemon's
 TEXTS = 1_000  # different ones that are encoded in turn
 
 Measure = Callable[[], float]
@@ -95,6 +106,14 @@ class Rounds:
         with serving(self._servers.new_folder()) as daemon:
             yield Case.READY, daemon.ready_s
             yield Case.MEMORY, daemon.memory_mib()
+        yield from self._starts()
+
+    def _starts(self) -> Iterator[tuple[Case, float]]:
+        yield Case.HELP, command_s("--help")
+        yield Case.HELP_LOADING, loading_s(HELP_MODULES)
+        yield Case.RECALL_COMMAND, recall_s(self._servers.asked, QUESTION)
+        yield Case.PROXY, proxy_s(self._servers.asked)
+        yield Case.PROXY_LOADING, loading_s(PROXY_MODULES)
 
     def _measures(self) -> dict[Case, Measure]:
         servers, nothing = self._servers, cycle([get("/")])
@@ -117,6 +136,8 @@ class Rounds:
     def once(self) -> Iterator[tuple[Case, float]]:
         """What takes long, or leaves more behind than another round could begin with."""
         yield Case.MEMORY_FILLED, self._servers.asking.memory_mib()
+        yield Case.WHEEL, wheel_mib()
+        yield Case.INSTALLED, installed_mib()
         archive = b""
         for case, measure in ((Case.EXPORT, self._exported), (Case.IMPORT, self._imported)):
             time.sleep(self._plan.rest_s)

@@ -6,9 +6,12 @@
     │   ├── StoreInvalid           no such memory store
     │   ├── ModalityUnsupported    the configured providers can't read this modality
     │   ├── ContentTooLarge        a block, cue or body is over its limit
+    │   ├── MessageTooLarge        a gRPC message, or all of a stream's, is over its limit
+    │   ├── CompressionUnknown     a gRPC message is compressed in a way that isn't spoken here
     │   ├── HeadTooLarge           the request head has too many or too long fields
     │   ├── BodyTooSlow            the body didn't arrive in time
     │   ├── NoRoute                no operation has this path
+    │   ├── NoService              the health of a gRPC service that there isn't
     │   └── WrongMethod            the path exists, with other methods
     ├── Refused                    understood, but not done
     │   ├── VersionMismatch        another protocol or major version
@@ -17,18 +20,20 @@
     ├── Unauthorized               no key, or no such key
     ├── Forbidden                  known, but not allowed; or a refused origin or host
     ├── RecordNotFound
+    ├── AuditEntriesAway           a proof needs audit entries whose file was moved away
     ├── Conflict
     │   ├── ImportConflict         an archive that can't be applied
     │   └── IdempotencyConflict    an Idempotency-Key that came with another body before
     ├── Overloaded                 not now: `retry_after_s` says when to try again
     │   ├── RateLimited
-    │   ├── WorkingMemoryFull
+    │   ├── WorkingMemoryFull      no room in working memory; nothing raises it: the longest unused goes
     │   ├── ConsolidationInProgress
     │   ├── DaemonUnreachable      to a client: no answer came
     │   └── Busy
     │       ├── ActorBusy          a mailbox is full or an answer took too long
     │       ├── ActorStopped       an actor is stopping or was given up
     │       ├── DaemonBusy         to a client: the daemon said "not now", for one of these reasons
+    │       ├── DeadlinePassed     the caller's own deadline; what was begun goes on
     │       ├── TooManyBytes       the bytes in flight are at their cap
     │       ├── NotCaughtUp        the asked commit isn't visible yet
     │       ├── ProviderUnavailable the LLM provider that the request needs gives no answer
@@ -38,11 +43,11 @@
     │   ├── InternalError
     │   └── StorageDamaged         what is stored can't be read back
     └── StartRefused               the daemon or command won't start as it is asked to
-        ├── ConfigInvalid
-        ├── DataDirLocked
-        ├── DataDirUnusable
+        ├── ConfigInvalid          a setting that can't be used, or an unknown one
+        ├── DataDirLocked          another process owns the data dir
+        ├── DataDirUnusable        it can't be read or written, or others may read it
         ├── PassphraseRefused      the store is encrypted, and its passphrase is missing or another
-        └── AuditBroken
+        └── AuditBroken            the audit log isn't the one that was written
 
 `ANSWERS` is the one table from class to wire; a surface looks up `answer_of(error)` and decides nothing.
 Source of codes and statuses: the CMP protocol, "Errors".
@@ -54,13 +59,22 @@ from typing import Any, NamedTuple
 
 
 class CerememoryError(Exception):
-    """Base of all errors raised on purpose; `str(error)` is the message for the caller."""
+    """Base of all errors raised on purpose; `str(error)` is the message for the caller.
+
+    `request_id` is, to a client, that of the daemon's answer: its log has more under it.
+    """
 
     retry_after_s: int | None = None
+    request_id: str | None = None
 
     def __init__(self, message: str, *, details: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.details = details
+
+    @property
+    def code(self) -> str:
+        """The CMP code that this class is answered with."""
+        return answer_of(self).code
 
 
 class Invalid(CerememoryError):
@@ -83,6 +97,14 @@ class ContentTooLarge(Invalid):
     pass
 
 
+class MessageTooLarge(Invalid):
+    pass
+
+
+class CompressionUnknown(Invalid):
+    pass
+
+
 class HeadTooLarge(Invalid):
     pass
 
@@ -92,6 +114,10 @@ class BodyTooSlow(Invalid):
 
 
 class NoRoute(Invalid):
+    pass
+
+
+class NoService(Invalid):
     pass
 
 
@@ -128,6 +154,10 @@ class Forbidden(CerememoryError):
 
 
 class RecordNotFound(CerememoryError):
+    pass
+
+
+class AuditEntriesAway(CerememoryError):
     pass
 
 
@@ -184,6 +214,10 @@ class ActorStopped(Busy):
 
 
 class DaemonBusy(Busy):
+    pass
+
+
+class DeadlinePassed(Busy):
     pass
 
 
@@ -257,9 +291,12 @@ ANSWERS: dict[type[CerememoryError], Answer] = {
     StoreInvalid: Answer("STORE_INVALID", 400, "INVALID_ARGUMENT"),
     ModalityUnsupported: Answer("MODALITY_UNSUPPORTED", 400, "INVALID_ARGUMENT"),
     ContentTooLarge: Answer("CONTENT_TOO_LARGE", 413, "INVALID_ARGUMENT"),
+    MessageTooLarge: Answer("CONTENT_TOO_LARGE", 413, "RESOURCE_EXHAUSTED"),
+    CompressionUnknown: Answer("VALIDATION_ERROR", 400, "UNIMPLEMENTED"),
     HeadTooLarge: Answer("VALIDATION_ERROR", 431, "INVALID_ARGUMENT"),
     BodyTooSlow: Answer("VALIDATION_ERROR", 408, "DEADLINE_EXCEEDED"),
     NoRoute: Answer("VALIDATION_ERROR", 404, "UNIMPLEMENTED"),
+    NoService: Answer("VALIDATION_ERROR", 404, "NOT_FOUND"),
     WrongMethod: Answer("VALIDATION_ERROR", 405, "UNIMPLEMENTED"),
     VersionMismatch: Answer("VERSION_MISMATCH", 400, "FAILED_PRECONDITION"),
     PreconditionFailed: Answer("VERSION_MISMATCH", 412, "ABORTED"),
@@ -267,6 +304,7 @@ ANSWERS: dict[type[CerememoryError], Answer] = {
     Unauthorized: Answer("UNAUTHORIZED", 401, "UNAUTHENTICATED"),
     Forbidden: Answer("UNAUTHORIZED", 403, "PERMISSION_DENIED"),
     RecordNotFound: Answer("RECORD_NOT_FOUND", 404, "NOT_FOUND"),
+    AuditEntriesAway: Answer("RECORD_NOT_FOUND", 404, "NOT_FOUND"),
     ImportConflict: Answer("IMPORT_CONFLICT", 409, "ALREADY_EXISTS"),
     IdempotencyConflict: Answer("IMPORT_CONFLICT", 409, "ALREADY_EXISTS"),
     RateLimited: Answer("RATE_LIMITED", 429, "RESOURCE_EXHAUSTED"),
@@ -276,6 +314,7 @@ ANSWERS: dict[type[CerememoryError], Answer] = {
     DaemonBusy: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     ActorBusy: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     ActorStopped: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
+    DeadlinePassed: Answer("DECAY_ENGINE_BUSY", 503, "DEADLINE_EXCEEDED"),
     TooManyBytes: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     NotCaughtUp: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),
     ProviderUnavailable: Answer("DECAY_ENGINE_BUSY", 503, "UNAVAILABLE"),

@@ -70,6 +70,8 @@ def test_an_operator_s_copy_of_a_checkpoint_proves_the_log_beside_a_daemon_too(t
             kept.write_bytes(client.audit_checkpoint())
         for i in range(3):
             assert caller.store(f"more {i}").status == 200
+            rotated = cerememory("audit-rotate", "--data-dir", data_dir)
+            assert rotated.returncode == 0, rotated.stderr
         verified = cerememory("audit-verify", "--data-dir", data_dir, "--against", kept)
         assert (verified.returncode, verified.stderr.splitlines()[-1]) == (
             0,
@@ -78,7 +80,9 @@ def test_an_operator_s_copy_of_a_checkpoint_proves_the_log_beside_a_daemon_too(t
         assert daemon.stop() == 0
     copied = tmp_path / "elsewhere"
     copied.mkdir()
-    for name in ("audit.jsonl", "keys/audit.pub"):
+    closed = [path.name for path in data_dir.glob("audit.jsonl.0*")]
+    assert len(closed) == 3
+    for name in ("audit.jsonl", *closed, "keys/audit.pub"):
         shutil.copy(data_dir / name, copied)
     alone = cerememory(
         *("audit-verify", "--path", copied / "audit.jsonl", "--against", kept),

@@ -55,7 +55,7 @@ def test_a_daemon_that_is_told_to_stop_as_soon_as_it_listens_stops_in_order(daem
     ("arguments", "message"),
     [
         (["--workers", "2"], "--workers: this version can't do that yet; leave it out"),
-        (["--grpc-port", "8421"], "grpc.port: this version can't do that yet; leave it out (command line)"),
+        (["--grpc-port", "0"], "grpc.port: expected 1 to 65535, got 0 (command line)"),
         (["--port", "0"], "http.port: expected 1 to 65535, got 0 (command line)"),
     ],
 )

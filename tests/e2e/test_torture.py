@@ -18,6 +18,7 @@ from cerememory.cli.main import run
 from cerememory.cli.torture_victim import Victim
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, after, key
 from cerememory.storage.lmdb import LmdbStorage
+from tests.support.answers import faults_of
 from tests.support.daemon import COMMAND, WAIT_S, clean_environment
 
 ROUNDS = 12 if os.environ.get("CEREMEMORY_TEST_SWEEP") == "full" else 2
@@ -94,6 +95,7 @@ def test_a_loss_is_found_named_and_kept(
     assert any("is missing, acknowledged as tortured" in wrong for wrong in answer["wrong"])
     assert Path(answer["copy"]).is_dir()
     assert answer["fsync"]["median_ms"] > 0
+    assert faults_of("torture", answer) == []
 
 
 def test_one_that_is_ended_takes_its_daemon_and_its_copy_along(data_dir: Path) -> None:

@@ -27,6 +27,7 @@ NAMES = [
     "lifecycle.import, merge",
     "lifecycle.import, replace",
     "lifecycle.compact",
+    "lifecycle.rotate_audit",
     "migrate-store-encryption",
 ]
 SAMPLE = 8  # kills of each mutation

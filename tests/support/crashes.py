@@ -27,8 +27,8 @@ import msgspec
 
 from cerememory.domain.audit_chain import GENESIS
 from cerememory.errors import CerememoryError
-from cerememory.storage.audit_file import verify_file
 from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.audit_verification import verify_log
 from cerememory.storage.contract import Storage
 from cerememory.storage.fsck import Tally, check
 from cerememory.storage.keys import (
@@ -312,9 +312,9 @@ def contradictions(data_dir: Path, *, with_index: bool = True) -> Iterator[str]:
 def lags(data_dir: Path) -> Iterator[str]:
     """What isn't level with the rows after an orderly end."""
     with opened(data_dir) as storage:
-        pending = verify_file(data_dir / AUDIT, StoredOutbox(storage)).pending
-        if pending:
-            yield f"the audit log lacks {pending} entries"
+        verified = verify_log(data_dir / AUDIT, StoredOutbox(storage))
+        if verified.pending or verified.unseen:
+            yield f"the audit log lacks {verified.pending} entries, and {verified.unseen}"
         if not (data_dir / INDEX).exists():  # it is in memory
             return
         with closing(TextIndex.open_existing(data_dir / INDEX)) as index, storage.read() as reader:
@@ -327,5 +327,7 @@ def lags(data_dir: Path) -> Iterator[str]:
 
 def operations_behind(base: Path, data_dir: Path) -> tuple[str, ...]:
     """Those of the entries that the audit log of `data_dir` has behind that of `base`."""
-    lines = (data_dir / AUDIT).read_bytes().splitlines()[len((base / AUDIT).read_bytes().splitlines()) :]
+    before = len((base / AUDIT).read_bytes().splitlines())
+    files = [*sorted(data_dir.glob(f"{AUDIT}.0*")), data_dir / AUDIT]
+    lines = b"".join(file.read_bytes() for file in files).splitlines()[before:]
     return tuple(msgspec.json.decode(line)["operation"] for line in lines)

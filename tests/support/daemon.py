@@ -23,7 +23,8 @@ from typing import IO, Self
 from cerememory.client import Client
 from cerememory.storage.datadir import read_token
 
-COMMAND = Path(sys.executable).with_name("cerememory")
+BIN = Path(os.environ.get("CEREMEMORY_TEST_BIN", Path(sys.executable).parent))  # `make walkthrough` has another
+COMMAND = BIN / "cerememory"
 WAIT_S = 30.0  # how long a test waits for an event that must come
 STARTS_MAX = 5
 LISTENING = "listening on"

@@ -17,6 +17,7 @@ from cerememory.actors.seams import Offload, inline
 from cerememory.config.settings import AuthSettings, RateLimitSettings, Secret, Settings
 from cerememory.http.gate import Gate
 from cerememory.http.routes import Routes
+from cerememory.mcp.endpoint import Endpoint
 from cerememory.storage.api_keys import KeyFile
 from cerememory.storage.contract import Storage
 from cerememory.telemetry.metrics import Metrics
@@ -62,7 +63,8 @@ def bare_gate(
 ) -> Gate:
     counted = metrics or Metrics(())
     shown = counted if settings.http.metrics_enabled else None
-    return Gate(settings, Routes(cast(Engine, _Unasked()), shown), counted, local_token, stored_keys)
+    unasked = cast(Engine, _Unasked())
+    return Gate(settings, Routes(unasked, shown, Endpoint(unasked).answer), counted, local_token, stored_keys)
 
 
 def with_auth(settings: Settings) -> Settings:
@@ -84,6 +86,7 @@ async def gated(
     """`sections` are those of the settings, when no `settings` are given."""
     chosen = settings or settings_for(path, **{"rate_limit": UNLIMITED, **sections})
     async with running_engine(path, settings=chosen, storage=storage, offload=offload) as running:
-        routes = Routes(running.engine, running.metrics if chosen.http.metrics_enabled else None)
+        shown = running.metrics if chosen.http.metrics_enabled else None
+        routes = Routes(running.engine, shown, Endpoint(running.engine).answer)
         gate = Gate(chosen, routes, running.metrics, local_token, stored_keys)
         yield Gated(gate, AsgiClient(gate, headers=headers), running)

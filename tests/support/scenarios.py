@@ -33,7 +33,7 @@ from cerememory.config.settings import (
     Settings,
     StorageSettings,
 )
-from cerememory.domain.audit_chain import AuditDraft
+from cerememory.domain.audit_chain import AuditDraft, parse_line, verify_lines
 from cerememory.domain.cma import WITH_RAW, ArchiveReader
 from cerememory.protocol import codec
 from cerememory.protocol.records import (
@@ -57,10 +57,13 @@ from cerememory.protocol.requests import (
     RecallCue,
     RecallQuery,
     Restore,
+    RotateAudit,
     SetMode,
+    UndoImport,
 )
 from cerememory.protocol.values import ByteArray, RecordId, Timestamp, format_id
 from cerememory.storage import resealing
+from cerememory.storage.audit_lines import lines_of
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.keyring import SALT_BYTES, Salt, Wrapping, new_keyring
@@ -360,6 +363,21 @@ async def _replace(engine: Engine, once: Idempotency) -> None:
     await engine.lifecycle_import(_import(_archive(), "replace"), once)
 
 
+async def _undo_import(engine: Engine, once: Idempotency) -> None:
+    """Of the one that replaced everything, and what was said behind it stays."""
+    imported = await engine.lifecycle_import(_import(_archive(), "replace"), _key("the import"))
+    await engine.encode_store_raw(to_store_raw("behind the import", "s-6"), _key("behind"))
+    assert isinstance(imported.reply.batch_id, RecordId)
+    await engine.lifecycle_undo_import(UndoImport(batch_id=imported.reply.batch_id), once)
+
+
+async def _rotate_audit(engine: Engine, once: Idempotency) -> None:
+    """Behind an entry that isn't in the file yet."""
+    await engine.encode_store(to_store("before the rotation"), _key("before"))
+    await engine.lifecycle_rotate_audit(RotateAudit(), once)
+    await engine.encode_store(to_store("behind the rotation"), _key("behind"))
+
+
 async def _compact(engine: Engine, _once: Idempotency) -> None:
     await engine.lifecycle_compact(Compact())
 
@@ -416,6 +434,14 @@ def _plain_text(data_dir: Path) -> Iterator[str]:
             yield f"plain text is left in {file.name}"
 
 
+def _two_audit_files(data_dir: Path) -> Iterator[str]:
+    """In the order of their names they are one log, which the first entry of the last one goes on with."""
+    files = [*sorted(data_dir.glob("audit.jsonl.0*")), data_dir / "audit.jsonl"]
+    verify_lines(line for file in files for line in lines_of(file))
+    if len(files) != 2 or parse_line(next(lines_of(files[-1]))).operation != "audit.rotated":
+        yield f"there are {len(files)} audit files, or the last one begins with another entry"
+
+
 MIGRATE, ROTATE = "security.migrate_store_encryption", "security.rotate_key"
 
 BASE = Scenario("base", on_engine(_make_base), ())
@@ -439,7 +465,18 @@ SCENARIOS = [
     Scenario("lifecycle.consolidate", on_engine(_consolidate), ("lifecycle.consolidate",) * 3),
     Scenario("lifecycle.import, merge", on_engine(_merge), ("lifecycle.import",)),
     Scenario("lifecycle.import, replace", on_engine(_replace), ("lifecycle.import",)),
+    Scenario(
+        "lifecycle.undo_import",
+        on_engine(_undo_import),
+        ("lifecycle.import", "encode.store_raw", "lifecycle.undo_import"),
+    ),
     Scenario("lifecycle.compact", on_engine(_compact), ()),
+    Scenario(
+        "lifecycle.rotate_audit",
+        on_engine(_rotate_audit),
+        ("encode.store", "audit.rotated", "encode.store"),
+        check=_two_audit_files,
+    ),
     Scenario("migrate-store-encryption", on_store(_migrate, MIGRATE), (MIGRATE,), False, _plain_text),
     Scenario("rotate-key", on_store(_rotate, ROTATE), (ROTATE,), False, _plain_text),
 ]

@@ -17,6 +17,7 @@ from cerememory.config.settings import Settings
 from cerememory.http.gate import Gate
 from cerememory.http.routes import Routes
 from cerememory.http.server import App, Server, bind
+from cerememory.mcp.endpoint import Endpoint
 from tests.support.engine import Running, running_engine
 
 WAIT_S = 30.0  # how long a test waits for an event that must come
@@ -148,6 +149,7 @@ async def serving_engine(
 ) -> AsyncIterator[tuple[Serving, Running]]:
     """The whole daemon but for its process: engine, gate and server."""
     async with running_engine(path, settings=settings) as running:
-        routes = Routes(running.engine, running.metrics if settings.http.metrics_enabled else None)
+        shown = running.metrics if settings.http.metrics_enabled else None
+        routes = Routes(running.engine, shown, Endpoint(running.engine).answer)
         async with serving(Gate(settings, routes, running.metrics, local_token), settings) as served:
             yield served, running

@@ -39,7 +39,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "http": (*ABOVE_ACTORS, "actors.engine"),
     "grpc": (*ABOVE_ACTORS, "actors.engine", "http"),
     "client": ("errors", "protocol"),
-    "mcp": ("errors", "protocol", "config", "domain", "telemetry", "actors.engine", "client"),
+    "mcp": ("errors", "protocol", "config", "domain", "telemetry", "actors.engine", "http.exchange", "client"),
     "recorder": ("errors", "protocol", "domain", "client"),
     "cli": (*ABOVE_ACTORS, "actors.engine", "actors.assembly", "http", "grpc", "client", "mcp", "recorder"),
 }

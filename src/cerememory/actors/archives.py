@@ -24,6 +24,7 @@ from cerememory.actors.exporting import Contents, encrypted_parts, plain_parts, 
 from cerememory.actors.importing import ImportJob, KeepAnswer
 from cerememory.actors.seams import World
 from cerememory.actors.stores import Memory
+from cerememory.actors.undoing import Undoing
 from cerememory.actors.working import Held
 from cerememory.actors.writer import Commit, Writer
 from cerememory.domain.archive_encryption import (
@@ -96,6 +97,7 @@ class Archives:
         self._directory = directory
         self._limiter = trio.CapacityLimiter(1)  # archives under way take turns, a step each
         self._under_way = 0
+        self.undoing = Undoing(storage, world, writer, working)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

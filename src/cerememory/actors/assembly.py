@@ -26,6 +26,7 @@ from cerememory.actors.introspection import Introspection
 from cerememory.actors.journal import RawJournal
 from cerememory.actors.lifecycle import Lifecycle
 from cerememory.actors.recall import Recall, Sources
+from cerememory.actors.rotation import AuditRotation
 from cerememory.actors.seams import World
 from cerememory.actors.statistics import Statistics
 from cerememory.actors.stores import DurableStore
@@ -173,7 +174,7 @@ async def _running(
         associations=associations,
         timelines=Timelines(stores, storage, world, new_curves()),
         archives=Archives(storage, world, new_curves(), writer, working, directory.path),
-        lifecycle=Lifecycle(writer, working, text_index, decayer, world, settings.decay),
+        lifecycle=Lifecycle(storage, writer, working, text_index, decayer, world, settings.decay),
         introspection=Introspection(
             stores,
             storage,
@@ -183,6 +184,7 @@ async def _running(
         ),
         disk_use=DiskUse(storage, world, metrics, index_path, settings.security.audit_log_path),
         attestation=None if audit_keys is None else Attestation(audit_tree, audit_keys.signer, world),
+        rotation=None if audit is None else AuditRotation(writer, audit, world, settings.security.audit_log_path),
         versions_kept=settings.storage.history_versions,
     )
     async with trio.open_nursery() as nursery:

@@ -5,6 +5,9 @@ knows. So lines may gather for a moment, and nothing is lost when the file can't
 come: the actor tries every second to complete the file from storage, and says that it is behind.
 
 Once in a while, and at the end, it signs a checkpoint of what it has written, into a file beside the log.
+
+Where a commit ends the file (`audit_rotation`), it is written and synced up to there, gets its name, and what
+follows goes into a new one.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from cerememory.actors.seams import World
 from cerememory.actors.writer import AuditSynced, CommitLater, CommitsUntold, LinesCommitted, Writer
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.errors import ActorBusy, ActorStopped, Busy, DataDirUnusable, StorageDamaged, StorageUnavailable
-from cerememory.storage.audit_checkpoint import check_against, checkpoint_path, read_checkpoint, write_checkpoint
+from cerememory.storage.audit_checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
+from cerememory.storage.audit_closed import check_closed, close_file
 from cerememory.storage.audit_file import AuditFile, Repair, complete, plan_repair
 from cerememory.storage.audit_head import check_head
 from cerememory.storage.audit_keys import AuditKeys
@@ -85,6 +89,8 @@ class AuditLog(Actor):
             await self._catch_up()
             return
         check_head(self._tree.head, self._keys.head_key)
+        for closed in self._outbox.closed:
+            check_closed(closed, self._keys.head_key)
         try:
             await self._bring_level()
             self._checkpointed = await self._world.offload(self._check_kept, self._limiter)
@@ -101,7 +107,7 @@ class AuditLog(Actor):
             kept = read_checkpoint(kept_in, self._keys.signer.verifier)
         except FileNotFoundError:
             return 0
-        check_against(kept_in, kept, self._written, self._tree.root)
+        self._tree.check_kept(kept_in, kept, self._written)
         return kept.size
 
     async def _bring_level(self) -> None:
@@ -139,12 +145,14 @@ class AuditLog(Actor):
 
     async def run(self) -> None:
         while True:
+            received: tuple[Any, Reply[Any] | None] | None = None
             with trio.move_on_at(self._due()):
                 try:
-                    message, reply = await self._mailbox.receive()
+                    received = await self._mailbox.receive()
                 except trio.EndOfChannel:
                     break
-                await self._handle_one(message, reply)
+            if received is not None:  # nothing that is due cuts it short
+                await self._handle_one(*received)
             await self._do_due()
         await self._finish()
 
@@ -190,6 +198,8 @@ class AuditLog(Actor):
                 raise StorageUnavailable("the audit log can't be written", retry_after_s=30)
             return None
         if isinstance(message, LinesCommitted):
+            if message.begin_file:
+                await self._begin_file(message)
             self._gather(message)
             return None
         if isinstance(message, CommitsUntold):
@@ -197,11 +207,31 @@ class AuditLog(Actor):
             return None
         return await super().handle(message, reply)
 
+    async def _begin_file(self, message: LinesCommitted) -> None:
+        """Close the file with what was committed in front of `message`, and open the next; unless that is done, or
+        left to `_catch_up`.
+
+        A checkpoint of that end needs nothing of a closed file, so that each may be moved away at once.
+        """
+        if self._file is None or message.first_sequence != self._last + 1:
+            return
+        await self._write()
+        await self._sync()
+        await self._write_checkpoint()
+        if self._file is not None and await self._succeeds(self._exchange_file):
+            log.info("audit log rotated", path=str(self._path), entries=self._written)
+
+    def _exchange_file(self) -> None:
+        [closed] = [closed for closed in self._outbox.closed if closed.last.sequence == self._written]
+        close_file(self._path, closed)
+        self._close_file()
+        self._file = AuditFile.open(self._path)
+
     def _gather(self, message: LinesCommitted) -> None:
         """Unless the file got them from storage already, or will."""
         if self._file is None or message.last_sequence <= self._last:
             return
-        if message.last_sequence - len(message.lines) != self._last:
+        if message.first_sequence != self._last + 1:
             self._fall_behind(0.0)
             return
         self._lines += message.lines

@@ -32,23 +32,25 @@ from cerememory.actors.associations import Associations
 from cerememory.actors.attestation import Attestation
 from cerememory.actors.consolidate import Run
 from cerememory.actors.cues import Cues
+from cerememory.actors.deadline import Deadline
 from cerememory.actors.disk_use import DiskUse
 from cerememory.actors.dream import Tick
 from cerememory.actors.introspection import Introspection
 from cerememory.actors.journal import FetchRaw, ListRaw
 from cerememory.actors.lifecycle import Lifecycle
 from cerememory.actors.recall import Recall
+from cerememory.actors.redacting import Redacting
+from cerememory.actors.rotation import AuditRotation
 from cerememory.actors.seams import World
 from cerememory.actors.statistics import Statistics
 from cerememory.actors.supervisor import Supervisor
 from cerememory.actors.text_index import SearchRaw
 from cerememory.actors.timelines import Timelines
 from cerememory.actors.working import Remember, UpdateWorking
-from cerememory.actors.writer import Commit
+from cerememory.actors.writer import Commit, Writer
 from cerememory.domain.audit_chain import GENESIS, AuditDraft
 from cerememory.domain.capture import neighbours
 from cerememory.errors import (
-    ActorBusy,
     Busy,
     CerememoryError,
     NoRoute,
@@ -64,6 +66,7 @@ from cerememory.protocol.replies import (
     Associated,
     AuditConsistency,
     AuditInclusion,
+    AuditRotated,
     BatchEncoded,
     BatchRawEncoded,
     Compacted,
@@ -77,9 +80,11 @@ from cerememory.protocol.replies import (
     Forgotten,
     Graph,
     Imported,
+    ImportUndone,
     RawEncoded,
     RawRecalled,
     Recalled,
+    Redacted,
     Restored,
     Stats,
     Timeline,
@@ -108,9 +113,12 @@ from cerememory.protocol.requests import (
     RecallQuery,
     RecallRawQuery,
     RecallTimeline,
+    Redact,
     Request,
     Restore,
+    RotateAudit,
     SetMode,
+    UndoImport,
 )
 from cerememory.protocol.values import ByteArray, RecordId
 from cerememory.storage import prepare
@@ -141,12 +149,13 @@ from cerememory.telemetry.metrics import Metrics
 
 R = TypeVar("R")
 
-OPERATION_S = 30.0
 COMPACT_S = 600.0
+SERIES_S = 600.0  # what an import did, and what is taken back of it, is one transaction
 READY_S = 1.0
 UNAVAILABLE, BUSY, BROKEN = "storage unavailable", "decay engine busy", "engine check failed"  # why it isn't ready
 CAUGHT_UP_S = 1.0
 CAUGHT_UP_STEP_S = 0.02
+NO_AUDIT_LOG = "the audit log is switched off (security.audit_log_enabled)"
 IDEMPOTENCY_NS = 24 * 3_600 * 1_000_000_000
 INLINE_RECORDS_MAX = 16  # a batch of more is prepared in a thread: it takes over 2 ms
 INLINE_BYTES_MAX = 262_144
@@ -174,7 +183,7 @@ class Actors:
     stores: tuple[Actor, ...]
     journal: Actor
     text_index: Actor
-    writer: Actor
+    writer: Writer
     dreamer: Actor
     consolidator: Actor
     supervisor: Supervisor
@@ -200,6 +209,7 @@ class Engine:
         introspection: Introspection,
         disk_use: DiskUse,
         attestation: Attestation | None,
+        rotation: AuditRotation | None,
         versions_kept: int,
     ) -> None:
         self._actors = actors
@@ -213,9 +223,11 @@ class Engine:
         self._timelines = timelines
         self._lifecycle = lifecycle
         self._archives = archives
+        self._redacting = Redacting(storage, world, actors.writer)
         self._introspection = introspection
         self._disk_use = disk_use
         self._attestation = attestation
+        self._rotation = rotation
         self._versions_kept = versions_kept
         self._limiter = trio.CapacityLimiter(2)
         self._draining = False
@@ -231,7 +243,7 @@ class Engine:
             with self._storage.read() as reader:
                 known = namespace_of(reader, name)
             if known is None and create:
-                with _deadline("writer"):
+                with Deadline("writer"):
                     known = await self._actors.writer.ask(Commit(OpenNamespace(name)))
             if known is None:
                 return NOWHERE
@@ -246,7 +258,7 @@ class Engine:
         namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[Encoded]:
         now = self._world.now()
-        with _deadline("writer"), self._measured([request.route()]):
+        with Deadline("writer"), self._measured([request.route()]):
             make = partial(prepare.new_record, namespace, request, self._world.new_id(), now)
             record = await self._prepared(make, [request])
             reply = prepare.encoded(record, created=True if request.if_absent else UNSET)
@@ -279,7 +291,7 @@ class Engine:
         _check_header(request)
         limits.check_batch_size(request.records)
         now = self._world.now()
-        with _deadline("writer"), self._measured([record.route() for record in request.records]):
+        with Deadline("writer"), self._measured([record.route() for record in request.records]):
             make = partial(self._new_records, namespace, request, now)
             records, inferred = await self._prepared(make, request.records)
             reply = BatchEncoded(
@@ -311,7 +323,7 @@ class Engine:
         now = self._world.now()
         edit = prepare.edit(request, now)
         keep_answer = partial(self._once, reply_type=None, idempotency=idempotency)
-        with _deadline("writer"):
+        with Deadline("writer"):
             if self._durable_store(namespace, record_id) is None:
                 update = UpdateWorking(namespace, record_id, edit, expected_version, now, keep_answer)
                 with suppress(RecordNotFound):  # what is gone may have an answer that is kept
@@ -327,7 +339,7 @@ class Engine:
         namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[RawEncoded]:
         now = self._world.now()
-        with _deadline("writer"):
+        with Deadline("writer"):
             make = partial(prepare.new_raw, namespace, request, self._world.new_id(), now)
             record = await self._prepared(make, [request])
             mutation = StoreRaw(
@@ -344,7 +356,7 @@ class Engine:
     ) -> Stored[BatchRawEncoded]:
         _check_header(request)
         now = self._world.now()
-        with _deadline("writer"):
+        with Deadline("writer"):
             records = await self._prepared(partial(self._new_raws, namespace, request, now), request.records)
             reply = BatchRawEncoded(results=tuple(prepare.raw_encoded(record) for record in records))
             mutation = StoreRaw(namespace, records, tuple(prepare.raw_batch_audits(records, now)), reply)
@@ -411,9 +423,14 @@ class Engine:
         self._cues.check(request.cue)
         if request.cue.text is not None and not request.cue.text.strip():  # as if there was none
             request = replace(request, cue=replace(request.cue, text=None))
-        with _deadline("recall"), self._metrics.recall_duration.time():
-            request = replace(request, cue=await self._cues.read(request.cue))
-            recalled = await self._recall.query(namespace, request)
+        started = time.perf_counter()
+        try:
+            with Deadline("recall"):
+                cue = await self._cues.read(request.cue)
+                read = request if cue is request.cue else replace(request, cue=cue)
+                recalled = await self._recall.query(namespace, read)
+        finally:
+            self._metrics.recall_duration.observe(time.perf_counter() - started)
         self._metrics.recalls.inc()
         return recalled
 
@@ -422,19 +439,19 @@ class Engine:
     ) -> Associated:
         _check_header(request)
         limits.check_associate(request)
-        with _deadline("graph"):
+        with Deadline("graph"):
             return await self._associations.associate(namespace, record_id, request)
 
     async def recall_timeline(self, request: RecallTimeline, *, namespace: int = DEFAULT_NAMESPACE) -> Timeline:
         _check_header(request)
         if request.range.start > request.range.end:
             raise ValidationFailed("range.start: must not be after range.end")
-        with _deadline("stores"):
+        with Deadline("stores"):
             return await self._timelines.timeline(namespace, request)
 
     async def recall_graph(self, request: RecallGraph, *, namespace: int = DEFAULT_NAMESPACE) -> Graph:
         _check_header(request)
-        with _deadline("graph"):
+        with Deadline("graph"):
             return await self._associations.graph(namespace, request)
 
     async def recall_raw_query(
@@ -446,7 +463,7 @@ class Engine:
         if span is not None and span.start > span.end:
             raise ValidationFailed("temporal.start: must not be after temporal.end")
         limit = min(request.limit, LIMIT_MAX)
-        with _deadline("raw_journal"):
+        with Deadline("raw_journal"):
             record_ids, total = await self._find_raw(namespace, request, span, limit)
             entries = await self._actors.journal.ask(FetchRaw(namespace, record_ids))
         records = tuple(msgspec.Raw(entry.json()) for entry in entries)
@@ -477,7 +494,7 @@ class Engine:
         """Of two at once the second waits for the first."""
         _check_header(request)
         keep_answer = partial(self._once, reply_type=Dreamt, idempotency=idempotency)
-        with _deadline("dreamer"):
+        with Deadline("dreamer"):
             return await self._actors.dreamer.ask(Tick(namespace, request, keep_answer))
 
     async def lifecycle_consolidate(
@@ -490,7 +507,7 @@ class Engine:
         """Of two at once the second is `ConsolidationInProgress`."""
         _check_header(request)
         keep_answer = partial(self._once, reply_type=Consolidated, idempotency=idempotency)
-        with _deadline("consolidator"):
+        with Deadline("consolidator"):
             return await self._actors.consolidator.ask(Run(namespace, request, keep_answer))
 
     async def lifecycle_decay_tick(
@@ -503,7 +520,7 @@ class Engine:
         """Of two at once the second waits for the first."""
         _check_header(request)
         keep_answer = partial(self._once, reply_type=Decayed, idempotency=idempotency)
-        with _deadline("decay"):
+        with Deadline("decay"):
             return await self._lifecycle.decay_tick(namespace, request, keep_answer)
 
     async def lifecycle_set_mode(
@@ -515,7 +532,7 @@ class Engine:
     ) -> Stored[None]:
         _check_header(request)
         keep_answer = partial(self._once, reply_type=None, idempotency=idempotency)
-        with _deadline("writer"):
+        with Deadline("writer"):
             return await self._lifecycle.set_mode(namespace, request, keep_answer)
 
     async def lifecycle_forget(
@@ -527,7 +544,7 @@ class Engine:
     ) -> Stored[Forgotten]:
         _check_header(request)
         keep_answer = partial(self._once, reply_type=Forgotten, idempotency=idempotency)
-        with _deadline("writer"):
+        with Deadline("writer"):
             return await self._lifecycle.forget(namespace, request, keep_answer)
 
     async def lifecycle_restore(
@@ -539,18 +556,29 @@ class Engine:
     ) -> Stored[Restored]:
         _check_header(request)
         keep_answer = partial(self._once, reply_type=Restored, idempotency=idempotency)
-        with _deadline("writer"):
+        with Deadline("writer"):
             return await self._lifecycle.restore(namespace, request, keep_answer)
 
     async def lifecycle_compact(self, request: Compact) -> Compacted:
         """Of all namespaces. What is to be written meanwhile waits, under its own deadline."""
         _check_header(request)
-        with _deadline("compaction", COMPACT_S):
+        with Deadline("compaction", COMPACT_S):
             return await self._lifecycle.compact()
+
+    async def lifecycle_rotate_audit(
+        self, request: RotateAudit, idempotency: Idempotency | None = None
+    ) -> Stored[AuditRotated]:
+        """Close the audit log's file; what is committed from then on is in a new one."""
+        _check_header(request)
+        if self._rotation is None:
+            raise NoRoute(NO_AUDIT_LOG)
+        keep_answer = partial(self._once, reply_type=AuditRotated, idempotency=idempotency)
+        with Deadline("audit log"):
+            return await self._rotation.rotate(keep_answer)
 
     async def note(self, audit: AuditDraft) -> None:
         """An audit entry for what was done to the store before the engine ran."""
-        with _deadline("writer"):
+        with Deadline("writer"):
             await self._actors.writer.ask(Commit(NoteAudit(DEFAULT_NAMESPACE, audit)))
 
     @asynccontextmanager
@@ -603,11 +631,37 @@ class Engine:
         chunks = AsStream([request.archive_data])
         return await self.import_archive(chunks, request, idempotency, namespace=namespace)
 
+    async def lifecycle_undo_import(
+        self,
+        request: UndoImport,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[ImportUndone]:
+        """All that an import did is taken back, or nothing."""
+        _check_header(request)
+        keep_answer = partial(self._once, reply_type=ImportUndone, idempotency=idempotency)
+        with Deadline("writer", SERIES_S):
+            return await self._archives.undoing.undo(namespace, request, keep_answer)
+
+    async def lifecycle_redact(
+        self,
+        request: Redact,
+        idempotency: Idempotency | None = None,
+        *,
+        namespace: int = DEFAULT_NAMESPACE,
+    ) -> Stored[Redacted]:
+        """The next piece of a scan; its answer says where the one behind it begins."""
+        _check_header(request)
+        keep_answer = partial(self._once, reply_type=Redacted, idempotency=idempotency)
+        with Deadline("writer"):
+            return await self._redacting.redact(namespace, request, keep_answer)
+
     async def introspect_record(
         self, request: IntrospectRecord, *, namespace: int = DEFAULT_NAMESPACE
     ) -> msgspec.Raw:
         """The JSON of an IntrospectedRecord."""
-        with _deadline("stores"):
+        with Deadline("stores"):
             return await self._introspection.record(namespace, request)
 
     async def introspect_decay_forecast(
@@ -615,15 +669,18 @@ class Engine:
     ) -> Forecasts:
         _check_header(request)
         limits.check_forecast(request)
-        with _deadline("stores"):
+        with Deadline("stores"):
             return await self._introspection.forecast(namespace, request)
 
     async def introspect_evolution(self, *, namespace: int = DEFAULT_NAMESPACE) -> EvolutionMetrics:
         return self._introspection.evolution(namespace)
 
-    async def introspect_stats(self, *, namespace: int = DEFAULT_NAMESPACE) -> Stats:
-        with _deadline("stores"):
-            return await self._statistics.stats(namespace)
+    async def introspect_stats(self, *, namespace: int = DEFAULT_NAMESPACE, with_sizes: bool = False) -> Stats:
+        """`with_sizes`: also what takes how much of the disk, as it was measured last, of all namespaces together:
+        for whoever may see all.
+        """
+        with Deadline("stores"):
+            return await self._statistics.stats(namespace, self._disk_use.last if with_sizes else None)
 
     def audit_checkpoint(self) -> bytes:
         """A signed checkpoint (C2SP tlog-checkpoint) of the audit log, with all that is committed."""
@@ -631,12 +688,12 @@ class Engine:
 
     async def audit_proof(self, request: AuditProof) -> AuditConsistency | AuditInclusion:
         """That the log continues an older one of its own, or that it has an entry."""
-        with _deadline("audit log"):
+        with Deadline("audit log"):
             return await self._attested().proof(request)
 
     def _attested(self) -> Attestation:
         if self._attestation is None:
-            raise NoRoute("the audit log is switched off (security.audit_log_enabled)")
+            raise NoRoute(NO_AUDIT_LOG)
         return self._attestation
 
     def record_count(self) -> int:
@@ -681,13 +738,17 @@ class Engine:
             return BROKEN
         return None
 
+    async def measure(self) -> None:
+        """Measure the use of the disk now, without a rest: for whoever has the data dir to himself."""
+        await self._disk_use.measure(pause_s=0)
+
     async def keep_measuring(self) -> None:
         """Measure the use of the disk once in a while, until cancelled."""
         await self._disk_use.keep_measuring()
 
     async def refresh_gauges(self) -> None:
         """Bring the gauges that aren't kept up as things happen to their value of now."""
-        with _deadline("stores"):
+        with Deadline("stores"):
             await self._statistics.refresh_gauges()
         for name, depth in self._actors.supervisor.mailbox_depths().items():
             self._metrics.mailbox_depth.labels(name).set(depth)
@@ -706,14 +767,6 @@ class AsStream:
         for chunk in self._chunks:
             return chunk
         raise StopAsyncIteration
-
-
-@contextmanager
-def _deadline(asked: str, limit_s: float = OPERATION_S) -> Iterator[None]:
-    with trio.CancelScope(deadline=trio.current_time() + limit_s) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise ActorBusy(asked)
 
 
 def _check_header(request: Request) -> None:

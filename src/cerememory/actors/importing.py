@@ -38,6 +38,7 @@ from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import parse_head
 from cerememory.storage.series import Steps
 from cerememory.storage.spool import CHUNK_BYTES, Spool
+from cerememory.storage.undo_rows import HeldImport
 
 _END = object()
 
@@ -147,13 +148,15 @@ class ImportJob:
         last: Callable[[Mutation[Stored[Imported]]], Mutation[Stored[Imported]]],
     ) -> Stored[Imported]:
         now = self.world.now()
-        kept = await self.writer.kept(last(NoteImport(self.namespace, terms, 0, now)))
+        kept = await self.writer.kept(last(NoteImport(self.namespace, terms, 0, (), now)))
         if kept is not None:
             return kept
         held = await self._for_working(terms, checked)
+        noted = tuple(HeldImport(bytes(each.record_id), each.row.updated_at) for each in held.chosen)
+        batch = self.world.new_id()
 
         def steps() -> Steps[Stored[Imported]]:
-            return import_steps(self.namespace, terms, self.records.pieces(), len(held.chosen), now, last)
+            return import_steps(self.namespace, terms, self.records.pieces(), noted, now, last, batch)
 
         with trio.CancelScope(shield=True):  # the writer reads the spool, so it is waited for
             stored = await self.writer.ask(CommitSeries(steps))

@@ -7,6 +7,7 @@ Owns no state: what is decided is decided in the writer's transactions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cerememory.actors.actor import Actor
@@ -20,11 +21,13 @@ from cerememory.config.settings import DecaySettings
 from cerememory.protocol import limits
 from cerememory.protocol.replies import Compacted, Decayed, Forgotten, Restored
 from cerememory.protocol.requests import DecayTick, Forget, Restore, SetMode
+from cerememory.storage.contract import Storage
 from cerememory.storage.decaying import RestoreMemories
 from cerememory.storage.forgetting import ForgetRecords, HeldMemory
 from cerememory.storage.ledger import Mutation
 from cerememory.storage.modes import SetModes
 from cerememory.storage.mutations import Stored
+from cerememory.storage.undo_rows import DropOldest, with_batches
 
 REFERENCE_DURATION_S = 3_600  # what a tick adds in the reference when its request doesn't say
 
@@ -35,6 +38,7 @@ KeepAnswer = Callable[[Mutation[Stored[Any]]], Mutation[Stored[Any]]]
 class Lifecycle:
     def __init__(
         self,
+        storage: Storage,
         writer: Actor,
         working: Actor,
         text_index: Actor,
@@ -42,6 +46,7 @@ class Lifecycle:
         world: World,
         settings: DecaySettings,
     ) -> None:
+        self._storage = storage
         self._writer = writer
         self._working = working
         self._text_index = text_index
@@ -75,7 +80,10 @@ class Lifecycle:
         return await self._writer.ask(Commit(keep_answer(mutation)))
 
     async def compact(self) -> Compacted:
-        """Leave no byte of what was deleted, in the store and in the text index."""
+        """Leave no byte of what was deleted, in the store and in the text index, nor for an undo of imports."""
+        for namespace in await self._world.offload(partial(with_batches, self._storage)):
+            while await self._writer.ask(Commit(DropOldest(namespace, batches_max=0))):
+                pass
         compaction = await self._writer.ask(Compact())
         await self._text_index.ask(Renew())
         return Compacted(bytes_before=compaction.bytes_before, bytes_after=compaction.bytes_after)

@@ -1,19 +1,24 @@
-"""Reading memories of several stores: each store is asked for its own, a piece at a time."""
+"""Reading memories of several stores: each store is asked for its own, a piece at a time.
+
+A store in whose mailbox nothing waits answers a short question at once, without a turn of its actor (ADR 16).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from cerememory.actors.actor import Actor
-from cerememory.actors.stores import Fetch, Fetched, Memory
+from cerememory.actors.actor import Actor, Request
+from cerememory.actors.stores import DurableStore, Fetch, Fetched, Memory
 from cerememory.protocol.replies import RecalledMemory
 from cerememory.protocol.values import RecordId
 from cerememory.storage.prepared import SavedState
 
+R = TypeVar("R")
 PIECE_RECORDS = 256  # read by one turn of a store's actor: it takes about 2 ms
+SHORT_RECORDS = 32  # read by whoever asks
 
 
 class Placed(Protocol):
@@ -26,11 +31,22 @@ class Placed(Protocol):
     def store_code(self) -> int: ...
 
 
-def _by_store(found: Iterable[Placed]) -> dict[int, tuple[RecordId, ...]]:
+def pieces_by_store(found: Iterable[Placed]) -> Iterator[tuple[int, tuple[RecordId, ...]]]:
+    """Store codes with ids of each, as many as are read at once."""
     grouped: dict[int, list[RecordId]] = {}
     for placed in found:
         grouped.setdefault(placed.store_code, []).append(placed.record_id)
-    return {code: tuple(record_ids) for code, record_ids in grouped.items()}
+    for code, record_ids in grouped.items():
+        for i in range(0, len(record_ids), PIECE_RECORDS):
+            yield code, tuple(record_ids[i : i + PIECE_RECORDS])
+
+
+async def asked(store: Actor, request: Request[R], count: int) -> R:
+    """What `store` answers to a question about `count` memories."""
+    answer = None
+    if count <= SHORT_RECORDS and isinstance(store, DurableStore):
+        answer = store.answer_nowait(request)
+    return await store.ask(request) if answer is None else answer
 
 
 async def fetch(
@@ -39,12 +55,10 @@ async def fetch(
     """Those of `found` that are there, as `Fetch` answers them; `stores` in the order of their codes."""
     memories: list[Memory] = []
     saved: list[SavedState] = []
-    for code, record_ids in _by_store(found).items():
-        for i in range(0, len(record_ids), PIECE_RECORDS):
-            piece = Fetch(namespace, record_ids[i : i + PIECE_RECORDS], touch_at)
-            fetched: Fetched = await stores[code].ask(piece)
-            memories += fetched.memories
-            saved += fetched.saved
+    for code, record_ids in pieces_by_store(found):
+        fetched = await asked(stores[code], Fetch(namespace, record_ids, touch_at), len(record_ids))
+        memories += fetched.memories
+        saved += fetched.saved
     return Fetched(tuple(memories), tuple(saved))
 
 

@@ -6,9 +6,10 @@ memories it returns is handed to the writer when the answer is ready; it never d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import msgspec
 import structlog
@@ -16,13 +17,13 @@ import structlog
 from cerememory.actors.actor import Actor
 from cerememory.actors.associations import Associations
 from cerememory.actors.graph import Reached, has_edges
-from cerememory.actors.reading import fetch
+from cerememory.actors.retrieval import WORKING_CODE, Retrieval
 from cerememory.actors.seams import World
-from cerememory.actors.stores import DurableStore, Fetched, Memory, Scores
-from cerememory.actors.text_index import Search, TextIndexer
+from cerememory.actors.stores import Fetched, Memory
+from cerememory.actors.text_index import Search, Searched, TextIndexer
 from cerememory.actors.vectors import Nearest
 from cerememory.actors.working import Held
-from cerememory.actors.writer import CommitLater
+from cerememory.actors.writer import Writer
 from cerememory.domain import evolution, ranking
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.ranking import Candidate, Ranked, Weights
@@ -44,8 +45,9 @@ from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Table, key, pack_time, trailing_id, trailing_time
 from cerememory.storage.modes import perfect_codes
-from cerememory.storage.mutations import SaveRecall
+from cerememory.storage.recalling import SaveRecall
 from cerememory.storage.rows import STORE_CODE
+from cerememory.storage.text_index import Hit
 from cerememory.storage.vectors import Space
 from cerememory.telemetry.metrics import Metrics
 
@@ -53,11 +55,11 @@ CANDIDATES_PER_RESULT = 3
 WIDENING = 4  # times as many candidates, when too few of them are clear enough
 WANTED_MAX = 5_000  # candidates of each signal, after which that is given up
 BY_TIME_MAX = 5_000  # memories of a time range that join a recall, the newest first
-WORKING_CODE = STORE_CODE[Store.WORKING]
 ALL_CODES = frozenset(STORE_CODE.values())
 
 log = structlog.get_logger(__name__)
 Candidates = dict[RecordId, Candidate]
+NOT_SEARCHED = Searched([], complete=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Sources:
     stores: tuple[Actor, ...]
     text_index: TextIndexer
     vectors: Actor
-    writer: Actor
+    writer: Writer
     associations: Associations
 
 
@@ -82,6 +84,13 @@ class _Query:
     weights: Weights
     wanted: int  # how many candidates each signal is asked for
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is words alone that find and rank, as nearly always."""
+        cue, request = self.request.cue, self.request
+        others = (cue.embedding, cue.emotion, cue.temporal, request.min_fidelity)
+        return cue.text is not None and all(other is None for other in others) and not request.explain
+
     def admits(self, reached: Reached) -> bool:
         """Whether the cue's filters let in what no signal but activation has found."""
         span = self.request.cue.temporal
@@ -91,9 +100,13 @@ class _Query:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The candidates that are left of those scanned, best first, when those too faded were dropped."""
+    """The candidates that are left of those scanned when those too faded were dropped: `total`, best first.
+
+    Where words alone count, few of them are ever made, and none is here.
+    """
 
     ranked: list[Ranked]
+    total: int
     trace: ActivationTrace | None
     scanned: int
     dropped: int
@@ -102,7 +115,7 @@ class _Found:
     def is_short(self, query: _Query) -> bool:
         """Whether the signals may know of more, and more are needed."""
         may_be_more = query.wanted <= min(self.scanned, WANTED_MAX)
-        return self.dropped > 0 and len(self.ranked) < query.limit and may_be_more
+        return self.dropped > 0 and self.total < query.limit and may_be_more
 
 
 class Recall:
@@ -117,46 +130,78 @@ class Recall:
         limit = min(request.limit, LIMIT_MAX)
         searched = STORES if request.stores is None else tuple(dict.fromkeys(request.stores))
         if limit == 0 or not searched:
-            return _answer((), _Found([], None, 0, 0, complete=True), searched)
+            return _answer((), _Found([], 0, None, 0, 0, complete=True), searched)
         codes = None if request.stores is None else frozenset(STORE_CODE[store] for store in searched)
         query = _Query(namespace, request, codes, limit, _weights(request.cue), CANDIDATES_PER_RESULT * limit)
-        found = await self._found(query)
+        retrieval, by_words = self._retrieval(query), await self._searched(query)
+        plain = await self._found_by_words(query, by_words, retrieval) if query.is_plain else None
+        found, chosen = plain or await self._found_by_all(query, by_words, retrieval)
+        memories = await self._read(query, chosen, retrieval)
+        return _answer(self._results(query, chosen, memories), found, searched)
+
+    def _retrieval(self, query: _Query) -> Retrieval:
+        return Retrieval(self._sources.stores, query.namespace, self._world.now())
+
+    async def _found_by_words(
+        self, query: _Query, searched: Searched, retrieval: Retrieval
+    ) -> tuple[_Found, list[Ranked]] | None:
+        """What is found by words alone, and the best of it; None where activation spreads."""
+        count, ranked = len(searched.hits), _by_words(query, searched.hits)
+        leading = list(islice(ranked, query.limit))
+        await retrieval.look(each.candidate for each in leading)
+        if leading and query.request.activation_depth and retrieval.leads_on(leading[0].candidate):
+            return None
+        chosen = await self._best(query, leading, ranked)
+        return _Found([], count, None, count, 0, searched.complete), chosen
+
+    async def _found_by_all(
+        self, query: _Query, searched: Searched, retrieval: Retrieval
+    ) -> tuple[_Found, list[Ranked]]:
+        """What is found by all signals, and the best of it."""
+        found = await self._found(query, searched)
         while found.is_short(query):
             query = replace(query, wanted=WIDENING * query.wanted)
-            found = await self._found(query)
-        chosen = await self._choose(query, found.ranked)
-        memories = await self._read(query, chosen)
-        results = _results(query, chosen, memories, self._unrendered(query))
-        return _answer(results, found, searched)
+            found = await self._found(query, await self._searched(query))
+        return found, await self._choose(query, found.ranked, retrieval)
 
-    async def _found(self, query: _Query) -> _Found:
+    async def _found(self, query: _Query, searched: Searched) -> _Found:
         """What the signals find of which enough is remembered."""
-        candidates, complete = await self._candidates(query)
+        candidates = await self._candidates(query, searched.hits)
         ranked = _ranked(query, candidates.values())
         trace = await self._activate(query, candidates, ranked)
         scanned = len(candidates)
         dropped = await self._drop_faded(query, candidates)
         if trace is not None or query.request.min_fidelity is not None:  # which was read, and counts
             ranked = _ranked(query, candidates.values())
-        return _Found(ranked, trace, scanned, dropped, complete)
+        return _Found(ranked, len(ranked), trace, scanned, dropped, searched.complete)
 
-    async def _choose(self, query: _Query, ranked: list[Ranked]) -> list[Ranked]:
-        """The best. Fidelity is read of the first, and of those behind them that it may yet let pass; what is
-        gone is left out.
-        """
-        leading, rest = ranked[: query.limit], ranked[query.limit :]
+    async def _choose(self, query: _Query, ranked: list[Ranked], retrieval: Retrieval) -> list[Ranked]:
+        leading = ranked[: query.limit]
         if all(each.candidate.fidelity is not None for each in ranked):
             return leading
+        await retrieval.look(each.candidate for each in leading)
+        return await self._best(query, leading, ranked[query.limit :])
+
+    async def _best(self, query: _Query, leading: list[Ranked], rest: Iterable[Ranked]) -> list[Ranked]:
+        """The best of `leading`, and of those behind them that their fidelity may yet let pass; what is gone is
+        left out.
+        """
         known = await self._with_fidelity(query, leading)
-        least = known[-1].score if len(known) == len(leading) else 0.0
-        behind = await self._with_fidelity(query, ranking.contenders(rest, least))
-        return sorted(known + behind, key=_place)[: query.limit] if behind else known
+        least = known[-1].score if len(known) == len(leading) > 0 else 0.0
+        contending = ranking.contenders(rest, least)
+        if not contending:
+            return known
+        behind = await self._with_fidelity(query, contending)
+        return sorted(known + behind, key=_place)[: query.limit]
 
     async def _with_fidelity(self, query: _Query, ranked: list[Ranked]) -> list[Ranked]:
         """Those that are there, ranked anew."""
-        candidates = {each.candidate.record_id: each.candidate for each in ranked}
-        await self._add_fidelity(query, candidates)
-        return _ranked(query, candidates.values())
+        candidates = [each.candidate for each in ranked]
+        if all(candidate.fidelity is not None for candidate in candidates):
+            return _ranked(query, candidates)
+        found = {candidate.record_id: candidate for candidate in candidates}
+        await self._add_fidelity(query, found)
+        return _ranked(query, found.values())
 
     def _unrendered(self, query: _Query) -> frozenset[int]:
         """The codes of the stores whose memories are shown as they are."""
@@ -165,13 +210,10 @@ class Recall:
         with self._storage.read() as reader:
             return perfect_codes(reader, query.namespace)
 
-    async def _candidates(self, query: _Query) -> tuple[Candidates, bool]:
-        """What any signal of the cue finds, and whether the text index has all that is committed."""
+    async def _candidates(self, query: _Query, hits: list[Hit]) -> Candidates:
+        """What any signal of the cue finds; `hits` are those of its words."""
         cue = query.request.cue
-        found: Candidates = {}
-        complete = True
-        if cue.text is not None:
-            complete = await self._by_text(query, found, cue.text)
+        found = {hit.record_id: _candidate(hit, hits) for hit in hits}
         if cue.embedding is not None:
             await self._by_vector(query, found, Space.CONTENT, cue.embedding)
         if cue.emotion is not None and _has_emotion(cue):
@@ -180,21 +222,16 @@ class Recall:
             found = await self._by_time(query, found, cue.temporal)
         elif cue.text is None and cue.embedding is None and cue.emotion is None:
             found = await self._newest(query)
-        return found, complete
+        return found
 
-    async def _by_text(self, query: _Query, found: Candidates, text: str) -> bool:
-        index = self._sources.text_index
+    async def _searched(self, query: _Query) -> Searched:
+        """What the words of the cue find, best first, and whether the text index has all that is committed."""
+        text, index = query.request.cue.text, self._sources.text_index
+        if text is None:
+            return NOT_SEARCHED
         search = Search(query.namespace, text, query.codes, query.wanted, query.request.explain)
         searched = index.search_nowait(search)
-        if searched is None:
-            searched = await index.ask(search)
-        hits = searched.hits
-        for hit in hits:
-            candidate = _joined(found, hit.record_id, hit.store_code, hit.created_at)
-            candidate.words = hit.score / hits[0].score
-            if hit.parts is not None:
-                candidate.word_parts = hit.parts
-        return searched.complete
+        return await index.ask(search) if searched is None else searched
 
     async def _by_vector(self, query: _Query, found: Candidates, space: Space, vector: tuple[float, ...]) -> None:
         nearest = Nearest(query.namespace, space, vector, query.wanted, query.codes)
@@ -257,25 +294,11 @@ class Recall:
     async def _add_fidelity(self, query: _Query, candidates: Candidates) -> None:
         """Read the fidelity of those of which it isn't known; candidates whose memory is gone are dropped."""
         unknown = {i: candidate for i, candidate in candidates.items() if candidate.fidelity is None}
-        scores = await self._scores(query, unknown.values())
+        scores = await self._retrieval(query).scores(unknown.values())
         for record_id in unknown.keys() - scores.keys():
             del candidates[record_id]
         for record_id, score in scores.items():
             candidates[record_id].fidelity = score
-
-    async def _scores(self, query: _Query, candidates: Iterable[Candidate]) -> dict[RecordId, float]:
-        scores: dict[RecordId, float] = {}
-        grouped: dict[int, list[tuple[RecordId, int]]] = {}
-        for candidate in candidates:
-            grouped.setdefault(candidate.store_code, []).append((candidate.record_id, candidate.created_at))
-        for code, records in grouped.items():
-            scores |= await self._scores_of(self._sources.stores[code], Scores(query.namespace, tuple(records)))
-        return scores
-
-    @staticmethod
-    async def _scores_of(store: Actor, request: Scores) -> dict[RecordId, float]:
-        found = store.scores_nowait(request) if isinstance(store, DurableStore) else None
-        return await store.ask(request) if found is None else found
 
     async def _drop_faded(self, query: _Query, candidates: Candidates) -> int:
         """How many were below `min_fidelity` and left out."""
@@ -288,14 +311,19 @@ class Recall:
             del candidates[record_id]
         return len(faded)
 
-    async def _read(self, query: _Query, chosen: list[Ranked]) -> dict[RecordId, Memory]:
-        now = self._world.now() if query.request.reconsolidate else None
-        found = [candidate for _score, candidate in chosen]
-        fetched = await fetch(self._sources.stores, query.namespace, found, now)
-        if now is not None and fetched.memories:
+    async def _read(self, query: _Query, chosen: list[Ranked], retrieval: Retrieval) -> dict[RecordId, Memory]:
+        touching = query.request.reconsolidate
+        fetched = await retrieval.fetched([candidate for _score, candidate in chosen], touching=touching)
+        if touching and fetched.memories:
             rate = evolution.hit_rate([(STORES[candidate.store_code], score) for score, candidate in chosen])
-            self._reconsolidate(query.namespace, fetched, rate, now)
+            self._reconsolidate(query.namespace, fetched, rate, retrieval.now)
         return {memory.record_id: memory for memory in fetched.memories}
+
+    def _results(
+        self, query: _Query, chosen: list[Ranked], memories: Mapping[RecordId, Memory]
+    ) -> tuple[RecalledMemory, ...]:
+        is_clear = all(memory.state.score >= CLEAR for memory in memories.values())
+        return _results(query, chosen, memories, ALL_CODES if is_clear else self._unrendered(query))
 
     def _reconsolidate(
         self, namespace: int, fetched: Fetched, hit_rate: tuple[Store, float] | None, now: int
@@ -310,10 +338,25 @@ class Recall:
             {"records_updated": len(memories)},
         )
         try:
-            self._sources.writer.post_nowait(CommitLater(SaveRecall(namespace, fetched.saved, audit, hit_rate)))
+            self._sources.writer.commit_later_nowait(SaveRecall(namespace, fetched.saved, audit, hit_rate))
         except (ActorBusy, ActorStopped):
             self._metrics.reconsolidations_dropped.inc()
             log.warning("reconsolidation dropped", records=len(memories))
+
+
+def _candidate(hit: Hit, hits: list[Hit]) -> Candidate:
+    """A hit among those of the same words."""
+    found = Candidate(hit.record_id, hit.store_code, hit.created_at, words=hit.score / hits[0].score)
+    if hit.parts is not None:
+        found.word_parts = hit.parts
+    return found
+
+
+def _by_words(query: _Query, hits: list[Hit]) -> Iterator[Ranked]:
+    """The hits as they are ranked when nothing else counts: in their own order."""
+    for hit in hits:
+        candidate = _candidate(hit, hits)
+        yield Ranked(ranking.score(candidate, query.weights), candidate)
 
 
 def _joined(found: Candidates, record_id: RecordId, store_code: int, created_at: int) -> Candidate:
@@ -375,7 +418,8 @@ def _has_emotion(cue: RecallCue) -> bool:
 
 def _ranked(query: _Query, candidates: Iterable[Candidate]) -> list[Ranked]:
     cue, weights = query.request.cue, query.weights
-    scored = [Ranked(ranking.score(candidate, weights), candidate) for candidate in candidates]
+    score = ranking.score
+    scored = [Ranked(score(candidate, weights), candidate) for candidate in candidates]
     if _is_time_alone(cue) and cue.temporal is None:  # no cue at all: the newest first, whatever they count
         return sorted(scored, key=lambda each: ranking.order(0.0, each.candidate))
     return sorted(scored, key=_place)
@@ -432,7 +476,7 @@ def _answer(memories: tuple[RecalledMemory, ...], found: _Found, searched: tuple
     return Recalled(
         memories=memories,
         activation_trace=found.trace,
-        total_candidates=len(found.ranked),
+        total_candidates=found.total,
         query_metadata=QueryMetadata(
             total_records_scanned=found.scanned,
             stores_searched=searched,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from cerememory.actors.actor import Actor
 from cerememory.actors.decay import Decayer
+from cerememory.actors.disk_use import Sizes
 from cerememory.actors.dream import Dreamer
 from cerememory.actors.introspection import evolution_metrics
 from cerememory.actors.stores import Memory
@@ -47,7 +50,7 @@ class Statistics:
         self._text_index = text_index
         self._metrics = metrics
 
-    async def stats(self, namespace: int) -> Stats:
+    async def stats(self, namespace: int, sizes: Sizes | None = None) -> Stats:
         held = await self._working.ask(Held(namespace))
         counted = self._counted(namespace)
         counters = counted.counters
@@ -74,6 +77,8 @@ class Statistics:
             evolution_metrics=counted.evolution,
             background_decay_enabled=self._decayer.interval_s > 0,
             background_dream_enabled=self._dreamer.interval_s > 0,
+            bytes_by_table=UNSET if sizes is None else sizes.by_table,
+            bytes_measured_at=UNSET if sizes is None else Timestamp(sizes.measured_at),
         )
 
     def record_count(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -34,6 +34,7 @@ from cerememory.storage.rows import (
     record_json,
 )
 
+R = TypeVar("R")
 TOUCHED_MAX = 4_096
 
 
@@ -72,6 +73,32 @@ class Fetch(Request[Fetched]):
     touch_at: int | None = None
 
 
+class Seen(NamedTuple):
+    """A memory as it is at a moment, its state as it was last kept, and what it fades by."""
+
+    memory: Memory
+    kept: State
+    curve: Curve
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Request[list[Seen]]):
+    """Read the memories that are there, in the order asked, as they are at `now` (nanoseconds)."""
+
+    namespace: int
+    record_ids: tuple[RecordId, ...]
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Touch(Request[Fetched]):
+    """Make a retrieval at `now` of each of the memories that were `seen` then."""
+
+    namespace: int
+    seen: tuple[Seen, ...]
+    now: int
+
+
 @dataclass(frozen=True, slots=True)
 class Scores(Request[dict[RecordId, float]]):
     """The fidelity of each of the memories that are there; `records` are their ids and creation times."""
@@ -98,10 +125,6 @@ class DurableStore(Actor):
 
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         match message:
-            case Fetch():
-                return self._fetch(message)
-            case Scores():
-                return self._scores(message)
             case StatesCommitted():
                 self._forget_saved(message.states)
                 return None
@@ -109,28 +132,54 @@ class DurableStore(Actor):
                 for address in message.addresses:
                     self._touched.pop(address, None)
                 return None
-        return await super().handle(message, reply)
+        answer = self._answer_of(message)
+        return await super().handle(message, reply) if answer is None else answer
+
+    def answer_nowait(self, request: Request[R]) -> R | None:
+        """The answer to a read, when nothing waits in front of it; None: `ask`, of which the way costs as much."""
+        return self._answer_of(request) if self.is_idle else None
+
+    def _answer_of(self, request: Any) -> Any:
+        """None: it isn't one of the requests for memories."""
+        match request:
+            case Look():
+                return self._look(request)
+            case Touch():
+                return self._touch(request)
+            case Scores():
+                return self._scores(request)
+            case Fetch():
+                return self._fetch(request)
+        return None
 
     def _fetch(self, request: Fetch) -> Fetched:
-        with self._storage.read() as reader:
-            curve = self._curves.of(reader, request.namespace)[self._code]
-            stored = read_memories(reader, request.namespace, request.record_ids)
-        memories = [self._as_touched(request.namespace, memory) for memory in stored]
+        now = self._world.now() if request.touch_at is None else request.touch_at
+        seen = self._look(Look(request.namespace, request.record_ids, now))
         if request.touch_at is not None:
-            return self._touch(request.namespace, memories, curve, request.touch_at)
-        now = self._world.now()
-        return Fetched(tuple(memory.with_state(curve.current(memory.state, now)) for memory in memories))
+            return self._touch(Touch(request.namespace, tuple(seen), now))
+        return Fetched(tuple(each.memory for each in seen))
 
-    def _as_touched(self, namespace: int, memory: Memory) -> Memory:
-        state = self._touched.get((namespace, memory.record_id))
-        return memory if state is None else memory.with_state(state)
+    def _look(self, request: Look) -> list[Seen]:
+        namespace, touched = request.namespace, self._touched
+        with self._storage.read() as reader:
+            curve = self._curves.of(reader, namespace)[self._code]
+            stored = read_memories(reader, namespace, request.record_ids)
+        seen = []
+        for memory in stored:
+            kept = touched.get((namespace, memory.record_id)) or memory.state
+            seen.append(Seen(memory.with_state(curve.current(kept, request.now)), kept, curve))
+        return seen
 
-    def _touch(self, namespace: int, memories: list[Memory], curve: Curve, now: int) -> Fetched:
+    def _touch(self, request: Touch) -> Fetched:
+        namespace, now = request.namespace, request.now
         touched, saved = [], []
-        for memory in memories:
-            row, before = memory.row, memory.state
-            state = curve.retrieved(before, now)
-            self._keep((namespace, memory.record_id), state)
+        for memory, kept, curve in request.seen:
+            address = namespace, memory.record_id
+            before, here = self._touched.get(address, kept), memory.state
+            if before is not kept:  # another recall has touched it since
+                here = curve.current(before, now)
+            state, row = curve.recalled(here, now), memory.row
+            self._keep(address, state)
             touched.append(memory.with_state(state))
             saved.append(SavedState(namespace, memory.record_id, row.created_at, row.store_code, before, state))
         return Fetched(tuple(touched), tuple(saved))
@@ -147,10 +196,6 @@ class DurableStore(Actor):
             if self._touched.get(address) is saved.state:
                 del self._touched[address]
 
-    def scores_nowait(self, request: Scores) -> dict[RecordId, float] | None:
-        """The answer, when nothing waits in front of it; None: `ask`, of which the way costs as much."""
-        return self._scores(request) if self.is_idle else None
-
     def _scores(self, request: Scores) -> dict[RecordId, float]:
         namespace, now = request.namespace, self._world.now()
         keys = [state_key(namespace, created_at, record_id) for record_id, created_at in request.records]
@@ -161,7 +206,7 @@ class DurableStore(Actor):
         for (record_id, _created_at), value in zip(request.records, values, strict=True):
             if value is not None:
                 state = self._touched.get((namespace, record_id)) or parse_state_row(value)[1]
-                scores[record_id] = curve.current(state, now).score
+                scores[record_id] = curve.score(state, now)
         return scores
 
 

@@ -27,17 +27,17 @@ import structlog
 import trio
 
 from cerememory.actors.actor import LATER, Actor, Answered, Reply, Request
+from cerememory.actors.index_changes import Changes, Step
 from cerememory.actors.seams import World
+from cerememory.actors.settling import Settling
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted, IndexApplied, Writer
 from cerememory.errors import ActorBusy, ActorStopped, StorageUnavailable
 from cerememory.failpoints import failpoint
 from cerememory.storage import reindex
 from cerememory.storage.contract import Storage
-from cerememory.storage.keys import Address
 from cerememory.storage.text_index import (
     Hit,
-    IndexDocument,
     RawFound,
     Snapshot,
     TextIndex,
@@ -95,51 +95,6 @@ class Renew(Request[None]):
     """Build the index again from the rows; answered when it is level, and no file of the old one is left."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """The changes of commit `sequence`; 0 for those of working memory alone, which aren't committed.
-
-    Of what is stored only the names, since a document has words of its neighbours, too: it is made when it is
-    applied. What working memory holds is stored nowhere.
-    """
-
-    changed: list[Address]
-    left: list[bytes]
-    held: list[IndexDocument]
-    evicted: list[Address]
-    sequence: int
-
-    @property
-    def size(self) -> int:
-        return len(self.changed) + len(self.held) + len(self.evicted)
-
-
-@dataclass(slots=True)
-class _Changes:
-    """What the next index commit is to have; `since` (on the loop's clock) the oldest waits for it.
-
-    Of its `size` documents the index has those of no step any more; steps are in the order of their commits.
-    """
-
-    steps: list[_Step] = field(default_factory=list)
-    size: int = 0
-    unready: int = 0
-    since: float = math.inf
-
-    def __bool__(self) -> bool:
-        return self.size > 0
-
-    def add(self, step: _Step) -> None:
-        self.steps.append(step)
-        self.size += step.size
-        self.unready += step.size
-        self.since = min(self.since, trio.current_time())
-
-    def take_unready(self) -> list[_Step]:
-        steps, self.steps, self.unready = self.steps, [], 0
-        return steps
-
-
 @dataclass(slots=True, eq=False)
 class _Waiter:
     request: Search | SearchRaw
@@ -173,10 +128,11 @@ class TextIndexer(Actor):
         self._untold = False  # whether the feed has changes that nobody told of
         self._behind_since = math.inf
         self._rested_at = -math.inf
+        self._settling = Settling()
         self._reset()
 
     def _reset(self) -> None:
-        self._changes = _Changes()
+        self._changes = Changes()
         self._waiters: list[_Waiter] = []  # for the next index commit
         self._waiters_now: list[_Waiter] | None = None  # for the one under way
         self._wake = trio.Event()
@@ -197,7 +153,7 @@ class TextIndexer(Actor):
     def _fall_behind(self) -> None:
         """Whatever was noted comes through the feed, and from working memory once more."""
         self._noting = self._level = False
-        self._changes = _Changes()
+        self._changes = Changes()
         self._behind_since = min(self._behind_since, trio.current_time())
 
     async def run(self) -> None:
@@ -235,14 +191,14 @@ class TextIndexer(Actor):
                 return self._search(message, is_fresh=self._level)
             case EffectsCommitted():
                 effects = message.effects
-                self._note(_Step(effects.changed, effects.left, effects.held, [], message.sequence))
+                self._note(Step(effects.changed, effects.left, effects.held, [], message.sequence))
                 return None
             case Evicted():
                 evicted = [(message.namespace, record_id) for record_id in message.record_ids]
-                self._note(_Step([], [], [], evicted, 0))
+                self._note(Step([], [], [], evicted, 0))
                 return None
             case ToldAnew():
-                self._note(_Step([], [], list(message.documents), [], 0))
+                self._note(Step([], [], list(message.documents), [], 0))
                 return None
             case CommitsUntold():
                 self._untold, self._level = True, False
@@ -255,9 +211,13 @@ class TextIndexer(Actor):
                 return LATER
         return await super().handle(message, reply)
 
-    def _note(self, step: _Step) -> None:
-        if self._noting and step.size:
-            self._changes.add(step)
+    def _note(self, step: Step) -> None:
+        if not (self._noting and step.size):
+            return
+        changes = self._changes
+        is_first = not changes
+        changes.add(step)
+        if is_first or changes.unready >= AHEAD_MIN or changes.size >= GATHER_MAX:  # else it is due as it was
             self._wake.set()
 
     def _behind(self) -> bool:
@@ -352,6 +312,7 @@ class TextIndexer(Actor):
             await self._apply_feed(index)
         self._level = not self._renewals
         self._behind_since = math.inf
+        self._note_commit(index)
         self._tell_applied(index)
         self._ask_working()
         renewed, self._renewed = self._renewed, []
@@ -392,16 +353,34 @@ class TextIndexer(Actor):
     async def _until_due(self) -> None:
         while self._level and not self._is_due():
             self._wake = trio.Event()
-            with trio.move_on_at(self._due()):
+            with trio.move_on_at(min(self._due(), self._settling.due)):
                 await self._wake.wait()
             if self._level and self._changes.unready >= AHEAD_MIN:
                 await self._make_ready()
+            elif self._level and not self._changes and trio.current_time() >= self._settling.due:
+                await self._settle()
 
     async def _make_ready(self) -> None:
         if self._index is not None:
             steps = self._changes.take_unready()
             with trio.CancelScope(shield=True):  # once taken, changes are made ready
                 await self._in_thread(partial(_add, self._index, self._storage, steps))
+
+    async def _settle(self) -> None:
+        """A step towards fewer segments; searches see them at the end."""
+        index, started = self._index, trio.current_time()
+        if index is None:
+            return
+        with trio.CancelScope(shield=True):
+            is_settled = await self._in_thread(index.settle)
+        self._settling.stepped(started)
+        if is_settled:
+            self._show(index)
+            self._note_commit(index)
+
+    def _note_commit(self, index: TextIndex) -> None:
+        """An index in memory is small, and gone with the process."""
+        self._settling.committed(is_scattered=self._path is not None and index.is_scattered)
 
     def _is_due(self) -> bool:
         changes = self._changes
@@ -418,7 +397,7 @@ class TextIndexer(Actor):
         if index is None:
             return
         started = trio.current_time()
-        changes, self._changes = self._changes, _Changes()
+        changes, self._changes = self._changes, Changes()
         self._waiters_now, self._waiters = self._waiters, []
         with trio.CancelScope(shield=True):  # once taken, changes are committed
             await self._in_thread(partial(_apply, index, self._storage, changes.steps))
@@ -428,6 +407,7 @@ class TextIndexer(Actor):
             self._resolve(waiter, is_fresh=self._level)
         self._wake_who_waits_for_room()
         self._rested_at = _rested_at(started)
+        self._note_commit(index)
         self._tell_applied(index)
 
     def _tell_applied(self, index: TextIndex) -> None:
@@ -485,12 +465,12 @@ class TextIndexer(Actor):
             log.warning("text index was closed after an error", reason=str(error))
 
 
-def _apply(index: TextIndex, storage: Storage, steps: list[_Step]) -> None:
+def _apply(index: TextIndex, storage: Storage, steps: list[Step]) -> None:
     _add(index, storage, steps)
     index.commit()
 
 
-def _add(index: TextIndex, storage: Storage, steps: list[_Step]) -> None:
+def _add(index: TextIndex, storage: Storage, steps: list[Step]) -> None:
     """The log may have brought the index beyond some of `steps`; of these only what no log has is new."""
     for step in steps:
         index.apply(step.held, step.evicted, 0)

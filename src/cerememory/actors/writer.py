@@ -36,6 +36,7 @@ from cerememory.storage.keys import Address, Table, system_key
 from cerememory.storage.ledger import Effects, Finished, Ledger, Mutation
 from cerememory.storage.mutations import Stored, kept_answer
 from cerememory.storage.prepared import SavedState
+from cerememory.storage.recalling import SaveRecall, SaveRecalls, together
 from cerememory.storage.rows import Head, dump_head, parse_head
 from cerememory.storage.series import Committed, Series, run_series
 from cerememory.telemetry.metrics import Metrics
@@ -93,10 +94,15 @@ class IndexApplied:
 
 @dataclass(frozen=True, slots=True)
 class LinesCommitted:
-    """To the audit log: `lines` are committed and end with entry `last_sequence`."""
+    """To the audit log: `lines` are committed and end with entry `last_sequence`; they may begin a file."""
 
     lines: tuple[bytes, ...]
     last_sequence: int
+    begin_file: bool = False
+
+    @property
+    def first_sequence(self) -> int:
+        return self.last_sequence - len(self.lines) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +211,13 @@ class Writer(Actor):
             await self.ask_patiently(Ping())
         return found
 
+    def commit_later_nowait(self, recall: SaveRecall) -> None:
+        """`CommitLater`, as `post_nowait`; beside others that wait already it takes no turn of the loop."""
+        if self.is_idle and 0 < len(self._lazy) < LAZY_MAX - 1:
+            self._lazy.append(_Pending(recall, None))
+        else:
+            self.post_nowait(CommitLater(recall))
+
     async def load(self) -> None:
         with self._storage.read() as reader:
             self._head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
@@ -294,7 +307,7 @@ class Writer(Actor):
 
     def _take_lazy(self) -> list[_Pending]:
         taken, self._lazy, self._lazy_due = self._lazy, [], math.inf
-        return taken
+        return _joined(taken)
 
     async def _commit(self, pending: list[_Pending]) -> None:
         group = _Group(pending)
@@ -415,7 +428,8 @@ class Writer(Actor):
     async def _tell_followers(self, finished: Finished) -> None:
         self._metrics.audit_sequence.set(finished.head.audit_sequence)
         if self._audit_log is not None and finished.audit_lines:
-            await self._audit_log.inform(LinesCommitted(finished.audit_lines, finished.head.audit_sequence))
+            last, begin_file = finished.head.audit_sequence, finished.effects.ends_audit_file
+            await self._audit_log.inform(LinesCommitted(finished.audit_lines, last, begin_file))
         effects = finished.effects
         if effects.concern_indexes:
             for index in self._indexes:
@@ -441,6 +455,13 @@ class Writer(Actor):
         return True
 
 
+def _joined(lazy: list[_Pending]) -> list[_Pending]:
+    """What recalls did, as few mutations."""
+    recalls = [item.mutation for item in lazy if isinstance(item.mutation, SaveRecall)]
+    others = [item for item in lazy if not isinstance(item.mutation, SaveRecall)]
+    return others + [_Pending(mutation, None) for mutation in together(recalls)]
+
+
 def _decide(ledger: Ledger, item: _Pending, group: _Group) -> None:
     """A bug in one mutation fails that one; the others commit, then the writer restarts."""
     try:
@@ -448,6 +469,9 @@ def _decide(ledger: Ledger, item: _Pending, group: _Group) -> None:
         item.outcome = ledger.attempt(item.mutation)
     except CerememoryError as error:
         item.outcome = error
+        if isinstance(item.mutation, SaveRecalls) and len(item.mutation.recalls) > 1:  # one of them is to blame
+            for recall in item.mutation.recalls:
+                _decide(ledger, _Pending(recall, None), group)
     except Exception as error:  # noqa: BLE001 - raised again by `_commit`, once the others are safe
         item.outcome = InternalError(f"{type(item.mutation).__name__} crashed")
         group.bugs.append(error)

@@ -7,7 +7,7 @@ function takes the command's own arguments and the common `Options`, and returns
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Annotated, Any
@@ -51,7 +51,8 @@ COMMANDS = (
     (OPERATION, "decay-tick", "lifecycle:decay_tick", "Bring every memory's fidelity up to date."),
     (OPERATION, "compact", "lifecycle:compact", "Rid the disk of every trace of what was deleted."),
     (OPERATION, "export", "archive:export", "Write all memories into an archive."),
-    (OPERATION, "import", "archive:import_", "Read an archive back in."),
+    (OPERATION, "import", "archive:app", "Read an archive back in; take one back."),
+    (OPERATION, "redact", "redact:redact", "Take secrets out of what the raw journal has."),
     (OPERATION, "backup", "backup:backup", "Copy the data directory while the daemon serves."),
     (OPERATION, "stats", "stats:stats", "Count what is stored."),
     (OPERATION, "namespaces", "namespaces:namespaces", "List the namespaces."),
@@ -69,11 +70,15 @@ COMMANDS = (
     ),
     (OPERATION, "rotate-key", "encryption:rotate_key", "Encrypt all anew under new keys."),
     (OPERATION, "audit-verify", "audit:audit_verify", "Check the audit log; changes nothing."),
+    (OPERATION, "audit-rotate", "audit_rotate:audit_rotate", "Close the audit log's file; go on in a new one."),
     (OPERATION, "fsck", "fsck:fsck", "Check that what is stored adds up; mend indexes."),
+    (OPERATION, "reindex", "reindex:reindex", "Build the search index anew from the memories."),
     (OPERATION, "key", "keys:app", "Make, list and revoke API keys."),
     (OPERATION, "doctor", "doctor:doctor", "Look for what stands in the way of the daemon."),
     (OPERATION, "torture", "torture:torture", "Kill daemons on a copy; look what is lost."),
     (OPERATION, "config", "config:app", "Check the configuration; write one."),
+    (OPERATION, "schema", "schema:schema", "Show the schema of what a command prints."),
+    (COMMON, "--install-completion", "completion:install", "Let the shell complete what is typed."),
 )
 
 COMMON_NAMES = tuple(f"--{field.name.replace('_', '-')}" for field in fields(Options))
@@ -84,7 +89,7 @@ def parse(argv: list[str]) -> Run:
     """What `argv` asks for, ready to be run; help and version are printed at once. Raises `UsageError`."""
     own, literal = _split(argv)
     try:
-        run: Run | None = _build(literal).meta(own, exit_on_error=False, print_error=False)
+        run: Run | None = application(literal, named=own).meta(own, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise UsageError(one_line(error)) from None
     return run or nothing
@@ -100,19 +105,24 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:end], argv[end:]
 
 
-def _build(literal: list[str]) -> App:
-    """The application; its meta application reads common options wherever they stand, and returns a `Run`."""
+def application(literal: Sequence[str] = (), *, named: Collection[str] = ()) -> App:
+    """The application; its meta application reads common options wherever they stand, and returns a `Run`.
+
+    `literal` are the tokens from `--` on. Of commands among `named` the help has all that their functions say.
+    """
+    told = {name for _group, name, _path, _summary in COMMANDS if name in named}
     app = App(
         name="cerememory",
         help="A living memory for AI agents.",
         version=f"cerememory {__version__}",
-        help_format="plaintext",  # markdown takes 50 ms to load
+        help_format="markdown" if told else "plaintext",  # markdown joins lines, and takes 50 ms to load
         group_parameters=OWN,
         default_parameter=Parameter(negative=(), show_default=shown_default),
         result_action="return_value",
     )
     for i, (group, name, path, summary) in enumerate(COMMANDS):
-        app.command(f"cerememory.cli.{path}", name=name, group=group, help=summary, sort_key=i)
+        shown = None if name in told and not path.endswith(":app") else summary  # None: the function's own words
+        app.command(f"cerememory.cli.{path}", name=name, group=group, help=shown, sort_key=i)
     for flag in ("--help", "--version"):
         app[flag].group = COMMON
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from string import hexdigits
 from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
@@ -25,11 +26,13 @@ StrategyName = Literal["full", "incremental", "selective"]
 ImportStrategyName = Literal["merge", "replace"]
 ResolutionName = Literal["keep_existing", "keep_imported", "keep_newer"]
 RoleName = Literal["read", "write", "admin"]
-FormatName = Literal["cma", "jsonl"]
+FormatName = Literal["cma", "jsonl", "age"]
 GranularityName = Literal["minute", "hour", "day", "week", "month"]
 AssociationName = Literal[
     "temporal", "spatial", "semantic", "emotional", "causal", "sequential", "cross_modal", "user_defined"
 ]
+
+HASH_CHARS = 64
 
 Common = Annotated[Options, Parameter(parse=False)]
 
@@ -43,6 +46,13 @@ def _record_id(_kind: Any, tokens: Sequence[Token]) -> str:
 
 def _time(_kind: Any, tokens: Sequence[Token]) -> str:
     return format_timestamp(parse_timestamp(tokens[0].value))
+
+
+def _hash(_kind: Any, tokens: Sequence[Token]) -> str:
+    value = tokens[0].value.lower()
+    if len(value) != HASH_CHARS or not set(value) <= set(hexdigits):
+        raise ValueError(f"expected a hash of {HASH_CHARS} hexadecimal digits, got {value[:80]!r}")
+    return value
 
 
 def _names(known: Any) -> Callable[[Any, Sequence[Token]], tuple[str, ...]]:
@@ -68,6 +78,7 @@ def _file(_kind: Any, tokens: Sequence[Token]) -> Path:
 
 FileOrStdin = Annotated[Path, Parameter(converter=_file, allow_leading_hyphen=True)]  # for "-" alone
 EmbeddingText = Annotated[str, Parameter(allow_leading_hyphen=True)]  # a first number below zero
+HashText = Annotated[str, Parameter(converter=_hash)]
 RecordIdText = Annotated[str, Parameter(converter=_record_id)]
 TimeText = Annotated[str, Parameter(converter=_time)]
 StoreNames = Annotated[tuple[StoreName, ...], Parameter(converter=_names(StoreName), n_tokens=1)]

@@ -1,8 +1,9 @@
 """`cerememory audit-verify`: checks the audit log and changes nothing, beside a running daemon too.
 
-The log of the data dir is compared with what the store says of it, and with the checkpoint beside it; of any
-other file the chain alone can be checked. Either is held against a checkpoint that was kept elsewhere, when one is
-given. Reads of the configuration only where things are, so that no broken setting stands in the way.
+The log of the data dir, in all its files, is compared with what the store says of it, and with the checkpoint
+beside it; of any other the chain alone can be checked, from its first entry on or, of one file, from a given head.
+Either is held against a checkpoint that was kept elsewhere, when one is given. Reads of the configuration only
+where things are, so that no broken setting stands in the way.
 """
 
 from __future__ import annotations
@@ -12,30 +13,40 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cerememory.cli.arguments import Common
-from cerememory.cli.options import Options
+from cerememory.cli.arguments import Common, HashText
+from cerememory.cli.options import Options, UsageError
 from cerememory.cli.output import note, show
 from cerememory.cli.settings import load
 from cerememory.cli.stores import LOCATED, check_end, open_readonly
 from cerememory.config.settings import Settings
-from cerememory.errors import ConfigInvalid, DataDirUnusable, PassphraseRefused
+from cerememory.domain.audit_diagnosis import Tampering
+from cerememory.errors import AuditBroken, ConfigInvalid, DataDirUnusable, PassphraseRefused
 from cerememory.storage.audit_checkpoint import checkpoint_path, read_checkpoint
-from cerememory.storage.audit_file import KeptCheckpoint, Verification, verify_file
 from cerememory.storage.audit_keys import PUBLIC_NAME, read_public_key
 from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.audit_verification import FileEnds, KeptCheckpoint, Unseen, Verification, verify_log
+from cerememory.storage.backup import STORE_NAME
 from cerememory.storage.contract import Storage
+from cerememory.storage.lmdb import LmdbStorage
 
 
 def audit_verify(
-    *, path: Path | None = None, against: Path | None = None, public_key: Path | None = None, options: Common
+    *,
+    path: Path | None = None,
+    head: HashText | None = None,
+    against: Path | None = None,
+    public_key: Path | None = None,
+    options: Common,
 ) -> None:
     """Check the audit log; changes nothing.
 
     Args:
-        path: Another log than the configured one.
+        path: Another log than the configured one, or one of its files.
+        head: Check this one file, which begins behind the entry with this hash; with --path.
         against: A checkpoint that was kept elsewhere, which the log must continue.
         public_key: The key that signs the log's checkpoints; by default audit.pub of the configured keys.
     """
+    _check_combination(path, head, against)
     settings = _settings(options, is_needed=path is None or (against is not None and public_key is None))
     log = _configured(settings) if path is None else path
     is_own = settings is not None and log.resolve() == settings.security.audit_log_path.resolve()
@@ -43,16 +54,30 @@ def audit_verify(
     key_file = _key_file(settings, public_key)
     kept = list(_kept(own, log, against, key_file))
     with _stored(own, log) as storage:
-        verified = verify_file(log, None if storage is None else StoredOutbox(storage), kept)
+        outbox = None if storage is None else StoredOutbox(storage)
+        with _hinted(is_alone=outbox is None and head is None):
+            verified = verify_log(log, outbox, kept, behind=head, ends=None if own is None else _ends(own))
         if storage is not None and own is not None:
             check_end(own, storage, log)
     if against is not None:
         note(f"the log continues the one of the checkpoint {against}")
     if not log.exists():
         note(f"{log} isn't there: an empty log")
+    for unseen in verified.unseen:
+        whole = f"the chain is whole from entry {unseen.last + 1} on, behind the hash {unseen.head_hash}"
+        note(f"{unseen}; {whole}")
     if verified.pending:
         note(f"{verified.pending} entries are pending: committed, and yet to be written to the log")
     show(_answer(verified), options, _lines)
+
+
+def _check_combination(path: Path | None, head: str | None, against: Path | None) -> None:
+    if head is None:
+        return
+    if path is None:
+        raise UsageError("--head: which file? Name it with --path")
+    if against is not None:
+        raise UsageError("--head and --against exclude each other: the checkpoint is of the whole log")
 
 
 def _settings(options: Options, is_needed: bool) -> Settings | None:
@@ -106,6 +131,29 @@ def _stored(own: Settings | None, log: Path) -> Iterator[Storage | None]:
         yield storage
 
 
+@contextmanager
+def _hinted(is_alone: bool) -> Iterator[None]:
+    """Says what else a log without its first entries may be, when nothing but its chain is looked at."""
+    try:
+        yield
+    except AuditBroken as error:
+        found = error.details or {}
+        if is_alone and (found.get("line"), found.get("kind")) == (1, Tampering.DELETED):
+            note("if it goes on another file: put that beside it, or give --head, the hash of its last entry")
+        raise
+
+
+def _ends(own: Settings) -> FileEnds | None:
+    """Where the store says that files end, which is plain in an encrypted one; None when there is no store."""
+    try:
+        storage = LmdbStorage.open_readonly(own.data_dir / STORE_NAME)
+    except DataDirUnusable:
+        return None
+    with closing(storage):
+        outbox = StoredOutbox(storage)
+        return FileEnds(outbox.closed, outbox.synced)
+
+
 def _answer(verified: Verification) -> dict[str, Any]:
     return {
         "path": str(verified.path),
@@ -113,7 +161,13 @@ def _answer(verified: Verification) -> dict[str, Any]:
         "last_sequence": verified.last_sequence,
         "head_hash": verified.head_hash,
         "pending": verified.pending,
+        "unseen": [_unseen(unseen) for unseen in verified.unseen],
     }
+
+
+def _unseen(unseen: Unseen) -> dict[str, Any]:
+    file = None if unseen.path is None else str(unseen.path)
+    return {"file": file, "from_sequence": unseen.first, "to_sequence": unseen.last, "head_hash": unseen.head_hash}
 
 
 def _lines(answer: dict[str, Any]) -> str:

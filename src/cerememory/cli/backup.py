@@ -26,8 +26,8 @@ from cerememory.domain.audit_chain import ChainHead
 from cerememory.domain.visible import visible
 from cerememory.errors import AuditBroken, CerememoryError
 from cerememory.storage import backup as backups
-from cerememory.storage.audit_file import verify_file
 from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.audit_verification import FileEnds, verify_log
 from cerememory.storage.backup import AUDIT_NAME, STORE_NAME, Source
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import check_format
@@ -121,13 +121,14 @@ def _checked_less(folder: Path, tally: Tally) -> Iterator[Finding]:
     """What can be said of an encrypted copy without its passphrase: counts, and the chain of the audit log."""
     tally.notes.append("checked less: the store is encrypted, and no passphrase is given to look into its rows")
     with closing(LmdbStorage.open_readonly(folder / STORE_NAME)) as storage, storage.read() as reader:
+        ends = FileEnds(StoredOutbox(storage).closed, StoredOutbox(storage).synced)
         for _key, value in reader.scan(*counters_range()):
             counters = parse_counters(value)
             tally.namespaces += 1
             tally.memories += sum(counters.records)
             tally.raw_entries += counters.raw_records
     try:
-        verify_file(folder / AUDIT_NAME, None)
+        verify_log(folder / AUDIT_NAME, None, ends=ends)
     except AuditBroken as error:
         yield Finding("audit", str(error))
 

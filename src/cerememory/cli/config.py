@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
+from cerememory.cli.app import OWN
 from cerememory.cli.arguments import Common, FileOrStdin
 from cerememory.cli.init import DEFAULT_FILE, write_new
 from cerememory.cli.output import show
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 STDOUT = Path("-")
 
-app = App(name="config")
+app = App(name="config", group_parameters=OWN)
 
 
 @app.command(name="check")

@@ -19,9 +19,9 @@ from cerememory.cli.options import KEY_VARIABLE, Options
 from cerememory.cli.output import show
 from cerememory.cli.own_command import own_command
 from cerememory.cli.settings import load
-from cerememory.client.address import parse_address
+from cerememory.client.address import check_api_key, parse_address
 from cerememory.errors import ValidationFailed
-from cerememory.mcp.hosts import HOSTS, Host, entry, merged, snippet, with_variable
+from cerememory.mcp.hosts import HOSTS, Entry, Host, entry, http_entry, merged, snippet, with_variable
 from cerememory.protocol.namespaces import check_name
 
 HostName: TypeAlias = Literal["claude-code", "codex", "cursor", "vscode", "windsurf", "continue", "cline", "zed"]
@@ -33,6 +33,7 @@ def connect(
     host: HostName,
     /,
     *,
+    transport: Literal["stdio", "http"] = "stdio",
     target_dir: Path = Path(),
     with_key: bool = False,
     apply: bool = False,
@@ -43,15 +44,14 @@ def connect(
 
     Args:
         host: claude-code, codex, cursor, vscode, windsurf, continue, cline or zed.
+        transport: stdio: the host starts cerememory mcp. http: it speaks to the daemon's /mcp itself.
         target_dir: The project, for hosts that are told by project.
         with_key: Have the host hand on CEREMEMORY_SERVER_API_KEY of its environment; the key isn't written.
         apply: Write it; the file as it was is kept beside it.
         force: Replace an entry that is there and says something else.
     """
     program = HOSTS[host]
-    server = entry(str(own_command() or "cerememory"), _url(options), options.namespace)
-    if with_key:
-        server = with_variable(program, server, KEY_VARIABLE)
+    server = _server(program, _url(options), options.namespace, KEY_VARIABLE if with_key else None, transport)
     path = _path(program, target_dir)
     answer = {"host": program.title, "path": path and str(path), "entry": snippet(program, server)}
     if apply:
@@ -61,6 +61,14 @@ def connect(
             )
         answer |= _applied(program, path, server, force=force)
     show(answer, options, _told)
+
+
+def _server(host: Host, url: str, namespace: str | None, variable: str | None, transport: str) -> Entry:
+    if transport == "http":
+        check_api_key(variable, parse_address(url))  # whatever it holds, the host would send it there
+        return http_entry(host, url, namespace, variable)
+    server = entry(str(own_command() or "cerememory"), url, namespace)
+    return server if variable is None else with_variable(host, server, variable)
 
 
 def _url(options: Options) -> str:

@@ -6,11 +6,11 @@ findings. Of the rows it says little: `fsck` looks at them all.
 
 from __future__ import annotations
 
-import http.client
 import os
 import platform
 import resource
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import lmdb
@@ -134,9 +134,9 @@ def _check_daemon(patient: Patient) -> Verdict:
     url = server_url(owner.address)
     try:
         status, body = get(parse_address(url), "/readiness")
-    except (OSError, http.client.HTTPException) as error:
-        return fail(f"process {owner.pid} gives no answer at {url}: {str(error) or type(error).__name__}")
-    if status != http.client.OK:
+    except CerememoryError as error:
+        return fail(f"process {owner.pid} has the data, but {error}")
+    if status != HTTPStatus.OK:
         return fail(f"{url} isn't ready: {_told(body)}")
     if owner.version != __version__:
         return warn(

@@ -14,9 +14,9 @@ from cerememory.cli.verdicts import Patient, Verdict, fail, ok, warn
 from cerememory.domain.audit_chain import parse_line
 from cerememory.protocol.values import NANOS, format_timestamp
 from cerememory.storage.audit_checkpoint import checkpoint_path, read_checkpoint
-from cerememory.storage.audit_file import KeptCheckpoint, verify_file
 from cerememory.storage.audit_keys import PUBLIC_NAME, read_public_key
 from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.audit_verification import KeptCheckpoint, verify_log
 from cerememory.storage.backup import STORE_NAME
 from cerememory.storage.contract import Reader
 from cerememory.storage.fsck import Finding, Tally
@@ -88,10 +88,11 @@ def check_audit_log(patient: Patient) -> Verdict:
         return ok("switched off (security.audit_log_enabled)")
     log = security.audit_log_path
     with closing(open_readonly(patient.settings)) as storage:
-        verified = verify_file(log, StoredOutbox(storage), _kept_beside(log, security.audit_key_path))
+        verified = verify_log(log, StoredOutbox(storage), _kept_beside(log, security.audit_key_path))
         check_end(patient.settings, storage, log)
     pending = f", {verified.pending} pending" if verified.pending else ""
-    return ok(f"{verified.entries} entries{pending}, level with the store's head")
+    away = "".join(f"; {unseen}" for unseen in verified.unseen)
+    return ok(f"{verified.entries} entries{pending}, level with the store's head{away}")
 
 
 def _kept_beside(log: Path, keys: Path) -> list[KeptCheckpoint]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from cerememory.cli.offline import without_timers
 from cerememory.cli.options import Options
 from cerememory.cli.output import note, show
 from cerememory.cli.passphrases import passphrase
-from cerememory.cli.progress import counting
+from cerememory.cli.progress import Advance, counting
 from cerememory.cli.settings import check_start, load
 from cerememory.cli.stores import refuse_remote
 from cerememory.config.settings import Settings
@@ -52,7 +53,7 @@ def migrate_store_encryption(*, confirm: bool = False, options: Common) -> None:
     if not confirm:
         _ask()
     with _owned(options) as owned:
-        with counting("Encrypting") as progress:
+        with owned.progress() as progress:
             resealed = resealing.migrate(owned.storage, progress)
         owned.finish("security.migrate_store_encryption", _sections(resealed, "records_"))
     show(_sections(resealed), options, lambda answer: _lines("Store encryption migration completed:", answer))
@@ -73,7 +74,7 @@ def rotate_key(*, options: Common) -> None:
     The passphrase stays. A run that was cut short leaves everything readable, and is done anew by the next.
     """
     with _owned(options) as owned:
-        with counting("Encrypting") as progress:
+        with owned.progress() as progress:
             resealed = resealing.rotate(owned.storage, progress)
         owned.finish("security.rotate_key", _sections(resealed, "records_"))
     show(_sections(resealed), options, lambda answer: _lines("Store keys rotated:", answer))
@@ -88,12 +89,15 @@ def change_passphrase(
 
     Args:
         new_passphrase_stdin: Read the new passphrase from stdin, or ask for it.
-        new_passphrase_file: Read the new passphrase from this file.
+        new_passphrase_file: Read the new passphrase from this file; without it, CEREMEMORY_NEW_PASSPHRASE has it.
     """
-    from_stdin = new_passphrase_stdin or (new_passphrase_file is None and sys.stdin.isatty())
-    new = passphrase("--new-passphrase", None, from_stdin, new_passphrase_file, twice=True)
+    new = passphrase("--new-passphrase", None, new_passphrase_stdin, new_passphrase_file, twice=True)
+    if new is None and sys.stdin.isatty():
+        new = passphrase("--new-passphrase", None, True, None, twice=True)
     if new is None or not new.strip():
-        raise ConfigInvalid("change-passphrase: needs --new-passphrase-stdin or --new-passphrase-file")
+        raise ConfigInvalid(
+            "change-passphrase: needs --new-passphrase-stdin, --new-passphrase-file or CEREMEMORY_NEW_PASSPHRASE"
+        )
     with _owned(options) as owned:
         owned.storage.rewrap(Wrapping.new(new))
         owned.finish("security.change_passphrase", {})
@@ -108,6 +112,10 @@ class _Owned:
         self.storage = storage
         self._settings = without_timers(settings)
         self._directory = directory
+
+    def progress(self) -> AbstractContextManager[Advance]:
+        """To be told how many more rows were looked at."""
+        return counting("Encrypting", "rows", partial(resealing.row_count, self.storage))
 
     def finish(self, operation: str, summary: dict[str, Any]) -> None:
         """Note in the audit log what was done, and rid the disk of what it replaced."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -56,22 +56,34 @@ def fsck(*, repair: bool = False, options: Common) -> int:
 
 
 def _repaired(settings: Settings) -> Repair:
-    """Raises `DataDirLocked` naming the owner of the data dir, when it has one."""
+    with owned(settings) as (directory, storage):
+        return mended(settings, directory, storage, index_path(settings))
+
+
+@contextmanager
+def owned(settings: Settings) -> Iterator[tuple[DataDir, Storage]]:
+    """A data dir and its store. Raises `DataDirLocked` naming the owner of the data dir, when it has one."""
     from cerememory.actors.assembly import open_storage  # here, for it loads the whole daemon
-    from cerememory.storage.repair import repair
 
     check_format(settings.data_dir)  # a data dir that isn't there isn't made
     with DataDir.acquire(settings.data_dir) as directory, closing(open_storage(settings, directory)) as storage:
         directory.announce("")
-        head_key = _head_key(settings.security, storage)
-        return repair(
-            storage,
-            index_path=_index_path(settings),
-            spool_path=directory.path,
-            now=time.time_ns(),
-            audited=head_key is not None,
-            head_key=head_key,
-        )
+        yield directory, storage
+
+
+def mended(settings: Settings, directory: DataDir, storage: Storage, index: Path | None) -> Repair:
+    """What was mended of the rows, and of the text index in `index`."""
+    from cerememory.storage.repair import repair
+
+    head_key = _head_key(settings.security, storage)
+    return repair(
+        storage,
+        index_path=index,
+        spool_path=directory.path,
+        now=time.time_ns(),
+        audited=head_key is not None,
+        head_key=head_key,
+    )
 
 
 def _head_key(security: SecuritySettings, storage: Storage) -> bytes | None:
@@ -82,7 +94,8 @@ def _head_key(security: SecuritySettings, storage: Storage) -> bytes | None:
     return open_keys(security.audit_key_path, may_create=not head.sequence).head_key
 
 
-def _index_path(settings: Settings) -> Path | None:
+def index_path(settings: Settings) -> Path | None:
+    """Where the text index is; None when it is in memory."""
     return settings.data_dir / "index" if settings.security.persist_search_indexes else None
 
 
@@ -90,7 +103,7 @@ def _findings(settings: Settings, storage: Storage, tally: Tally) -> Iterator[Fi
     security: SecuritySettings = settings.security
     return check(
         storage,
-        index_path=_index_path(settings),
+        index_path=index_path(settings),
         audit_path=security.audit_log_path if security.audit_log_enabled else None,
         now=time.time_ns(),
         tally=tally,

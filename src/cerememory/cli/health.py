@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
+from http import HTTPStatus
 
 import msgspec
 
@@ -38,13 +38,12 @@ def _ask(address: Address) -> object:
     """What /health answers within the limit of `probe`; `DaemonUnreachable` for anything but that it lives."""
     try:
         status, body = get(address, "/health")
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DaemonUnreachable(f"{address.url} gives no answer: {reason}; is the daemon running?") from None
+    except DaemonUnreachable as error:
+        raise DaemonUnreachable(f"{error}; is the daemon running?") from None
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         answer = None
-    if status != http.client.OK or answer != LIVING:
+    if status != HTTPStatus.OK or answer != LIVING:
         raise DaemonUnreachable(f"{address.url} answered {status}, not as a Cerememory daemon that lives")
     return answer

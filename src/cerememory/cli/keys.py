@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from cerememory.cli.app import OWN
 from cerememory.cli.arguments import Common, RoleName
 from cerememory.cli.options import Options, UsageError
 from cerememory.cli.output import note, show
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 DAY_NS = 86_400 * NANOS
 DAYS_MAX = 36_500
 
-app = App(name="key")
+app = App(name="key", group_parameters=OWN)
 
 
 @app.command

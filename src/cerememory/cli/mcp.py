@@ -21,9 +21,11 @@ def mcp(
     """Give an MCP client, on stdin and stdout, the tools of the daemon at --server-url.
 
     Args:
-        server_api_key: The daemon's key; better given as CEREMEMORY_SERVER_API_KEY.
+        server_api_key: The daemon's key; better given as CEREMEMORY_SERVER_API_KEY or by --server-api-key-file.
         server_timeout_secs: Seconds that a call may take with its retries; any time without it.
     """
     if options.server_url is None:
         raise UsageError("--server-url is missing: where is the daemon?")
-    return run_proxy(options.server_url, server_api_key, server_timeout_secs, options.namespace)
+    return run_proxy(
+        options.server_url, server_api_key, server_timeout_secs, options.namespace, options.server_api_key_file
+    )

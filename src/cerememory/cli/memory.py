@@ -7,13 +7,12 @@ there for local commands; without an owner the command owns it for as long as it
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from cerememory.cli.options import KEY_VARIABLE, Options, UsageError
+from cerememory.cli.options import Options, UsageError, server_key
 from cerememory.cli.settings import check_start, load
 from cerememory.client import Client
 from cerememory.client.archives import ArchiveStream
@@ -31,12 +30,12 @@ class Memory(Protocol):
         """The decoded JSON answer of an operation, None when it has none. Raises what the operation does."""
         ...
 
-    def export_archive(self, body: object) -> AbstractContextManager[ArchiveStream]:
+    def export_archive(self, request: Mapping[str, Any], /) -> AbstractContextManager[ArchiveStream]:
         """The archive that an export request asks for, to be read inside the block."""
         ...
 
-    def import_archive(self, chunks: Iterable[bytes], size_bytes: int, terms: Mapping[str, Any]) -> Any:
-        """The decoded answer to an archive of `size_bytes`; `terms` as in an import request."""
+    def import_archive(self, chunks: Iterable[bytes], size_bytes: int, terms: Mapping[str, Any], /) -> Any:
+        """The reply to an archive of `size_bytes`, typed or as JSON; `terms` as in an import request."""
         ...
 
 
@@ -45,26 +44,24 @@ def connect(options: Options) -> AbstractContextManager[Memory]:
     if options.server_url is not None:
         if options.offline:
             raise UsageError("--server-url and --offline exclude each other")
-        return Client(options.server_url, _given_key(), retry_for_s=RETRY_FOR_S, namespace=options.namespace)
+        key = server_key(options.server_api_key_file)
+        return Client(options.server_url, key, retry_for_s=RETRY_FOR_S, namespace=options.namespace)
     loaded = load(options)
     check_start(loaded, for_serve=False)
     path = loaded.settings.data_dir
     owner = None if options.offline else owner_of(path)
     if owner is not None:
-        return _ask_owner(path, owner, options.namespace)
+        return _ask_owner(path, owner, options)
     from cerememory.cli.offline import offline  # here, for it loads the whole daemon
 
     return offline(loaded.settings, options.namespace, is_verbose=options.verbose)
 
 
-def _ask_owner(path: Path, owner: Owner, namespace: str | None) -> Client:
+def _ask_owner(path: Path, owner: Owner, options: Options) -> Client:
     if not owner.address:
         raise DataDirLocked(f"{path}: in use by {owner}, a command; try again when it is done")
-    return Client(server_url(owner.address), read_token(path) or _given_key(), namespace=namespace)
-
-
-def _given_key() -> str | None:
-    return os.environ.get(KEY_VARIABLE) or None
+    key = read_token(path) or server_key(options.server_api_key_file)
+    return Client(server_url(owner.address), key, namespace=options.namespace)
 
 
 def server_url(address: str) -> str:

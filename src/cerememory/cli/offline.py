@@ -26,8 +26,16 @@ from cerememory.protocol import codec
 from cerememory.protocol.namespaces import DEFAULT_NAME
 from cerememory.protocol.operations import BY_NAME, Operation
 from cerememory.protocol.records import STORES
-from cerememory.protocol.replies import Compacted, Imported
-from cerememory.protocol.requests import Compact, Export, ImportTerms, IntrospectRecord, RecallCue, RecallQuery
+from cerememory.protocol.replies import AuditRotated, Compacted, Imported, Stats
+from cerememory.protocol.requests import (
+    Compact,
+    Export,
+    ImportTerms,
+    IntrospectRecord,
+    RecallCue,
+    RecallQuery,
+    RotateAudit,
+)
 from cerememory.protocol.values import RecordId, parse_id
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.mutations import Stored
@@ -52,6 +60,17 @@ async def _compact(engine: Engine, request: Compact, *, namespace: int) -> Compa
     return await engine.lifecycle_compact(request)
 
 
+async def _rotate_audit(engine: Engine, request: RotateAudit, *, namespace: int) -> Stored[AuditRotated]:
+    """Of all namespaces."""
+    return await engine.lifecycle_rotate_audit(request)
+
+
+async def _stats(engine: Engine, *, namespace: int) -> Stats:
+    """With the sizes, which nobody has measured here before."""
+    await engine.measure()
+    return await engine.introspect_stats(namespace=namespace, with_sizes=True)
+
+
 METHODS: dict[str, Callable[..., Awaitable[object]]] = {
     "encode.store": Engine.encode_store,
     "encode.batch": Engine.encode_batch,
@@ -70,9 +89,12 @@ METHODS: dict[str, Callable[..., Awaitable[object]]] = {
     "lifecycle.forget": Engine.lifecycle_forget,
     "lifecycle.restore": Engine.lifecycle_restore,
     "lifecycle.compact": _compact,
+    "lifecycle.rotate_audit": _rotate_audit,
     "lifecycle.export": Engine.lifecycle_export,
     "lifecycle.import": Engine.lifecycle_import,
-    "introspect.stats": Engine.introspect_stats,
+    "lifecycle.undo_import": Engine.lifecycle_undo_import,
+    "lifecycle.redact": Engine.lifecycle_redact,
+    "introspect.stats": _stats,
     "introspect.record": _introspect_record,
     "introspect.decay_forecast": Engine.introspect_decay_forecast,
     "introspect.evolution": Engine.introspect_evolution,

@@ -1,8 +1,12 @@
-"""Passphrases for commands: from stdin, a file, a terminal, or, with a warning, the command line."""
+"""Passphrases for commands: from stdin, a file, a terminal, the environment, or, with a warning, the command line.
+
+What is given for this once counts before the environment.
+"""
 
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from pathlib import Path
 
@@ -10,13 +14,14 @@ from cerememory.cli.output import warn
 from cerememory.errors import ValidationFailed
 
 PASSPHRASE_BYTES_MAX = 65_536
+PREFIX = "CEREMEMORY_"
 
 
 def passphrase(
     option: str, given: str | None, from_stdin: bool, file: Path | None, *, twice: bool = False
 ) -> str | None:
     """What was given under `option`, in whatever way; None when it wasn't. `twice`: a new one, which a terminal is
-    asked for again.
+    asked for again. Raises `ValidationFailed` when it is empty, no text, or given in several ways.
     """
     if (given is not None) + from_stdin + (file is not None) > 1:
         raise ValidationFailed(f"{option}: give it in one way only")
@@ -29,10 +34,15 @@ def passphrase(
         with file.open("rb") as opened:
             secret = _one_line(option, opened.readline(PASSPHRASE_BYTES_MAX))
     else:
-        return None
+        return os.environ.get(variable(option)) or None
     if not secret:
         raise ValidationFailed(f"{option}: must not be empty")
     return secret
+
+
+def variable(option: str) -> str:
+    """The variable of the environment that an option may come from."""
+    return PREFIX + option.removeprefix("--").replace("-", "_").upper()
 
 
 def _from_terminal(option: str, twice: bool) -> str:

@@ -6,16 +6,17 @@ options, help, mistakes) is left to the library: `usual` says None.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-from cerememory.cli.options import KEY_VARIABLE
+from cerememory.cli.options import KEY_VARIABLE, server_key
 from cerememory.mcp.proxy import run
 
 URL, KEY, TIMEOUT = "--server-url", "--server-api-key", "--server-timeout-secs"
-NAMESPACE = "--namespace"
+NAMESPACE, KEY_FILE = "--namespace", "--server-api-key-file"
+KNOWN = {URL, KEY, TIMEOUT, NAMESPACE, KEY_FILE}
 
 
 def usual(arguments: list[str]) -> Callable[[], int] | None:
@@ -23,13 +24,14 @@ def usual(arguments: list[str]) -> Callable[[], int] | None:
     parts = [part for argument in arguments for part in _parts(argument)]
     names, values = parts[::2], parts[1::2]
     told = dict(zip(names, values, strict=False))
-    if len(told) * 2 != len(parts) or URL not in told or not told.keys() <= {URL, KEY, TIMEOUT, NAMESPACE}:
+    if len(told) * 2 != len(parts) or URL not in told or not told.keys() <= KNOWN:
         return None
     seconds = told.get(TIMEOUT, "1")
     if any(value.startswith("-") for value in values) or not seconds.isdecimal() or int(seconds) < 1:
         return None
     timeout_s = int(seconds) if TIMEOUT in told else None
-    return partial(run_proxy, told[URL], told.get(KEY), timeout_s, told.get(NAMESPACE))
+    file = Path(told[KEY_FILE]) if KEY_FILE in told else None
+    return partial(run_proxy, told[URL], told.get(KEY), timeout_s, told.get(NAMESPACE), file)
 
 
 def _parts(argument: str) -> list[str]:
@@ -37,8 +39,14 @@ def _parts(argument: str) -> list[str]:
     return argument.split("=", 1) if argument.startswith("--") else [argument]
 
 
-def run_proxy(server_url: str, api_key: str | None, timeout_s: int | None, namespace: str | None) -> int:
-    """The exit code of the proxy; without a key that of the environment is used."""
+def run_proxy(
+    server_url: str,
+    api_key: str | None,
+    timeout_s: int | None,
+    namespace: str | None,
+    key_file: Path | None = None,
+) -> int:
+    """The exit code of the proxy; without a key that of `key_file`, else of the environment is used."""
     if api_key is not None:
         print(f"warning: {KEY}: ps shows it to every user; set {KEY_VARIABLE} instead", file=sys.stderr)
-    return run(server_url, api_key or os.environ.get(KEY_VARIABLE) or None, timeout_s, namespace)
+    return run(server_url, api_key or server_key(key_file), timeout_s, namespace)

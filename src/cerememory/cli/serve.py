@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import closing
 from functools import partial
 from typing import Annotated
@@ -16,6 +16,7 @@ from typing import Annotated
 import structlog
 import trio
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from cerememory import __version__, failpoints
 from cerememory.actors.assembly import open_storage, opened
@@ -28,9 +29,11 @@ from cerememory.cli.watchdog import watch
 from cerememory.config.settings import Settings
 from cerememory.config.sources import Loaded
 from cerememory.errors import ConfigInvalid
+from cerememory.grpc.tls import tls_context
 from cerememory.http.gate import Gate
 from cerememory.http.routes import Routes
 from cerememory.http.server import Server, bind
+from cerememory.mcp.endpoint import Endpoint
 from cerememory.protocol.records import STORES
 from cerememory.storage.api_keys import KeyFile, usable
 from cerememory.storage.audit_loss import accept_loss
@@ -42,6 +45,7 @@ from cerememory.telemetry.sd_notify import Notifier
 
 GARBAGE_YOUNG, GARBAGE_OLDER = 10_000, 20  # Python: 700 and 10
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+Service = tuple[Callable[..., Awaitable[None]], socket.socket]  # what serves, and where it listens
 SWITCH_INTERVAL_S = 0.0005  # the writer's thread shouldn't wait 5 ms for the loop to give the interpreter away
 
 
@@ -49,7 +53,7 @@ def command(
     *,
     port: int | None = None,
     grpc_port: int | None = None,
-    workers: int = 1,
+    workers: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     accept_audit_loss: bool = False,
     options: Annotated[Options, Parameter(parse=False)],
 ) -> None:
@@ -61,7 +65,7 @@ def command(
         workers: Processes that serve.
         accept_audit_loss: Go on with an audit log that doesn't verify; what was found is set aside and recorded.
     """
-    if workers != 1:
+    if workers > 1:
         raise ConfigInvalid("--workers: this version can't do that yet; leave it out")
     read = partial(load, options, {"http.port": port, "grpc.port": grpc_port})
     serve(read, os.environ, accept_audit_loss=accept_audit_loss)
@@ -77,6 +81,7 @@ def serve(read: Callable[[], Loaded], environ: Mapping[str, str], *, accept_audi
     check_start(loaded, for_serve=True)
     if failpoints.arm_from(environ) and settings.auth.enabled:
         raise ConfigInvalid(f"{failpoints.VARIABLE}: is for tests, and refused together with auth.enabled")
+    tls_context(settings.grpc)  # before anything is touched
     logs.configure(settings.log.level, settings.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ungrouped(), DataDir.acquire(settings.data_dir) as directory:
@@ -96,25 +101,38 @@ def _accept_audit_loss(settings: Settings, directory: DataDir) -> None:
 async def _serve(read: Callable[[], Loaded], loaded: Loaded, directory: DataDir) -> None:
     settings = loaded.settings
     address = f"{settings.http.bind_address}:{settings.http.port}"
-    try:
-        listening = bind(settings.http.bind_address, settings.http.port)
-    except OSError as error:
-        raise ConfigInvalid(f"http.port: {address} can't be listened on: {error.strerror}") from None
+    listening = _listen("http.port", settings.http.bind_address, settings.http.port)
     directory.announce(address)
     metrics = Metrics([store.value for store in STORES])
     token = directory.make_token() if settings.auth.enabled else None
     async with opened(settings, directory, metrics) as engine:
-        routes = Routes(engine, metrics if settings.http.metrics_enabled else None)
+        routes = Routes(engine, metrics if settings.http.metrics_enabled else None, Endpoint(engine).answer)
         gate = Gate(settings, routes, metrics, token, KeyFile(settings.data_dir))
-        server, announce = Server(gate, settings), partial(_banner, loaded, address)
+        services: list[Service] = [(Server(gate, settings).serve, listening)]
+        if settings.grpc.port is not None:
+            services.append(_grpc(settings, settings.grpc.port, engine, routes, gate, metrics))
+        announce = partial(_banner, loaded, address)
         notifier = Notifier.of(os.environ)
         reloader = Reloader(read, settings, gate, LogFiles(), notifier)
-        await _until_signalled(server, listening, engine, announce, reloader, notifier)
+        await _until_signalled(services, engine, announce, reloader, notifier)
+
+
+def _listen(key: str, address: str, port: int) -> socket.socket:
+    try:
+        return bind(address, port)
+    except OSError as error:
+        raise ConfigInvalid(f"{key}: {address}:{port} can't be listened on: {error.strerror}") from None
+
+
+def _grpc(settings: Settings, port: int, engine: Engine, routes: Routes, gate: Gate, metrics: Metrics) -> Service:
+    from cerememory.grpc.service import GrpcService  # most daemons have no use for it
+
+    service = GrpcService(settings, engine, routes, gate.admission, metrics)
+    return service.serve, _listen("grpc.port", settings.http.bind_address, port)
 
 
 async def _until_signalled(
-    server: Server,
-    listening: socket.socket,
+    services: list[Service],
     engine: Engine,
     announce: Callable[[Engine], None],
     reloader: Reloader,
@@ -123,7 +141,8 @@ async def _until_signalled(
     stop, had_terminal = trio.Event(), sys.stderr.isatty()
     with trio.open_signal_receiver(*SIGNALS) as signals:  # before anybody is told
         async with trio.open_nursery() as nursery:
-            await nursery.start(server.serve, listening, stop)
+            for serve_on, listening in services:
+                await nursery.start(serve_on, listening, stop)
             announce(engine)
             notifier.ready("serving")
             _spare_the_collector()
@@ -163,6 +182,14 @@ def _spare_the_collector() -> None:
     gc.set_threshold(GARBAGE_YOUNG, GARBAGE_OLDER, GARBAGE_OLDER)
 
 
+def _grpc_line(settings: Settings) -> list[str]:
+    """In front of the last line: who has read that one can ask."""
+    if settings.grpc.port is None:
+        return []
+    how = "without TLS" if settings.grpc.tls_cert_path is None else "with TLS"
+    return [f"  gRPC    {settings.http.bind_address}:{settings.grpc.port}, {how}"]
+
+
 def _banner(loaded: Loaded, address: str, engine: Engine) -> None:
     """What runs here: where its data is, how many records it holds, where it listens."""
     settings = loaded.settings
@@ -174,6 +201,7 @@ def _banner(loaded: Loaded, address: str, engine: Engine) -> None:
         f"  Config  {loaded.config_path or 'defaults'}",
         f"  LLM     {settings.llm.provider}",
         f"  Auth    {f'enabled ({keys} key(s))' if settings.auth.enabled else 'disabled'}",
+        *_grpc_line(settings),
         f"  HTTP    listening on {address}",
     ]
     print("\n".join(lines), flush=True)

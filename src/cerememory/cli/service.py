@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from cerememory.cli.app import OWN
 from cerememory.cli.arguments import Common
 from cerememory.cli.options import UsageError
 from cerememory.cli.output import show
@@ -25,7 +26,7 @@ FOLDER = 0o755
 ASK_S = 10.0
 ACTIVE = "active"
 
-app = App(name="service")
+app = App(name="service", group_parameters=OWN)
 
 
 @dataclass(frozen=True, kw_only=True)

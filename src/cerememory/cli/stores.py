@@ -8,8 +8,10 @@ from pathlib import Path
 from cerememory.cli.options import Options, UsageError
 from cerememory.config.settings import Settings
 from cerememory.errors import AuditBroken
+from cerememory.storage.audit_closed import check_closed
 from cerememory.storage.audit_head import check_head
 from cerememory.storage.audit_keys import KEY_NAME, read_keys
+from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.contract import Storage
 from cerememory.storage.lmdb import LmdbStorage
@@ -56,6 +58,8 @@ def check_end(settings: Settings, storage: Storage, log: Path) -> None:
     if keys is None:
         raise AuditBroken(f"{path / KEY_NAME}: the key of the audit log is missing; restore it from a backup")
     check_head(head, keys.head_key)
+    for closed in StoredOutbox(storage).closed:
+        check_closed(closed, keys.head_key)
     tree.check()
 
 

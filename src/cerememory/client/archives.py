@@ -1,29 +1,40 @@
-"""Archives over HTTP from the caller's side: what a head says of one, and its bytes as they come."""
+"""Archives over HTTP as their callers have them: what is said of one, and its bytes as they come and go."""
 
 from __future__ import annotations
 
-import base64
-import http.client
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlencode
+from functools import partial
+from typing import Any, Protocol, cast
 
-from cerememory.errors import DaemonUnreachable, InternalError
+PIECE_BYTES = 262_144
 
-ARCHIVE_PATH = "/v1/archive"
-_PART_BYTES = 262_144
+
+class BinaryReader(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class BinaryWriter(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+class AsyncBinaryReader(Protocol):
+    async def read(self, size: int, /) -> bytes: ...
+
+
+class AsyncBinaryWriter(Protocol):
+    async def write(self, data: bytes, /) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveStream:
-    """An archive that comes; `size_bytes` is what `chunks` give in all, or they raise `DaemonUnreachable`."""
+class ArchiveHead:
+    """What is said of an archive before it comes: `size_bytes` is how many bytes will."""
 
     archive_id: str
     record_count: int
     checksum: str
     size_bytes: int
-    chunks: Iterator[bytes]
 
     def described(self) -> dict[str, Any]:
         """The answer to an export, but for the archive itself."""
@@ -35,38 +46,66 @@ class ArchiveStream:
         }
 
 
-def archive_in(response: http.client.HTTPResponse, url: str) -> ArchiveStream:
-    """The archive whose head is that of `response`."""
+@dataclass(frozen=True, slots=True)
+class ArchiveStream(ArchiveHead):
+    """An archive that comes; `chunks` give `size_bytes` in all, or raise `DaemonUnreachable`."""
+
+    chunks: Iterator[bytes]
+
+    def copy_to(self, file: BinaryWriter) -> None:
+        """`file` has the whole archive when this returns, and a part of it when it raises."""
+        for chunk in self.chunks:
+            file.write(chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncArchiveStream(ArchiveHead):
+    """An archive that comes; `chunks` give `size_bytes` in all, or raise `DaemonUnreachable`."""
+
+    chunks: AsyncIterator[bytes]
+
+    async def copy_to(self, file: AsyncBinaryWriter) -> None:
+        """As of `ArchiveStream`; `file` is what `anyio.open_file` opens."""
+        async for chunk in self.chunks:
+            await file.write(chunk)
+
+
+class AsyncChunks:
+    """What `next_chunk` returns until that is empty.
+
+    No generator: one that isn't read to its end needs closing, and this has nothing to close.
+    """
+
+    def __init__(self, next_chunk: Callable[[], Awaitable[bytes]]) -> None:
+        self._next_chunk = next_chunk
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if chunk := await self._next_chunk():
+            return chunk
+        raise StopAsyncIteration
+
+
+@asynccontextmanager
+async def async_pieces_of(
+    source: AsyncIterable[bytes] | AsyncBinaryReader,
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """A file gives its bytes, not its lines. A generator is closed, read to its end or not: nobody else will."""
+    read: Callable[[int], Awaitable[bytes]] | None = getattr(source, "read", None)
+    if read is not None:
+        yield AsyncChunks(partial(read, PIECE_BYTES))
+        return
+    pieces = aiter(cast(AsyncIterable[bytes], source))
     try:
-        return ArchiveStream(
-            archive_id=response.headers["X-Cerememory-Archive-Id"],
-            record_count=int(response.headers["X-Cerememory-Record-Count"]),
-            checksum=response.headers["X-Cerememory-Checksum"],
-            size_bytes=int(response.headers["Content-Length"]),
-            chunks=_chunks(response, url),
-        )
-    except (TypeError, ValueError):
-        raise InternalError(f"{url} answered with what is no archive; is it a Cerememory daemon?") from None
+        yield pieces
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
 
 
-def _chunks(response: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
-    try:
-        while chunk := response.read(_PART_BYTES):
-            yield chunk
-        if response.length:  # `read` doesn't tell an early end
-            raise http.client.IncompleteRead(b"", response.length)
-    except (OSError, http.client.HTTPException) as error:
-        raise DaemonUnreachable(f"{url} broke off the archive: {error}", was_sent=True) from error
-
-
-def import_head(terms: Mapping[str, Any], size_bytes: int) -> tuple[str, dict[str, str]]:
-    """Path with query, and headers. The passphrase goes into a header: a query might be logged."""
-    query = {name: _text(value) for name, value in terms.items() if name != "decryption_key"}
-    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
-    if (passphrase := terms.get("decryption_key")) is not None:
-        headers["X-Archive-Passphrase"] = base64.urlsafe_b64encode(passphrase.encode()).decode()
-    return f"{ARCHIVE_PATH}?{urlencode(query)}", headers
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def pieces_of(source: Iterable[bytes] | BinaryReader) -> Iterable[bytes]:
+    """A file gives its bytes, not its lines."""
+    read: Callable[[int], bytes] | None = getattr(source, "read", None)
+    return cast(Iterable[bytes], source) if read is None else iter(partial(read, PIECE_BYTES), b"")

@@ -65,6 +65,12 @@ def error_of(status: int, body: bytes, retry_after: str | None, url: str) -> Cer
             details={HTTP_STATUS: status},
             retry_after=None,
         )
+    raised = _raised(error, status, retry_after)
+    raised.request_id = error.request_id
+    return raised
+
+
+def _raised(error: ErrorBody, status: int, retry_after: str | None) -> CerememoryError:
     kind = _CLASSES.get((error.code, status)) or _class_of_status(status)
     details = _with_request_id(error) if status >= 500 else error.details
     if not issubclass(kind, Overloaded):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cerememory.errors import DaemonUnreachable, Overloaded
+
 FIRST_STEP_S = 0.1
 LAST_STEP_S = 2.0
 RETRY_FOR_S = 10.0  # with no limit on the call: how long a daemon may be away before the caller is told
@@ -38,6 +40,17 @@ class Patience:
     def remaining_s(self) -> float | None:
         """Seconds left for the call, above 0; None without a limit."""
         return None if self._ends_at is None else max(self._ends_at - self._clock(), _SHORTEST_S)
+
+    def at_most_s(self, limit_s: float) -> float:
+        """Seconds left for the call, but no more than `limit_s`."""
+        remaining_s = self.remaining_s()
+        return limit_s if remaining_s is None else min(limit_s, remaining_s)
+
+    def pause_after(self, error: Overloaded) -> float | None:
+        """Seconds to wait before a request is tried again after `error`; None for "not again"."""
+        if isinstance(error, DaemonUnreachable):  # which is no answer, and can't say when to come again
+            return self.pause_s(0.0)
+        return self.pause_s(float(error.retry_after_s or 0))
 
     def pause_s(self, least_s: float) -> float | None:
         """Seconds to wait before the next try, `least_s` or more; None when that would be too late."""

@@ -22,9 +22,6 @@ from cerememory.protocol.base_url import is_header_text, parse_base_url
 
 NOT_BUILT: tuple[str, ...] = (
     "http.ui_enabled",
-    "grpc.port",
-    "grpc.tls_cert_path",
-    "grpc.tls_key_path",
     "storage.backend",
     "storage.dsn",
     "index.analyzer",

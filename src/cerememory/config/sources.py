@@ -32,8 +32,16 @@ DEFAULT = "default"
 COMMAND_LINE = "command line"
 FILE_BYTES_MAX = 1_048_576
 CONFIG_VARIABLE = "CEREMEMORY_CONFIG"
-# Variables that are no keys: read by clients, by the recorder and by tests.
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "CEREMEMORY_SERVER_API_KEY"})
+# Variables that are no keys: read by clients, by single commands, by the recorder and by tests.
+OTHER_VARIABLES = frozenset(
+    {
+        CONFIG_VARIABLE,
+        "CEREMEMORY_SERVER_API_KEY",
+        "CEREMEMORY_ENCRYPTION_KEY",
+        "CEREMEMORY_DECRYPTION_KEY",
+        "CEREMEMORY_NEW_PASSPHRASE",
+    }
+)
 OTHER_PREFIXES = ("CEREMEMORY_RECORDER_", "CEREMEMORY_TEST_")
 
 

@@ -35,6 +35,7 @@ _MEMORY_KIB, _ITERATIONS, _LANES = 65_536, 3, 1
 _MAC_KEY_BLOCK, _FIRST_BLOCK = 0, 1
 _MAC_BLOCK_BYTES = 16
 _PLAIN_START = b'{"version":'
+_AGE_START = b"age-encryption.org/"
 
 
 def derive_key(passphrase: str, salt: bytes) -> bytes:
@@ -50,6 +51,12 @@ def derive_key(passphrase: str, salt: bytes) -> bytes:
     return sha256(pseudo_random_key + _KEY_CONTEXT + b"\x01").digest()
 
 
+def refuse_age(beginning: bytes) -> None:
+    """Raises `ImportConflict` for an age file, which is decrypted before it is sent."""
+    if beginning.startswith(_AGE_START):
+        raise ImportConflict("this is an age file: the command import, or age itself, has to decrypt it first")
+
+
 class Container(NamedTuple):
     """What stands before the ciphertext of an encrypted archive, and how long that is."""
 
@@ -63,6 +70,7 @@ def parse_container(prefix: bytes, size_bytes: int) -> Container:
 
     Raises `ImportConflict` for what can't be one.
     """
+    refuse_age(prefix)
     if prefix.startswith(_PLAIN_START):
         raise ImportConflict("a passphrase was given, but the archive isn't encrypted")
     if size_bytes < OVERHEAD_BYTES:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from itertools import islice
 
-from cerememory.domain.audit_chain import AuditEntry, ChainHead, follow_lines, parse_line
+from cerememory.domain.audit_chain import START, AuditEntry, ChainHead, follow_lines, parse_line
 from cerememory.errors import AuditBroken, ValidationFailed
 
 
@@ -28,33 +28,36 @@ class Tampering(StrEnum):
     REBUILT = "rebuilt chain"
 
 
-def diagnose(read: Callable[[], Iterable[bytes]], number: int) -> Tampering:
-    """Of a log whose lines `read()` gives anew, whose line `number`, from 1, is the first bad one."""
-    start = max(number - 2, 0)
-    around = list(islice(read(), start, number + 1))
-    before, [line, *rest] = around[: number - 1 - start], around[number - 1 - start :] or [b""]
+def diagnose(read: Callable[[], Iterable[bytes]], number: int, start: ChainHead = START) -> Tampering:
+    """Of a log whose lines `read()` gives anew, whose line `number`, from 1, is the first bad one.
+
+    `start` is what its first line has to follow.
+    """
+    skipped, due = max(number - 2, 0), start.sequence + number
+    around = list(islice(read(), skipped, number + 1))
+    before, [line, *rest] = around[: number - 1 - skipped], around[number - 1 - skipped :] or [b""]
     previous = _entry(before[-1]) if before else None
-    head = ChainHead(number - 1, previous.entry_hash) if previous is not None else ChainHead(0, "0" * 64)
+    head = start if previous is None else ChainHead(due - 1, previous.entry_hash)
     if not line.strip():
         return Tampering.BLANK
     entry = _entry(line)
-    if line in before or (entry is not None and _is_at(read, entry.sequence, number, line)):
+    if line in before or (entry is not None and _is_at(read, entry.sequence - start.sequence, number, line)):
         return Tampering.DUPLICATED
     is_intact = entry is not None and _is_intact(line, entry)
-    if entry is not None and is_intact and entry.sequence > number and _comes_later(read, number, entry.prev_hash):
+    if entry is not None and is_intact and entry.sequence > due and _comes_later(read, number, entry.prev_hash):
         return Tampering.REORDERED
     if rest and _follows(rest[0], head):
         return Tampering.INSERTED
     if entry is None:
         return Tampering.EDITED
-    is_linked, is_in_order = entry.prev_hash == head.entry_hash, entry.sequence == number
+    is_linked, is_in_order = entry.prev_hash == head.entry_hash, entry.sequence == due
     if is_linked and not is_in_order:
         return Tampering.GAP
     if not is_intact:
         return Tampering.EDITED
     if is_in_order:
         return Tampering.REBUILT
-    return Tampering.DELETED if entry.sequence > number else Tampering.INSERTED
+    return Tampering.DELETED if entry.sequence > due else Tampering.INSERTED
 
 
 def diagnose_other(line: bytes, following: bytes, held: bytes) -> Tampering:
@@ -86,9 +89,9 @@ def _is_intact(line: bytes, entry: AuditEntry) -> bool:
         return False
 
 
-def _is_at(read: Callable[[], Iterable[bytes]], sequence: int, number: int, line: bytes) -> bool:
-    """Whether `line`, which is in place `number`, is the one in its own place before, too."""
-    return 0 < sequence < number and next(islice(read(), sequence - 1, None)) == line
+def _is_at(read: Callable[[], Iterable[bytes]], own: int, number: int, line: bytes) -> bool:
+    """Whether `line`, which is in place `number`, is the one in its `own` place before, too."""
+    return 0 < own < number and next(islice(read(), own - 1, None)) == line
 
 
 def _comes_later(read: Callable[[], Iterable[bytes]], number: int, entry_hash: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
+from cerememory.domain.archive_encryption import refuse_age
 from cerememory.errors import ContentTooLarge, ImportConflict, ValidationFailed
 from cerememory.protocol import codec, limits
 from cerememory.protocol.records import MemoryRecord, RawJournalRecord, Wire
@@ -195,6 +196,7 @@ def _first(lines: Iterator[_Line]) -> _Line:
     try:
         codec.parse(line.data, dict[str, msgspec.Raw])
     except ValidationFailed:
+        refuse_age(line.data)
         raise ImportConflict(_NO_ARCHIVE) from None
     return line
 

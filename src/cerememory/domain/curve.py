@@ -106,6 +106,10 @@ class Curve(ABC):
     def current(self, state: State, now: int) -> State:
         """`state` with the score and the noise that it has at `now`, in the epoch of `now`."""
 
+    def score(self, state: State, now: int) -> float:
+        """That of `current`."""
+        return self.current(state, now).score
+
     @abstractmethod
     def ticked(self, state: State, now: int) -> Ticked:
         """What a tick at `now` makes of `state`."""
@@ -175,7 +179,18 @@ class Curve(ABC):
 
     def retrieved(self, state: State, now: int) -> State:
         """`state` after one more recall at `now`: counted, harder to forget, fading from then on."""
-        return reinforced(self.rebased(state, now), self.dynamics.retrieval_boost, now)
+        return self.recalled(self.current(state, now), now)
+
+    def recalled(self, here: State, now: int) -> State:
+        """`retrieved`, of a state that is `current` at `now`."""
+        return reinforced(
+            here,
+            self.dynamics.retrieval_boost,
+            now,
+            base_score=here.score,
+            base_noise=here.noise_level,
+            base_at=self.virtual(now),
+        )
 
     def forecast(self, state: State, now: int, forecast_at: int) -> Outlook:
         """A `forecast_at` in the past is now."""

@@ -83,6 +83,10 @@ class ClosedForm(Curve):
         score, noise = self._faded(state, at)
         return msgspec.structs.replace(state, score=score, noise_level=noise)
 
+    def score(self, state: State, now: int) -> float:
+        at = self.virtual(now)
+        return self._score_and_age(self._in_epoch_of(at, state), at)[0]
+
     def ticked(self, state: State, now: int) -> Ticked:
         here = self.current(state, now)
         if abs(here.score - state.score) > self.rules.epsilon:
@@ -105,6 +109,8 @@ class ClosedForm(Curve):
         return TickedRows(ticked, scores, is_moved, is_below, is_below & self.prunes)
 
     def _in_epoch_of(self, at: int, state: State) -> State:
+        if state.epoch + 1 == len(self.epochs):  # nearly always
+            return state
         for number in range(state.epoch + 1, len(self.epochs)):
             if self.epochs[number].since > at:
                 break
@@ -148,11 +154,14 @@ class ClosedForm(Curve):
 
     def _faded(self, state: State, at: int) -> tuple[float, float]:
         """Score and noise at virtual time `at`, while the state's epoch lasts."""
-        age = max(at - state.base_at, 0) / self.time_unit_ns
-        growth = math.log1p(age / usable_stability(state.stability))
-        score = state.base_score * math.exp(-_exponent(state) * growth)
+        score, age = self._score_and_age(state, at)
         noise = state.base_noise + self.dynamics.interference * math.sqrt(age) * (1.0 - score)
         return score, within(noise, 0.0, 1.0)
+
+    def _score_and_age(self, state: State, at: int) -> tuple[float, float]:
+        age = max(at - state.base_at, 0) / (self.rules.time_unit_secs * NANOS)
+        growth = math.log1p(age / usable_stability(state.stability))
+        return state.base_score * math.exp(-_exponent(state) * growth), age
 
     def _all_faded(self, bases: _Bases, at: int) -> tuple[Floats, Floats]:
         ages = ages_ns(bases.since, at) / self.time_unit_ns

@@ -86,22 +86,25 @@ def within(value: float, low: float, high: float) -> float:
 
 
 def usable_stability(stability: float) -> float:
+    if STABILITY_MIN <= stability <= STABILITY_MAX:  # as nearly always, and this is asked often
+        return stability
     return within(stability, STABILITY_MIN, STABILITY_MAX)
 
 
 def usable_decay_rate(decay_rate: float) -> float:
-    return within(decay_rate, 0.0, RATE_MAX)
+    return decay_rate if 0.0 <= decay_rate <= RATE_MAX else within(decay_rate, 0.0, RATE_MAX)
 
 
 def emotional_factor(intensity: float) -> float:
     """E = 1 + 0.5 · intensity: 1 to 1.5."""
-    return 1.0 + EMOTION_WEIGHT * within(intensity, 0.0, 1.0)
+    return 1.0 + EMOTION_WEIGHT * within(intensity, 0.0, 1.0) if intensity else 1.0
 
 
-def reinforced(state: State, boost: float, now: int) -> State:
+def reinforced(state: State, boost: float, now: int, **base: float) -> State:
     """`state` counted as recalled at `now`, and harder to forget: S' = S · (1 + boost · S^-0.2).
 
-    The base stays where it is: alone, this is for memories that time doesn't touch.
+    `base` is what it fades from then on; without one, the base stays where it is, for memories that time doesn't
+    touch.
     """
     stability = usable_stability(state.stability)
     grown = stability * (1.0 + boost * stability**STABILITY_EXPONENT)
@@ -111,4 +114,5 @@ def reinforced(state: State, boost: float, now: int) -> State:
         access_count=min(state.access_count + 1, UINT32_MAX),
         reinforcement_count=min(state.reinforcement_count + 1, UINT32_MAX),
         last_accessed_at=now,
+        **base,
     )

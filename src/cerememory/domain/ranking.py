@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 from cerememory.domain.activation import Activation
@@ -132,8 +133,8 @@ class Ranked(NamedTuple):
 
 
 def contenders(ranked: Iterable[Ranked], least: float) -> list[Ranked]:
-    """Those, of candidates ranked without their fidelity, that may score `least` with it."""
-    return [each for each in ranked if each.score >= least]
+    """Those, of candidates ranked without their fidelity, best first, that may score `least` with it."""
+    return list(takewhile(lambda each: each.score >= least, ranked))
 
 
 def order(score_: float, candidate: Candidate) -> tuple[float, int, bytes]:

@@ -8,12 +8,17 @@ nothing, stays.
 Every rule looks for an anchor, of bounded width, and then takes one run of characters that never backtracks and
 never fails. A run that was taken once isn't taken again from its middle, so the time is linear in the text.
 Where rules disagree about an end, the later one counts. What was redacted stays as it is when it comes again.
+What was found can be counted by its kind; of overlapping finds the one that begins first counts. Secrets that are
+known from elsewhere are found by their words, where a text that was made of them says nothing else of them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -21,6 +26,46 @@ MARK = "[REDACTED]"
 PASSES_MAX = 8  # a mark may stand where something else ended a secret; the second pass hardly ever finds any
 
 Span: TypeAlias = tuple[int, int]
+
+
+class Kind(StrEnum):
+    """By what a secret was told."""
+
+    PRIVATE_KEY = "private_key"
+    NAMED = "named_value"
+    CREDENTIALS = "credentials"
+    IN_URL = "url_password"
+    TOKEN = "token"
+    KNOWN = "known_secret"
+
+
+Found: TypeAlias = tuple[int, int, Kind]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found: how often, by kind, and what it said."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    texts: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.kinds)
+
+    def note(self, kind: Kind, text: str) -> None:
+        self.kinds[kind.value] += 1
+        self.texts.add(text)
+
+    def update(self, other: Findings) -> None:
+        self.kinds.update(other.kinds)
+        self.texts |= other.texts
+
+    def words(self) -> frozenset[str]:
+        """Those of the secrets by which they are known elsewhere: long ones, and shorter ones with a digit."""
+        return frozenset(
+            word for text in self.texts for word in _PLAIN_WORD.findall(text.casefold()) if _is_odd(word)
+        )
+
 
 # Names that say that their value is a secret, looked for in lower case. As the end of a longer one they say it,
 # too: DB_PASSWORD, apiToken. Each alternative begins with a letter, which is what makes the search fast.
@@ -91,54 +136,95 @@ _PLAIN = frozenset(
 _PLAIN_CHARS_MAX = 32
 _TELLING = re.compile(r"(?=.*[\d_=]|.+[A-Z])")
 
+_PLAIN_WORD = re.compile(r"[^\W_]++")
+_CUT = "..."
+_ODD_CHARS_MIN, _ODD_WITH_DIGIT_MIN = 6, 4
+NOTHING_KNOWN: frozenset[str] = frozenset()
 
-def redact_text(text: str) -> str:
-    """`text` with every secret that was found in it replaced by `MARK`."""
+
+def redact_text(text: str, findings: Findings | None = None, known: frozenset[str] = NOTHING_KNOWN) -> str:
+    """`text` with every secret that was found in it replaced by `MARK`, and noted in `findings`.
+
+    `known` are `words` of other findings: these go wherever they stand, also when the end of one was cut off.
+    """
     for _pass in range(PASSES_MAX):
-        before, text = text, _redacted_once(text)
+        before, text = text, _redacted_once(text, findings)
         if text == before:
             break
-    return text
+    return _without(text, findings, known) if known else text
 
 
-def _redacted_once(text: str) -> str:
-    spans = sorted(span for span in _secrets(text) if not _is_plain(text, *span))
+def _without(text: str, findings: Findings | None, known: frozenset[str]) -> str:
+    def told(match: re.Match[str]) -> str:
+        word = match[0].casefold()
+        is_cut = len(word) >= _ODD_CHARS_MIN and text.startswith(_CUT, match.end())
+        if word not in known and not (is_cut and any(each.startswith(word) for each in known)):
+            return match[0]
+        if findings is not None:
+            findings.note(Kind.KNOWN, match[0])
+        return MARK
+
+    return _PLAIN_WORD.sub(told, text)
+
+
+def _is_odd(word: str) -> bool:
+    has_digit = any(character.isdigit() for character in word)
+    return len(word) >= (_ODD_WITH_DIGIT_MIN if has_digit else _ODD_CHARS_MIN)
+
+
+def _redacted_once(text: str, findings: Findings | None) -> str:
+    found = sorted(each for each in _secrets(text) if not _is_plain(text, *each[:2]))
     parts: list[str] = []
     at = 0
-    for start, end in _joined(spans):
+    for start, end, kind in _joined(found):
         parts += [text[at:start], MARK]
         at = end
+        if findings is not None:
+            findings.note(kind, text[start:end])
     return "".join([*parts, text[at:]]) if parts else text
 
 
-def redact(value: Any) -> Any:
+def redact(value: Any, findings: Findings | None = None, known: frozenset[str] = NOTHING_KNOWN) -> Any:
     """A decoded JSON value with the secrets in it replaced, in names too; what has a telling name goes whole.
 
-    Nesting is the caller's to bound: it takes a few frames a level.
+    `findings` and `known` as in `redact_text`. Nesting is the caller's to bound: it takes a few frames a level.
     """
-    return _redacted(value, is_secret=False)
+    return _Redactor(findings, known).redacted(value, is_secret=False)
 
 
-def _redacted(value: Any, *, is_secret: bool) -> Any:
-    if isinstance(value, str):
-        return MARK if is_secret and not _is_plain(value, 0, len(value)) else redact_text(value)
-    if isinstance(value, list):
-        return [_redacted(each, is_secret=is_secret) for each in value]
-    if isinstance(value, dict):
-        pairs = (
-            (name, _redacted(each, is_secret=is_secret or is_secret_name(name))) for name, each in value.items()
-        )
-        return _renamed(pairs)
-    return MARK if is_secret and isinstance(value, (int, float)) and not isinstance(value, bool) else value
+@dataclass(frozen=True, slots=True)
+class _Redactor:
+    findings: Findings | None
+    known: frozenset[str]
 
+    def redacted(self, value: Any, *, is_secret: bool) -> Any:
+        if isinstance(value, str):
+            is_whole = is_secret and not _is_plain(value, 0, len(value))
+            return self._marked(value) if is_whole else self._text(value)
+        if isinstance(value, list):
+            return [self.redacted(each, is_secret=is_secret) for each in value]
+        if isinstance(value, dict):
+            return self._object(value, is_secret)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return self._marked(value) if is_secret and is_number else value
 
-def _renamed(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Names that were secrets are numbered, where they would be the same now."""
-    renamed: dict[str, Any] = {}
-    for name, value in pairs:
-        told = redact_text(name)
-        renamed[f"{told} {len(renamed)}" if told in renamed else told] = value
-    return renamed
+    def _text(self, text: str) -> str:
+        return redact_text(text, self.findings, self.known)
+
+    def _marked(self, value: object) -> str:
+        """In the place of a whole value, by its name."""
+        if self.findings is not None:
+            self.findings.note(Kind.NAMED, str(value))
+        return MARK
+
+    def _object(self, members: dict[str, Any], is_secret: bool) -> dict[str, Any]:
+        """Names that were secrets are numbered, where they would be the same now."""
+        renamed: dict[str, Any] = {}
+        for name, value in members.items():
+            inner = self.redacted(value, is_secret=is_secret or is_secret_name(name))
+            told = self._text(name)
+            renamed[f"{told} {len(renamed)}" if told in renamed else told] = inner
+        return renamed
 
 
 def is_secret_name(name: str) -> bool:
@@ -172,29 +258,32 @@ def _is_plain(text: str, start: int, end: int) -> bool:
     return value == MARK or value.strip(" \t,;)").lower() in _PLAIN
 
 
-def _joined(spans: list[Span]) -> Iterator[Span]:
-    """Sorted spans, with those that overlap or touch made one."""
-    start, end = -1, -1
-    for span in spans:
-        if span[0] > end:
+def _joined(found: list[Found]) -> Iterator[Found]:
+    """Sorted finds, with those that overlap or touch made one."""
+    start, end, kind = -1, -1, Kind.TOKEN
+    for each in found:
+        if each[0] > end:
             if end >= 0:
-                yield start, end
-            start, end = span
+                yield start, end, kind
+            start, end, kind = each
         else:
-            end = max(end, span[1])
+            end = max(end, each[1])
     if end >= 0:
-        yield start, end
+        yield start, end, kind
 
 
-def _secrets(text: str) -> Iterator[Span]:
+def _secrets(text: str) -> Iterator[Found]:
     """Where there is one; they may overlap, and may be plain."""
     runs = _Runs(text)
     lowered = _lowered(text)
-    yield from _key_blocks(text, runs)
-    yield from _named(text, lowered, runs)
-    yield from _behind_schemes(text, lowered, runs)
-    yield from _in_urls(text, runs)
-    yield from _shaped(text, runs)
+    by_kind = (
+        (Kind.PRIVATE_KEY, _key_blocks(text, runs)),
+        (Kind.NAMED, _named(text, lowered, runs)),
+        (Kind.CREDENTIALS, _behind_schemes(text, lowered, runs)),
+        (Kind.IN_URL, _in_urls(text, runs)),
+        (Kind.TOKEN, _shaped(text, runs)),
+    )
+    return ((start, end, kind) for kind, spans in by_kind for start, end in spans)
 
 
 class _Runs:

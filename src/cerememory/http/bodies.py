@@ -18,6 +18,7 @@ PARSED_FACTOR = 4  # parsed bytes take about four times their size
 DRAIN_BYTES_MAX = 16 * 1_048_576
 DRAIN_S = 2.0
 PART_BYTES_MAX = 262_144  # of an answer, that a client has to take at once
+WHOLE_BODY = "cerememory.whole_body"  # where in an ASGI scope a body is that has come with its head
 
 
 class ClientGone(Exception):
@@ -78,14 +79,23 @@ def check_size(size_bytes: int | None) -> None:
 class Body:
     """One request's body; `whole` is true when its last part was received, or there is none."""
 
-    def __init__(self, receive: Receive, announced_bytes: int | None, read_timeout_s: float) -> None:
+    def __init__(
+        self, receive: Receive, announced_bytes: int | None, read_timeout_s: float, come: bytes | None = None
+    ) -> None:
+        """`come`: all of it, when it is there already: `read` needn't wait for it."""
+        self.has_come = come is not None
         self._receive = receive
+        self._come = come
         self.read_timeout_s = read_timeout_s
         self.announced_bytes = announced_bytes
         self.whole = announced_bytes == 0
 
     async def read(self, room: Room) -> bytes:
         """All of it. Counts while it reads; each part has to come within the read timeout."""
+        if self._come is not None:
+            room.extend(len(self._come))
+            self.whole = True
+            return self._come
         if self.whole:
             return b""
         parts: list[bytes] = []
@@ -162,7 +172,7 @@ async def send_response(response: Response, send: Send, body: Body) -> None:
     when the client takes nothing of it for as long as it may take for a part of its own body.
     """
     if body.whole and response.stream is None and len(response.body) <= PART_BYTES_MAX:
-        await _send_at_once(response, send, body.read_timeout_s)
+        await _send_at_once(response, send, body)
         return
     limited = _within(body.read_timeout_s, send)
     if body.whole:
@@ -184,13 +194,23 @@ async def send_response(response: Response, send: Send, body: Body) -> None:
         raise ClientGone
 
 
-async def _send_at_once(response: Response, send: Send, timeout_s: float) -> None:
-    """What most answers are, head and one part: under one deadline, for each costs as much as sending does."""
-    with trio.move_on_after(timeout_s) as scope:
-        await _send_start(response, send)
-        await send({"type": "http.response.body", "body": response.body, "more_body": False})
+async def _send_at_once(response: Response, send: Send, body: Body) -> None:
+    """What most answers are, head and one part: under one deadline, for each costs as much as sending does.
+
+    Under none where the request came whole: there the connection itself cuts off who doesn't read.
+    """
+    if body.has_come:
+        await _send_both(response, send)
+        return
+    with trio.move_on_after(body.read_timeout_s) as scope:
+        await _send_both(response, send)
     if scope.cancelled_caught:
         raise ClientGone
+
+
+async def _send_both(response: Response, send: Send) -> None:
+    await _send_start(response, send)
+    await send({"type": "http.response.body", "body": response.body, "more_body": False})
 
 
 def _within(timeout_s: float, send: Send) -> Send:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from cerememory.errors import (
     ActorBusy,
     ActorStopped,
+    AuditEntriesAway,
     BodyTooSlow,
     CerememoryError,
     ConsolidationInProgress,
@@ -37,6 +38,7 @@ from cerememory.protocol.operations import Operation
 REASONS: dict[type[CerememoryError], str] = {
     ActorBusy: "There is too much to do at the moment.",
     ActorStopped: "A part of the daemon isn't running.",
+    AuditEntriesAway: "The file with the audit entries was moved away; the message names it.",
     BodyTooSlow: "The body didn't arrive in time.",
     ConsolidationInProgress: "Another consolidation is running.",
     ContentTooLarge: "The body, or a content block or cue in it, is over its limit.",
@@ -45,7 +47,7 @@ REASONS: dict[type[CerememoryError], str] = {
     ForgetUnconfirmed: "`confirm` is not true.",
     HeadTooLarge: "The head has too many or too long fields.",
     IdempotencyConflict: "The `Idempotency-Key` came with another request before.",
-    ImportConflict: "The archive can't be read or applied.",
+    ImportConflict: "The archive can't be read or applied, or what it held was changed since.",
     InternalError: "An internal error occurred; the log has it under the request's id.",
     ModalityUnsupported: "No provider is configured that can read this kind of content.",
     NotCaughtUp: "The commit that was asked for isn't visible yet.",
@@ -72,6 +74,7 @@ _OWN: dict[str, Errors] = {
     "lifecycle.export": (ExportFailed,),
     "lifecycle.forget": (ForgetUnconfirmed,),
     "lifecycle.import": (ImportConflict,),
+    "lifecycle.undo_import": (ImportConflict, RecordNotFound),
     "recall.query": (ModalityUnsupported, ProviderUnavailable),
 }
 

@@ -43,6 +43,12 @@ PARAMETERS: dict[str, Schema] = {
         "description": "Only when the record has this version; `*`: any.",
         "schema": {"type": "string", "pattern": r'^(?:\*|"?[0-9]{1,19}"?)$'},
     },
+    "McpVersion": {
+        "name": "MCP-Protocol-Version",
+        "in": "header",
+        "description": "The version of MCP that was agreed on; without it, 2025-03-26.",
+        "schema": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
+    },
     "IfNoneMatch": {
         "name": "If-None-Match",
         "in": "header",

@@ -7,6 +7,7 @@ from typing import Any
 
 from cerememory.errors import (
     ActorBusy,
+    AuditEntriesAway,
     BodyTooSlow,
     ExportFailed,
     IdempotencyConflict,
@@ -17,6 +18,7 @@ from cerememory.errors import (
 from cerememory.http.archives import ARCHIVE_PATH, ARCHIVE_TYPE
 from cerememory.http.described_errors import ALWAYS, BODY, ENGINE, GATE, Errors
 from cerememory.http.descriptions import TYPES
+from cerememory.http.rules import MCP_PATH
 from cerememory.http.schemas import Schema
 from cerememory.protocol.access import READ, Needs, Role
 from cerememory.protocol.operations import BY_NAME
@@ -59,6 +61,8 @@ def _object(**properties: Schema) -> Schema:
 
 _TEXT: Schema = {"type": "string"}
 _ARCHIVE = (ARCHIVE_TYPE.decode(), {"type": "string", "format": "binary"})
+_MESSAGE = _object(jsonrpc={"const": "2.0"})
+_RPC: Schema = {"anyOf": [_MESSAGE, {"type": "array", "items": _MESSAGE}]}
 _KNOWN = {304: ("The client has it already.", "", _TEXT)}
 SERVICES: tuple[Service, ...] = (
     Service(
@@ -122,8 +126,21 @@ SERVICES: tuple[Service, ...] = (
         "/v1/audit/proof",
         "Prove that the audit log continues an older one of its own (old, new), or has an entry (entry, size).",
         {200: ("The proof, of RFC 9162.", JSON, (AuditConsistency, AuditInclusion))},
-        (*GATE, ValidationFailed, ActorBusy, StorageDamaged),
+        (*GATE, ValidationFailed, AuditEntriesAway, ActorBusy, StorageDamaged),
         query=AuditProof,
+    ),
+    Service(
+        "mcp",
+        "POST",
+        MCP_PATH,
+        "Speak MCP, Streamable HTTP: one JSON-RPC message, or a batch of them, answered by itself.",
+        {
+            200: ("What was asked is answered; an event stream, when nothing else is accepted.", JSON, _RPC),
+            202: ("Nothing was asked.", "", _TEXT),
+        },
+        (*ENGINE, *BODY, *GATE),
+        body=(JSON, _RPC),
+        parameters=("McpVersion", "Namespace"),
     ),
     Service(
         "metrics",

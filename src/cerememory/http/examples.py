@@ -1,10 +1,13 @@
-"""A request of each route that a reader can send as it is, once `EXAMPLE_ID` stands for a record of theirs."""
+"""A request of each route that a reader can send as it is, once `EXAMPLE_ID` stands for a record of theirs, and
+`EXAMPLE_BATCH_ID` for an import.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 EXAMPLE_ID = "01a20caa-5137-74e7-9800-9c780a7b6d05"
+EXAMPLE_BATCH_ID = "01a2176e-2b4c-7d10-8a5e-6f00b3a1c9d2"
 
 
 def _content(text: str) -> dict[str, Any]:
@@ -37,6 +40,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
         ]
     },
     "recall.query": {"cue": {"text": "kettle"}, "stores": ["episodic", "semantic"], "limit": 5},
+    "mcp": {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "recall", "arguments": {"query": "kettle", "budget_tokens": 1000}},
+    },
     "recall.associate": {"depth": 2, "min_weight": 0.1},
     "recall.timeline": {
         "range": {"start": "2026-01-01T00:00:00Z", "end": "2030-01-01T00:00:00Z"},
@@ -51,6 +60,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "lifecycle.forget": {"record_ids": [EXAMPLE_ID], "confirm": False, "dry_run": True},
     "lifecycle.restore": {"record_ids": [EXAMPLE_ID]},
     "lifecycle.compact": {},
+    "lifecycle.rotate_audit": {},
+    "lifecycle.redact": {"dry_run": True},
+    "lifecycle.undo_import": {"batch_id": EXAMPLE_BATCH_ID, "dry_run": True},
     "lifecycle.export": {"format": "cma", "include_raw_journal": True},
     "archive_export": {"format": "cma", "include_raw_journal": True},
     "introspect.decay_forecast": {"record_ids": [EXAMPLE_ID], "forecast_at": "2030-01-01T00:00:00Z"},

@@ -12,15 +12,17 @@ from typing import Any
 
 import structlog
 import trio
+from prometheus_client import Counter, Histogram
 
 from cerememory.config.settings import Settings
 from cerememory.errors import CerememoryError, InternalError, is_ours
 from cerememory.failpoints import failpoint
+from cerememory.http.admission import Admission
 from cerememory.http.archives import ARCHIVE_PATH, IMPORT_ROUTE
 from cerememory.http.bodies import (
+    WHOLE_BODY,
     Body,
     ClientGone,
-    Inflight,
     Parts,
     announced_bytes,
     check_size,
@@ -38,10 +40,10 @@ from cerememory.http.exchange import (
     no_content,
 )
 from cerememory.http.front import BODY, EXCHANGE, build
-from cerememory.http.keys import Keys
-from cerememory.http.routes import Call, Handler, Route, Routes, asked_namespace
-from cerememory.http.rules import OPEN_ROUTES, Addresses, Origins, RateLimit, check_head
+from cerememory.http.routes import Call, Handler, Route, Routes
+from cerememory.http.rules import OPEN_ROUTES, Origins, check_head
 from cerememory.storage.api_keys import KeyFile
+from cerememory.telemetry import logs
 from cerememory.telemetry.metrics import Metrics
 
 HOT_PATHS = ("/health", "/v1/encode", "/v1/recall/query", ARCHIVE_PATH)  # Quart would gather an archive's stream
@@ -52,7 +54,7 @@ log = structlog.get_logger(__name__)
 
 
 class Gate:
-    """Raises `DataDirUnusable` when the keys of the data dir can't be read."""
+    """`admission` is for other services, too. Raises `DataDirUnusable` when the data dir's keys can't be read."""
 
     def __init__(
         self,
@@ -63,12 +65,10 @@ class Gate:
         stored_keys: KeyFile | None = None,
     ) -> None:
         self._origins = Origins(settings)
-        self._addresses = Addresses(settings.http.trusted_proxy_cidrs)
-        self._rate_limit = RateLimit(settings.rate_limit.requests_per_second, settings.rate_limit.burst)
-        self._keys = Keys(settings.auth, metrics, local_token, stored_keys)
-        self._inflight = Inflight(settings.http.max_inflight_bytes)
+        self.admission = Admission(settings, metrics, local_token, stored_keys)
         self._read_timeout_s = float(settings.http.read_timeout_secs)
         self._metrics = metrics
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # of each kind of answer
         self._hot: dict[tuple[str, str], Handler] = {
             (route.method, route.path): route.handler for route in routes.table if route.path in HOT_PATHS
         }
@@ -79,8 +79,7 @@ class Gate:
 
     def reload(self, settings: Settings) -> None:
         """Take over what may change while the daemon runs: the rate limit, and the keys of `auth.api_keys`."""
-        self._rate_limit.change(settings.rate_limit.requests_per_second, settings.rate_limit.burst)
-        self._keys.change(settings.auth)
+        self.admission.change(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -93,7 +92,7 @@ class Gate:
         exchange = Exchange.of(scope)
         exchange.route = self._template(exchange.path)
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
-        body = Body(receive, announced_bytes(exchange), self._read_timeout_s)
+        body = Body(receive, announced_bytes(exchange), self._read_timeout_s, scope.get(WHOLE_BODY))
         try:
             response = await self._response(exchange, scope, body)
             response.headers += [(b"x-request-id", exchange.request_id.encode())]
@@ -139,24 +138,14 @@ class Gate:
         self._origins.check(exchange)
         if self._origins.is_preflight(exchange):
             return no_content(self._origins.preflight_headers(exchange))
-        self._admit(exchange)
+        route = self._route(exchange)
+        self.admission.admit(exchange, None if route is None else route.check)
         if (exchange.method, exchange.path) == IMPORT_ROUTE:
             return await self._hot[IMPORT_ROUTE](Call(exchange, b"", parts=Parts(body)))
         check_size(body.announced_bytes)
-        with self._inflight.reserved(body.announced_bytes or 0) as room:
+        with self.admission.inflight.reserved(body.announced_bytes or 0) as room:
             content = await body.read(room)
             return await self._dispatch(exchange, scope, content)
-
-    def _admit(self, exchange: Exchange) -> None:
-        """Note whose request it is and which namespace it is about, or raise why it isn't answered."""
-        address, now = self._addresses.client(exchange), trio.current_time()
-        self._rate_limit.check(address, now)
-        exchange.grant = self._keys.grant(exchange, address, now)
-        asked = asked_namespace(exchange)
-        route = self._route(exchange)
-        if route is not None:
-            route.check(exchange.grant)
-        exchange.namespace = exchange.grant.namespace_for(asked)
 
     async def _dispatch(self, exchange: Exchange, scope: Scope, content: bytes) -> Response:
         handler = self._hot.get((exchange.method, exchange.path))
@@ -174,16 +163,28 @@ class Gate:
 
     def _note(self, exchange: Exchange, status: int, elapsed_s: float) -> None:
         method = exchange.method if exchange.method in METHODS else OTHER_METHOD
-        labels = (method, exchange.route, str(status))
-        self._metrics.http_requests.labels(*labels).inc()
-        self._metrics.http_duration.labels(*labels).observe(elapsed_s)
-        log.debug(
-            "request",
-            method=exchange.method,
-            path=exchange.route,
-            status=status,
-            duration_ms=round(1e3 * elapsed_s, 3),
-        )
+        self._counted((method, exchange.route, status), elapsed_s)
+        if logs.says_debug():
+            log.debug(
+                "request",
+                method=exchange.method,
+                path=exchange.route,
+                status=status,
+                duration_ms=round(1e3 * elapsed_s, 3),
+            )
+
+    def _counted(self, kind: tuple[str, str, int], elapsed_s: float) -> None:
+        """Method, route and status are few, and finding their series takes as long as counting in them."""
+        series = self._series.get(kind)
+        if series is None:
+            method, route, status = kind
+            labels = method, route, str(status)
+            metrics = self._metrics
+            series = metrics.http_requests.labels(*labels), metrics.http_duration.labels(*labels)
+            self._series[kind] = series
+        requests, duration = series
+        requests.inc()
+        duration.observe(elapsed_s)
 
 
 def _answer_error(exchange: Exchange, error: CerememoryError) -> Response:

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from itertools import groupby
 from typing import Any
 
-from cerememory.http.examples import EXAMPLE_ID
+from cerememory.http.examples import EXAMPLE_BATCH_ID, EXAMPLE_ID
 
 Node = dict[str, Any]
 
@@ -70,12 +70,13 @@ POLICY = "; ".join(
     )
 )
 ABOUT_EXAMPLES = """\
-Each is a command for a shell that knows where the daemon is, a key (none while `auth.enabled` is off) and the id
-of a memory of yours, such as the answer to `encode_store` has:"""
+Each is a command for a shell that knows where the daemon is, a key (none while `auth.enabled` is off), the id of
+a memory of yours, such as the answer to `encode_store` has, and that of an import, as `archive_import` answers:"""
 SHELL = f"""\
 URL=http://127.0.0.1:8420
 KEY=
-RECORD_ID={EXAMPLE_ID}"""
+RECORD_ID={EXAMPLE_ID}
+BATCH_ID={EXAMPLE_BATCH_ID}"""
 
 
 class Html(str):
@@ -253,7 +254,7 @@ class _Page:
         body = json.dumps(content.get("example", {}), ensure_ascii=False, indent=2)
         for special in "\\$`":
             body = body.replace(special, "\\" + special)
-        body = body.replace(EXAMPLE_ID, "$RECORD_ID")
+        body = body.replace(EXAMPLE_ID, "$RECORD_ID").replace(EXAMPLE_BATCH_ID, "$BATCH_ID")
         return " \\\n  ".join([*parts, f"-d @- <<END\n{body}\nEND"])
 
 

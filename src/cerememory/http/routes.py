@@ -7,14 +7,14 @@ itself, the rest by Quart; both find them in `Routes.table`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
-from cerememory.actors.engine import Engine, Idempotency
+from cerememory.actors.engine import Engine, ExportedArchive, Idempotency
 from cerememory.errors import ValidationFailed
 from cerememory.http.archives import (
     ARCHIVE_PATH,
@@ -26,6 +26,7 @@ from cerememory.http.archives import (
 )
 from cerememory.http.bodies import LARGE_BODY_BYTES
 from cerememory.http.exchange import Exchange, Headers, Response, Stream, json_response, no_content
+from cerememory.http.rules import MCP_PATH
 from cerememory.protocol import codec
 from cerememory.protocol.access import READ, Grant, Needs, Role
 from cerememory.protocol.namespaces import HEADER, check_name
@@ -45,14 +46,18 @@ from cerememory.protocol.requests import (
     Export,
     Forget,
     Import,
+    ImportTerms,
     IntrospectRecord,
     RecallAssociate,
     RecallGraph,
     RecallQuery,
     RecallRawQuery,
     RecallTimeline,
+    Redact,
     Restore,
+    RotateAudit,
     SetMode,
+    UndoImport,
 )
 from cerememory.protocol.values import RecordId, parse_id
 from cerememory.storage.keys import DEFAULT_NAMESPACE
@@ -83,6 +88,7 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Response]]
+McpAnswer = Callable[[Exchange, bytes], Awaitable[Response]]  # to a POST with this body
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +104,11 @@ class Route:
 
 
 class Routes:
-    def __init__(self, engine: Engine, metrics: Metrics | None) -> None:
-        """`metrics` None: there is no such route."""
+    def __init__(self, engine: Engine, metrics: Metrics | None, mcp: McpAnswer | None = None) -> None:
+        """`metrics`, `mcp` None: there is no such route."""
         self._engine = engine
         self._metrics = metrics
+        self._mcp = mcp
         self._reference: Reference | None = None
         built: dict[str, Handler] = {
             "encode.store": self.encode_store,
@@ -121,8 +128,11 @@ class Routes:
             "lifecycle.forget": self.lifecycle_forget,
             "lifecycle.restore": self.lifecycle_restore,
             "lifecycle.compact": self.lifecycle_compact,
+            "lifecycle.rotate_audit": self.lifecycle_rotate_audit,
             "lifecycle.export": self.lifecycle_export,
             "lifecycle.import": self.lifecycle_import,
+            "lifecycle.undo_import": self.lifecycle_undo_import,
+            "lifecycle.redact": self.lifecycle_redact,
             "introspect.stats": self.introspect_stats,
             "introspect.record": self.introspect_record,
             "introspect.decay_forecast": self.introspect_decay_forecast,
@@ -141,6 +151,8 @@ class Routes:
         ]
         if metrics is not None:
             self.table.append(Route("GET", "/metrics", self.metrics, Needs(Role.READ, is_global=True)))
+        if mcp is not None:
+            self.table.append(Route("POST", MCP_PATH, self.mcp))
 
     async def openapi(self, call: Call) -> Response:
         return (await self._described()).document.answer(call.exchange)
@@ -176,6 +188,12 @@ class Routes:
         await self._engine.refresh_gauges()
         return Response(200, self._metrics.render(), content_type=CONTENT_TYPE.encode())
 
+    async def mcp(self, call: Call) -> Response:
+        """Any key may ask; each tool asks for the role that it needs."""
+        assert self._mcp is not None
+        _check_json(call.exchange)
+        return await self._mcp(call.exchange, call.body)
+
     async def encode_store(self, call: Call) -> Response:
         request = await self._parse(call, EncodeStore)
         namespace = await self._namespace(call, create=True)
@@ -189,7 +207,7 @@ class Routes:
     async def encode_update(self, call: Call) -> Response:
         request = await self._parse(call, EncodeUpdate)
         stored = await self._engine.encode_update(
-            _record_id(call),
+            _record_id(call, request.record_id),
             request,
             _if_match(call),
             _idempotency(call),
@@ -217,7 +235,9 @@ class Routes:
         request = await self._parse(call, RecallAssociate)
         await self._catch_up(call)
         namespace = await self._namespace(call)
-        found = await self._engine.recall_associate(_record_id(call), request, namespace=namespace)
+        found = await self._engine.recall_associate(
+            _record_id(call, request.record_id), request, namespace=namespace
+        )
         return await self._rendered(call, found)
 
     async def recall_timeline(self, call: Call) -> Response:
@@ -274,6 +294,10 @@ class Routes:
         await self._catch_up(call)
         return json_response(await self._engine.lifecycle_compact(request))
 
+    async def lifecycle_rotate_audit(self, call: Call) -> Response:
+        request = await self._parse(call, RotateAudit)
+        return _stored(await self._engine.lifecycle_rotate_audit(request, _idempotency(call)))
+
     async def lifecycle_export(self, call: Call) -> Response:
         request = await self._parse(call, Export)
         await self._catch_up(call)
@@ -288,25 +312,45 @@ class Routes:
         namespace = await self._namespace(call, create=not request.dry_run)
         return _stored(await self._engine.lifecycle_import(request, _idempotency(call), namespace=namespace))
 
-    async def export_archive(self, call: Call) -> Response:
-        request = with_passphrase(call.exchange, await self._parse(call, Export))
-        await self._catch_up(call)
+    async def lifecycle_undo_import(self, call: Call) -> Response:
+        request = await self._parse(call, UndoImport)
         namespace = await self._namespace(call)
+        return _stored(await self._engine.lifecycle_undo_import(request, _idempotency(call), namespace=namespace))
+
+    async def lifecycle_redact(self, call: Call) -> Response:
+        request = await self._parse(call, Redact)
+        namespace = await self._namespace(call)
+        return _stored(await self._engine.lifecycle_redact(request, _idempotency(call), namespace=namespace))
+
+    async def export_archive(self, call: Call) -> Response:
         owned = AsyncExitStack()
-        exported = await owned.enter_async_context(self._engine.export_archive(request, namespace=namespace))
+        exported = await owned.enter_async_context(self.exporting(call))
         stream = Stream(exported.size_bytes, exported.chunks, owned)
         return Response(200, content_type=ARCHIVE_TYPE, headers=archive_headers(exported), stream=stream)
 
+    @asynccontextmanager
+    async def exporting(self, call: Call) -> AsyncIterator[ExportedArchive]:
+        """The archive that the body of `call` asks for, for as long as the block lasts."""
+        request = with_passphrase(call.exchange, await self._parse(call, Export))
+        await self._catch_up(call)
+        namespace = await self._namespace(call)
+        async with self._engine.export_archive(request, namespace=namespace) as exported:
+            yield exported
+
     async def import_archive(self, call: Call) -> Response:
-        terms = import_terms(call.exchange)
+        return await self.import_parts(call, import_terms(call.exchange))
+
+    async def import_parts(self, call: Call, terms: ImportTerms) -> Response:
+        """Take in the archive whose bytes are the parts of `call`."""
         namespace = await self._namespace(call, create=not terms.dry_run)
-        assert call.parts is not None  # the gate calls this itself
+        assert call.parts is not None  # who serves calls this itself
         imported = self._engine.import_archive(call.parts, terms, _idempotency(call), namespace=namespace)
         return _stored(await imported)
 
     async def introspect_stats(self, call: Call) -> Response:
         await self._catch_up(call)
-        return json_response(await self._engine.introspect_stats(namespace=await self._namespace(call)))
+        namespace, sees_all = await self._namespace(call), call.exchange.grant.namespace is None
+        return json_response(await self._engine.introspect_stats(namespace=namespace, with_sizes=sees_all))
 
     async def introspect_record(self, call: Call) -> Response:
         request = _introspect_record(call)
@@ -382,7 +426,12 @@ def asked_namespace(exchange: Exchange) -> str | None:
     return name
 
 
-def _record_id(call: Call) -> RecordId:
+def _record_id(call: Call, in_body: RecordId | None = None) -> RecordId:
+    """The path's; the body's where the path has none."""
+    if "record_id" not in call.params and in_body is not None:
+        return in_body
+    if "record_id" not in call.params:
+        raise ValidationFailed("record_id: missing field")
     try:
         return parse_id(call.params["record_id"])
     except ValueError as error:

@@ -15,6 +15,7 @@ from cerememory.http.exchange import FORWARDED_FOR, Exchange, Headers
 
 OPEN_ROUTES = frozenset({"/health", "/readiness"})  # never limited, never behind a key, on any host name
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+MCP_PATH = "/mcp"  # whose specification has the origin of every request checked
 HEAD_BYTES_MAX = 32_768
 HEAD_FIELDS_MAX = 100
 ADDRESSES_MAX = 10_000
@@ -44,12 +45,15 @@ class Origins:
         }
 
     def check(self, exchange: Exchange) -> None:
-        """Raise `Forbidden` for a host that isn't ours, and for a write from an origin that isn't allowed."""
+        """Raise `Forbidden` for a host that isn't ours, and for a write from an origin that isn't allowed.
+
+        On `MCP_PATH` every method counts as a write.
+        """
         host = exchange.header(b"host")
         if host is not None and _host_name(host) not in self._hosts and host.lower() not in self._hosts:
             raise Forbidden("Host: this name isn't served here (http.allowed_hosts)")
         origin = exchange.header(b"origin")
-        if origin is None or exchange.method in SAFE_METHODS:
+        if origin is None or (exchange.method in SAFE_METHODS and exchange.path != MCP_PATH):
             return
         if not self._admits(origin) and not _same_origin(origin, host):
             raise Forbidden("Origin: this origin may not write here (http.cors_origins)")

@@ -119,10 +119,22 @@ _BASE64_BYTES: Schema = {"type": "string", "contentEncoding": "base64", "pattern
 
 
 class Schemas:
-    """Makes schemas, and keeps in `components` what they refer to. `answers` are all types of answers."""
+    """Makes schemas, and keeps in `components` what they refer to, which is to stand at `place` in the document.
 
-    def __init__(self, answers: Iterable[Any]) -> None:
+    `answers` are all types of answers; `types` and `fields` say in words what types and fields mean.
+    """
+
+    def __init__(
+        self,
+        answers: Iterable[Any],
+        *,
+        place: str = "#/components/schemas",
+        types: Mapping[str, str] = TYPES,
+        fields: Mapping[str, str] = FIELDS,
+    ) -> None:
         self.components: dict[str, Schema] = {}
+        self._place = place
+        self._types_told, self._fields_told = types, fields
         self._answered = {
             part.cls for kind in answers for part in _within(_info(kind)) if isinstance(part, inspect.StructType)
         }
@@ -155,9 +167,9 @@ class Schemas:
         name = self._name(kind, side)
         if name not in self.components:
             made = self._struct(kind, side) if isinstance(kind, inspect.StructType) else _value(kind, side)
-            described = TYPES.get(kind.cls.__name__)
+            described = self._types_told.get(kind.cls.__name__)
             self.components[name] = {**made, **({"description": described} if described else {})}
-        return {"$ref": f"#/components/schemas/{name}"}
+        return {"$ref": f"{self._place}/{name}"}
 
     def _name(self, kind: _Named, side: Side) -> str:
         apart = kind.cls in self._answered if side is Side.REQUEST else holds_bytes(kind.cls)
@@ -174,7 +186,7 @@ class Schemas:
 
     def _field(self, owner: type[Any], field: inspect.Field, part: inspect.Type, side: Side) -> Schema:
         found = self._of(part, side) | (_row(NARROWED, owner, field.name) or {})
-        if described := _row(FIELDS, owner, field.name) or FIELDS.get(field.name):
+        if described := _row(self._fields_told, owner, field.name) or self._fields_told.get(field.name):
             found["description"] = described
         if side is Side.REQUEST and field.default not in (None, msgspec.NODEFAULT):
             found["default"] = json.loads(codec.dump(field.default))
@@ -254,6 +266,8 @@ def _plain(kind: inspect.Type) -> Schema:
             return {"type": "boolean"}
         case inspect.NoneType():
             return {"type": "null"}
+        case inspect.LiteralType(values=values):
+            return {"enum": list(values)}
         case inspect.RawType() | inspect.AnyType():
             return {}  # any JSON
     raise TypeError(f"no schema for {kind}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import socket
+import ssl
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
@@ -14,12 +16,14 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.logging import Logger
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
 from cerememory.config.settings import Settings
 from cerememory.http.exchange import Receive, Scope, Send
+from cerememory.http.http1 import Http1
 
 GRACE_S = 30.0
 GONE_S = 5.0  # what still serves a client that is gone
@@ -63,8 +67,20 @@ def bind(address: str, port: int) -> socket.socket:
     return listening
 
 
+class _Config(Config):
+    """Makes the headers that all answers have once a second: telling the date takes as long as all the others."""
+
+    _headers_of: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        second = int(time.time())
+        if self._headers_of[0] != second:
+            self._headers_of = second, super().response_headers(protocol)
+        return self._headers_of[1]
+
+
 def _config(settings: Settings) -> Config:
-    config = Config()
+    config = _Config()
     config.logger_class = cast("type[Logger]", _Log)
     config.accesslog = None
     config.errorlog = None
@@ -76,7 +92,7 @@ def _config(settings: Settings) -> Config:
     return config
 
 
-class _Connection(TCPServer):
+class Connection(TCPServer):
     """hypercorn's connection, with less work for each request.
 
     One task for the connection's life looks after its idle time, where hypercorn starts and cancels one for each
@@ -87,6 +103,7 @@ class _Connection(TCPServer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.idle_since: float | None = trio.current_time()  # None: it serves a request
+        self.idle_s = float(self.config.keep_alive_timeout)  # after which it is closed
         self._ends_at = math.inf
         self._writing = trio.CancelScope()
         self._scope = trio.CancelScope()
@@ -117,25 +134,32 @@ class _Connection(TCPServer):
 
         A part that was begun is never left for a cancellation: on HTTP/2 others share the connection.
         """
-        rest = memoryview(data)
-        async with self.send_lock:
-            try:
-                while rest:
-                    due = min(trio.current_time() + self.config.keep_alive_timeout, self._ends_at)
-                    with trio.CancelScope(shield=True, deadline=due) as self._writing:
-                        await self.stream.send_all(rest[:WRITE_BYTES])
-                    if self._writing.cancelled_caught:
-                        log.debug("client doesn't read")
-                        await trio.aclose_forcefully(self.stream)
-                    rest = rest[WRITE_BYTES:]
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self.protocol.handle(Closed())
+        try:
+            self.send_lock.acquire_nowait()  # else even a lock that is free takes a turn of the loop
+        except trio.WouldBlock:
+            await self.send_lock.acquire()
+        try:
+            await self._write_parts(memoryview(data))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.protocol.handle(Closed())
+        finally:
+            self.send_lock.release()
+
+    async def _write_parts(self, rest: memoryview) -> None:
+        while rest:
+            due = min(trio.current_time() + self.config.keep_alive_timeout, self._ends_at)
+            with trio.CancelScope(shield=True, deadline=due) as self._writing:
+                await self.stream.send_all(rest[:WRITE_BYTES])
+            if self._writing.cancelled_caught:
+                log.debug("client doesn't read")
+                await trio.aclose_forcefully(self.stream)
+            rest = rest[WRITE_BYTES:]
 
     async def _idle_timeout(self) -> None:
         """Close when there was no request for long, or when the server stops and none is under way."""
         while not self.context.terminated.is_set():
             started = trio.current_time() if self.idle_since is None else self.idle_since
-            due = started + self.config.keep_alive_timeout
+            due = started + self.idle_s
             if trio.current_time() >= due:
                 break
             with trio.move_on_at(due):
@@ -146,6 +170,8 @@ class _Connection(TCPServer):
 
     async def _read_data(self) -> None:
         """Until the client is gone; hypercorn's HTTP/2 would then wait for ever to send it the rest."""
+        if isinstance(spoken := self.protocol.protocol, H11Protocol):
+            self.protocol.protocol = Http1.instead_of(spoken)
         await super()._read_data()
         await self.idle_task.stop()
         self._scope.deadline = trio.current_time() + GONE_S
@@ -159,12 +185,21 @@ def _is_final_head(data: bytes) -> bool:
 class Server:
     """Serves `app` on listening sockets until `serve`'s stop event; at most `max_connections` at a time."""
 
-    def __init__(self, app: App, settings: Settings) -> None:
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        connection: type[Connection] = Connection,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`connection` is what serves one; `tls`, when given, what each of them is encrypted with."""
         self._app = ASGIWrapper(cast(ASGIFramework, app))
+        self._connection = connection
+        self._tls = tls
         self._config = _config(settings)
         self._max_connections = settings.http.max_connections
         self._context = WorkerContext(None)
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
 
     async def serve(
         self,
@@ -193,7 +228,9 @@ class Server:
         if len(self._connections) >= self._max_connections and not await self._close_idle():
             await stream.aclose()
             return
-        connection = _Connection(self._app, self._config, self._context, ConnectionState({}), stream)
+        connection = self._connection(
+            self._app, self._config, self._context, ConnectionState({}), self._encrypted(stream)
+        )
         self._connections.add(connection)
         try:
             await connection.run()
@@ -201,6 +238,11 @@ class Server:
             log.exception("connection crashed")
         finally:
             self._connections.discard(connection)
+
+    def _encrypted(self, stream: trio.SocketStream) -> trio.abc.Stream:
+        if self._tls is None:
+            return stream
+        return trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
 
     async def _close_idle(self) -> bool:
         """Make room by closing the connection that has been idle longest; whether there was one."""
@@ -210,5 +252,5 @@ class Server:
             return False
         oldest = min(idle, key=lambda connection: connection.idle_since or 0.0)
         self._connections.discard(oldest)
-        await oldest.stream.aclose()
+        await trio.aclose_forcefully(oldest.stream)
         return True

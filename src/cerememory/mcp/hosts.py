@@ -14,10 +14,12 @@ from typing import Any, TypeAlias
 
 from cerememory.config.shown import toml_value
 from cerememory.errors import ValidationFailed
+from cerememory.protocol.namespaces import HEADER
 
-Entry: TypeAlias = dict[str, Any]  # command, args, env or env_vars; what isn't given is left out
+Entry: TypeAlias = dict[str, Any]  # of what the host's file says of a server; what isn't given is left out
 
 NAME = "cerememory"
+ENDPOINT = "/mcp"  # of a daemon, for hosts that speak MCP over HTTP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class Host:
 
     `key` is the member of the file that holds servers by name. `reference` is how its file says "what this
     variable of the environment holds"; None where it can't, "" where it has a list of variables to hand on.
+    `address` is the member of a server that is spoken to over HTTP; None where that isn't known to work.
     """
 
     title: str
@@ -34,20 +37,42 @@ class Host:
     key: str = "mcpServers"
     place: str = ""
     reference: str | None = None
+    address: str | None = None
+    has_type: bool = False  # such a server has its `type` beside
 
 
 CODEX = "codex"
 HOSTS: dict[str, Host] = {
-    "claude-code": Host(title="Claude Code", file=".mcp.json", reference="${%s:-}"),
-    CODEX: Host(title="Codex", file=".codex/config.toml", is_users=True, key="mcp_servers", reference=""),
-    "cursor": Host(title="Cursor", file=".cursor/mcp.json", reference="${env:%s}"),
-    "vscode": Host(title="Visual Studio Code", file=".vscode/mcp.json", key="servers", reference="${env:%s}"),
+    "claude-code": Host(title="Claude Code", file=".mcp.json", reference="${%s:-}", address="url", has_type=True),
+    CODEX: Host(
+        title="Codex",
+        file=".codex/config.toml",
+        is_users=True,
+        key="mcp_servers",
+        reference="",
+        address="url",
+    ),
+    "cursor": Host(title="Cursor", file=".cursor/mcp.json", reference="${env:%s}", address="url"),
+    "vscode": Host(
+        title="Visual Studio Code",
+        file=".vscode/mcp.json",
+        key="servers",
+        reference="${env:%s}",
+        address="url",
+        has_type=True,
+    ),
     "windsurf": Host(
-        title="Windsurf", file=".codeium/windsurf/mcp_config.json", is_users=True, reference="${env:%s}"
+        title="Windsurf",
+        file=".codeium/windsurf/mcp_config.json",
+        is_users=True,
+        reference="${env:%s}",
+        address="serverUrl",
     ),
     "continue": Host(title="Continue", file=".continue/mcpServers/cerememory.json"),
     "cline": Host(title="Cline", file=None, place="MCP Servers, Configure"),
-    "zed": Host(title="Zed", file=".config/zed/settings.json", is_users=True, key="context_servers"),
+    "zed": Host(
+        title="Zed", file=".config/zed/settings.json", is_users=True, key="context_servers", address="url"
+    ),
 }
 
 
@@ -59,13 +84,37 @@ def entry(command: str, server_url: str, namespace: str | None = None, env: dict
     return {"command": command, "args": told, **({"env": env} if env else {})}
 
 
+def http_entry(host: Host, server_url: str, namespace: str | None = None, variable: str | None = None) -> Entry:
+    """A server over HTTP, its key being what that variable of the host's own environment holds.
+
+    Raises `ValidationFailed` for a host that isn't known to speak HTTP, or can't refer to its environment.
+    """
+    if host.address is None:
+        raise ValidationFailed(f"{host.title}: isn't known to speak HTTP; leave out --transport")
+    server = {"type": "http"} if host.has_type else {}
+    server[host.address] = server_url + ENDPOINT
+    headers = {} if namespace is None else {HEADER: namespace}
+    if host is HOSTS[CODEX]:
+        key = {} if variable is None else {"bearer_token_env_var": variable}
+        return {**server, **key, **({"http_headers": headers} if headers else {})}
+    if variable is not None:
+        headers["Authorization"] = f"Bearer {_reference(host, variable)}"
+    return {**server, **({"headers": headers} if headers else {})}
+
+
+def _reference(host: Host, variable: str) -> str:
+    """`variable` in the host's words. Raises `ValidationFailed`."""
+    if host.reference is None:
+        raise ValidationFailed(f"{host.title} can't refer to its environment; enter {variable} yourself")
+    return host.reference and host.reference % variable
+
+
 def with_variable(host: Host, server: Entry, variable: str) -> Entry:
     """`server` with that variable of the host's own environment handed on. Raises `ValidationFailed`."""
-    if host.reference is None:
-        raise ValidationFailed(f"{host.title} can't refer to its environment; enter {variable} under env yourself")
-    if not host.reference:
+    reference = _reference(host, variable)
+    if not reference:
         return {**server, "env_vars": [variable]}
-    return {**server, "env": {variable: host.reference % variable}}
+    return {**server, "env": {variable: reference}}
 
 
 def snippet(host: Host, server: Entry) -> str:
@@ -74,14 +123,15 @@ def snippet(host: Host, server: Entry) -> str:
 
 
 def codex_table(server: Entry) -> str:
-    lines = [f"[mcp_servers.{NAME}]", f"command = {toml_value(server['command'])}"]
-    lines.append(f"args = {toml_value(tuple(server['args']))}")
-    if env := server.get("env"):
-        pairs = ", ".join(f"{name} = {toml_value(value)}" for name, value in env.items())
-        lines.append(f"env = {{ {pairs} }}")
-    if names := server.get("env_vars"):
-        lines.append(f"env_vars = {toml_value(tuple(names))}")
+    lines = [f"[mcp_servers.{NAME}]", *(f"{name} = {_toml(value)}" for name, value in server.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: str | list[str] | dict[str, str]) -> str:
+    """A member of a server; in a table names are bare, as those of variables and headers can be."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {toml_value(text)}' for name, text in value.items())} }}"
+    return toml_value(tuple(value) if isinstance(value, list) else value)
 
 
 def merged(host: Host, before: str | None, server: Entry, *, force: bool) -> str | None:

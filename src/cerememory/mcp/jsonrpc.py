@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 as MCP uses it: one message a line, requests in, results and errors out.
+"""JSON-RPC 2.0 as MCP uses it: one message a line or a body, requests in, results and errors out.
 
 `read_message` takes a line apart; what can't be a request raises `NotARequest`, with the id to answer to when
 there is one. `read_batch` takes a batch apart, and `Batch` puts its answers together. Source: the JSON-RPC 2.0
@@ -21,6 +21,8 @@ from cerememory.errors import (
     RecordNotFound,
     Refused,
     answer_of,
+    is_ours,
+    public_message,
 )
 
 PARSE_ERROR = -32700
@@ -58,7 +60,7 @@ def read_message(line: bytes) -> Request | None:
         return None
     message = _decoded(line)
     if not isinstance(message, dict):
-        raise NotARequest(INVALID_REQUEST, "expected one JSON object a line")
+        raise NotARequest(INVALID_REQUEST, "expected one message, a JSON object")
     if "method" not in message and ("result" in message or "error" in message):
         return None
     if "id" not in message and isinstance(message.get("method"), str):
@@ -152,12 +154,18 @@ def error_message(message_id: MessageId, code: int, message: str, data: object |
     return msgspec.json.encode({"jsonrpc": "2.0", "id": message_id, "error": error})
 
 
-def failure_message(message_id: MessageId, error: CerememoryError) -> bytes:
-    """`error` as an answer: invalid parameters when the caller made it; the CMP code is in the data."""
+def failure_message(message_id: MessageId, error: CerememoryError, request_id: str | None = None) -> bytes:
+    """`error` as an answer: invalid parameters when the caller made it; the CMP code is in the data.
+
+    With the `request_id` under which the log has them, our own failures keep their words to the log.
+    """
     code = INVALID_PARAMS if isinstance(error, _CALLERS_MAKING) else INTERNAL_ERROR
-    data: dict[str, Any] = {"code": answer_of(error).code, "message": str(error)}
+    message, details = str(error), error.details
+    if request_id is not None and is_ours(error):
+        message, details = public_message(error), {"request_id": request_id}
+    data: dict[str, Any] = {"code": answer_of(error).code, "message": message}
     if error.retry_after_s is not None:
         data["retry_after"] = error.retry_after_s
-    if error.details is not None:
-        data["details"] = error.details
-    return error_message(message_id, code, str(error), data)
+    if details is not None:
+        data["details"] = details
+    return error_message(message_id, code, message, data)

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cerememory.client import Client
-from cerememory.errors import DaemonUnreachable, StorageUnavailable, ValidationFailed
+from cerememory.errors import DaemonUnreachable, StorageUnavailable
 from cerememory.mcp.archive_file import check_new_file, write_new_file
-from cerememory.mcp.arguments import Arguments, read_arguments
-from cerememory.mcp.calls import CALLS, Call
+from cerememory.mcp.asked import Asked, asked
+from cerememory.mcp.calls import Call
 from cerememory.mcp.outbox import Outbox
-from cerememory.mcp.render import Result, render, render_export, render_update, render_waiting
-from cerememory.mcp.tools import BY_NAME
+from cerememory.mcp.render import Result, render_export, render_waiting
 from cerememory.protocol.namespaces import DEFAULT_NAME
 from cerememory.protocol.values import Timestamp
 
@@ -42,34 +41,26 @@ class Toolbox:
 
     def call(self, name: str, given: Mapping[str, object]) -> Result:
         """The result of tool `name`. Raises what `Client.call` does, and `ValidationFailed` of its own."""
-        if name not in BY_NAME:
-            raise ValidationFailed(f"name: there is no tool {name[:64]!r}")
-        if name == "recall" and given.get("scope") is not None:  # ignored, it would give more than was asked for
-            raise ValidationFailed("scope: not built yet; leave it out, or use a namespace")
-        arguments = read_arguments(BY_NAME[name].parameters, given, self._now())
-        call = CALLS[name](arguments)
+        tool = asked(name, given, self._now())
         if self._outbox is not None:
             self._outbox.send()
             if name in STORING:
-                return self._store(name, call, self._outbox)
+                return self._store(tool, self._outbox)
         if name == "export":
-            return self._export(call, arguments)
-        answer = self._ask(call)
-        if name == "update":
-            return render_update(arguments["record_id"], self._namespace)
-        return render(name, answer, self._namespace, arguments.get("budget_tokens"))
+            return self._export(tool)
+        return tool.shown(self._ask(tool.call), self._namespace)
 
-    def _store(self, name: str, call: Call, outbox: Outbox) -> Result:
+    def _store(self, tool: Asked, outbox: Outbox) -> Result:
         key = str(uuid.uuid4())
         try:
-            return render(name, self._ask(call, key), self._namespace)
+            return tool.shown(self._ask(tool.call, key), self._namespace)
         except DaemonUnreachable as away:
             try:
-                outbox.put(call.operation, call.body, key)
+                outbox.put(tool.call.operation, tool.call.body, key)
             except StorageUnavailable as full:
                 message = f"{away}; what was to be stored can't be kept for it: {full}"
                 raise DaemonUnreachable(message, was_sent=away.was_sent) from full
-        return render_waiting(name, self._namespace)
+        return render_waiting(tool.tool, self._namespace)
 
     def _ask(self, call: Call, idempotency_key: str | None = None) -> Any:
         return self._client.call(
@@ -80,9 +71,9 @@ class Toolbox:
             idempotency_key=idempotency_key,
         )
 
-    def _export(self, call: Call, arguments: Arguments) -> Result:
+    def _export(self, tool: Asked) -> Result:
         """Checked before the daemon works, and again, by the system, when the file is made."""
-        path = check_new_file(arguments["output_path"])
-        with self._client.export_archive(call.body) as archive:
+        path = check_new_file(tool.arguments["output_path"])
+        with self._client.export_archive(tool.call.body) as archive:
             write_new_file(path, archive.chunks)
         return render_export(archive.described(), path, self._namespace)

@@ -6,6 +6,7 @@ session pays for the list with its tokens, so descriptions are short.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -245,6 +246,6 @@ TOOLS: tuple[Tool, ...] = (
 BY_NAME: dict[str, Tool] = {tool.name: tool for tool in TOOLS}
 
 
-def tool_list() -> msgspec.Raw:
+def tool_list(tools: Sequence[Tool] = TOOLS) -> msgspec.Raw:
     """The answer to `tools/list`, encoded."""
-    return msgspec.Raw(msgspec.json.encode({"tools": [tool.listed() for tool in TOOLS]}))
+    return msgspec.Raw(msgspec.json.encode({"tools": [tool.listed() for tool in tools]}))

@@ -56,6 +56,11 @@ def dump(value: object) -> bytes:
     return _ENCODER.encode(value)
 
 
+def plain(value: object) -> Any:
+    """What `dump` writes, as Python's own dicts, lists, strings and numbers."""
+    return msgspec.json.decode(dump(value))
+
+
 def with_base64(dumped: bytes) -> bytes:
     """An answer with the byte arrays of its content blocks and archives as base64 strings."""
     return msgspec.json.encode(_base64_below(msgspec.json.decode(dumped)))

@@ -208,6 +208,16 @@ class Compacted(Wire, frozen=True, kw_only=True):
     bytes_after: int
 
 
+class AuditRotated(Wire, frozen=True, kw_only=True):
+    """The closed file, which lies beside the log, and what it ends with; `file` None for a log without entries."""
+
+    file: str | None
+    entries: int
+    last_sequence: int
+    head_hash: str
+    size_bytes: int
+
+
 class Exported(Wire, frozen=True, kw_only=True):
     archive_id: str
     size_bytes: int
@@ -217,7 +227,38 @@ class Exported(Wire, frozen=True, kw_only=True):
 
 
 class Imported(Wire, frozen=True, kw_only=True):
+    """`batch_id` is what the import is taken back by; left out when nothing is kept for that."""
+
     records_imported: int
+    batch_id: RecordId | msgspec.UnsetType = msgspec.UNSET
+
+
+class Redacted(Wire, frozen=True, kw_only=True):
+    """One piece of the work. `secrets` counts what was taken out, or would be, by its kind; `dreamt_ids` are the
+    memories in which one was found, and left. `kept_redacted` counts what is kept to undo imports.
+    `next_cursor` None: that was the last piece.
+    """
+
+    records_scanned: int
+    entries_redacted: int
+    memories_redacted: int
+    kept_redacted: int
+    secrets: dict[str, int]
+    dreamt_ids: tuple[RecordId, ...] = ()
+    next_cursor: str | None = None
+
+
+class ImportUndone(Wire, frozen=True, kw_only=True):
+    """What was taken back of an import, or would be. `left_ids` are the first of the records that were changed
+    since, and stay as they are.
+    """
+
+    batch_id: RecordId
+    archive_id: str
+    records_removed: int
+    records_restored: int
+    records_left: int
+    left_ids: tuple[RecordId, ...] = ()
 
 
 class ImportPlanned(Imported, frozen=True, kw_only=True):
@@ -263,6 +304,8 @@ class Stats(Wire, frozen=True, kw_only=True):
     evolution_metrics: EvolutionMetrics
     background_decay_enabled: bool
     background_dream_enabled: bool
+    bytes_by_table: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    bytes_measured_at: Timestamp | msgspec.UnsetType = msgspec.UNSET
 
 
 class RecordVersion(Wire, frozen=True, kw_only=True):

@@ -325,6 +325,10 @@ class Compact(Request, frozen=True, kw_only=True):
     """Rid the disk of what was deleted."""
 
 
+class RotateAudit(Request, frozen=True, kw_only=True):
+    """Close the audit log's file, and go on in a new one."""
+
+
 class Export(Request, frozen=True, kw_only=True):
     """`format` is one of `EXPORT_FORMATS`."""
 
@@ -347,6 +351,24 @@ class ImportTerms(Request, frozen=True, kw_only=True):
 
 class Import(ImportTerms, frozen=True, kw_only=True):
     archive_data: ByteArray
+
+
+class Redact(Request, frozen=True, kw_only=True):
+    """Take secrets out of the next records behind `cursor` (None: the first). Without `include_dreamt` the memories
+    that were dreamt of entries are only looked at.
+    """
+
+    cursor: str | None = None
+    include_dreamt: bool = False
+    dry_run: bool = False
+
+
+class UndoImport(Request, frozen=True, kw_only=True):
+    """Take an import back. What was changed since is left alone with `keep_changed`; else it is refused."""
+
+    batch_id: RecordId
+    keep_changed: bool = False
+    dry_run: bool = False
 
 
 class IntrospectRecord(Request, frozen=True, kw_only=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,7 @@ def _finding(name: str, check: Callable[[], str]) -> Finding:
     """`check` returns the detail, or raises what stands in the way."""
     try:
         return Finding(True, name, check())
-    except (CerememoryError, http.client.HTTPException) as error:
+    except CerememoryError as error:
         return Finding(False, name, str(error) or type(error).__name__)
     except OSError as error:
         return Finding(False, name, error.strerror or str(error) or type(error).__name__)
@@ -58,7 +58,7 @@ def _finding(name: str, check: Callable[[], str]) -> Finding:
 
 def _ask(address: Address, path: str) -> str:
     status, body = get(address, path)
-    if status != http.HTTPStatus.OK:
+    if status != HTTPStatus.OK:
         raise DaemonUnreachable(f"{address.url} answered {status} {body[:200].decode(errors='replace')}".rstrip())
     return address.url
 

@@ -2,23 +2,27 @@
 
 An import of a hundred thousand memories is as atomic as that of one: its steps are a series (`series`), so that
 nobody sees half of it, and a crash leaves all or nothing. A record that is stored already is decided upon by the
-conflict resolution; one that is replaced keeps the edges of others to it, and loses its earlier versions.
+conflict resolution; one that is replaced keeps the edges of others to it, and loses its earlier versions. What was
+there before is kept in the same transaction (`undo_rows`), so that the import can be taken back (`undo_import`).
 
 Source: the durable formats' specification, "CMA archives".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
 
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.protocol.replies import Imported as Reply
 from cerememory.protocol.requests import ConflictResolution, ImportStrategy
+from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Reader
-from cerememory.storage.imported import Imported
+from cerememory.storage.imported import PIECE_BYTES, PIECE_RECORDS, Imported
 from cerememory.storage.keys import Table, after, key, trailing_id
 from cerememory.storage.ledger import Ledger, Mutation
 from cerememory.storage.mutations import NewRaw, Stored, axes_of, put_memory, put_raw
@@ -32,6 +36,23 @@ from cerememory.storage.rows import (
     parse_raw_row,
 )
 from cerememory.storage.series import Steps
+from cerememory.storage.undo_rows import (
+    MEMORY,
+    RAW,
+    UNDO_BYTES_MAX,
+    BatchRow,
+    DropBatch,
+    DropOldest,
+    HeldImport,
+    UndoRow,
+    archived_before,
+    batch_key,
+    dump_batch_row,
+    keep,
+    memory_before,
+    memory_stamp,
+    raw_stamp,
+)
 from cerememory.storage.vectors import Space, VectorChange
 
 CLEARED_ROWS = 2_000  # by one step
@@ -48,21 +69,26 @@ CURATED_TABLES = (
     Table.VECTORS,
 )
 RAW_TABLES = (Table.RAW, Table.RAW_BY_SESSION, Table.RAW_BY_TIME, Table.RAW_PENDING)
+KEPT_TABLES = {Table.CONTENT: MEMORY, Table.ARCHIVED: MEMORY, Table.RAW: RAW}
 
 
 class Tally(NamedTuple):
-    """What became of the records of an archive: `kept` are those whose stored form stayed."""
+    """What became of the records of an archive: `kept` are those whose stored form stayed.
+
+    `undo_bytes` is the size of what is kept to take that back.
+    """
 
     added: int = 0
     replaced: int = 0
     kept: int = 0
+    undo_bytes: int = 0
 
     @property
     def imported(self) -> int:
         return self.added + self.replaced
 
     def plus(self, other: Tally) -> Tally:
-        return Tally(self.added + other.added, self.replaced + other.replaced, self.kept + other.kept)
+        return Tally(*map(sum, zip(self, other, strict=True)))
 
 
 class Terms(NamedTuple):
@@ -92,22 +118,96 @@ def import_steps(
     namespace: int,
     terms: Terms,
     pieces: Iterable[tuple[Imported, ...]],
-    held: int,
+    held: tuple[HeldImport, ...],
     now: int,
     last: Callable[[Mutation[Stored[Reply]]], Mutation[Stored[Reply]]],
+    batch: RecordId,
 ) -> Steps[Stored[Reply]]:
     """The steps of an import, the last of which writes its audit entry and answers.
 
     `held` of the archive's records go into working memory. `last` may wrap the last mutation, as `Once` does.
+    `batch` is the id under which the import can be taken back.
     """
+    keeping = _Keeping(namespace, batch)
+    for table in terms.cleared:
+        yield from keeping.rows_of(table)
     for table in terms.cleared:
         while (yield ClearRows(namespace, table)) == CLEARED_ROWS:
             pass
     tally = Tally()
     for piece in pieces:
-        tally = tally.plus((yield ImportPiece(namespace, piece, terms.resolution)))
-    stored: Stored[Reply] = yield last(NoteImport(namespace, terms, tally.imported + held, now))
+        done: Tally = yield ImportPiece(namespace, piece, terms.resolution, keeping.batch)
+        tally = tally.plus(done)
+        yield from keeping.grow(done.undo_bytes)
+    kept = keeping.batch if keeping.size_bytes or held else None
+    while kept is not None and (yield DropOldest(namespace, keeping.size_bytes)):
+        pass
+    stored: Stored[Reply] = yield last(
+        NoteImport(namespace, terms, tally.imported, held, now, kept, keeping.size_bytes)
+    )
     return stored
+
+
+class _Keeping:
+    """What one run of the steps keeps; `batch` is None once that is too much, and then nothing is."""
+
+    def __init__(self, namespace: int, batch: RecordId) -> None:
+        self._namespace = namespace
+        self.batch: RecordId | None = batch
+        self.size_bytes = 0
+
+    def rows_of(self, table: Table) -> Generator[Mutation[Any], Any, None]:
+        """Keep all that a table has: it is to be cleared. Most tables follow from others."""
+        kind = KEPT_TABLES.get(table)
+        position: bytes | None = None if kind is None else key(self._namespace, table)
+        while position is not None and self.batch is not None:
+            kept: Kept = yield KeepRows(self._namespace, self.batch, table, position)
+            position = kept.position
+            yield from self.grow(kept.undo_bytes)
+
+    def grow(self, size_bytes: int) -> Generator[Mutation[Any], Any, None]:
+        """Give up, and drop what was kept, when that is too much."""
+        self.size_bytes += size_bytes
+        if self.batch is None or self.size_bytes <= UNDO_BYTES_MAX:
+            return
+        while (yield DropBatch(self._namespace, self.batch)):
+            pass
+        self.batch, self.size_bytes = None, 0
+
+
+class Kept(NamedTuple):
+    """Where to go on, None at the end; and what was kept."""
+
+    position: bytes | None
+    undo_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRows:
+    """Keep the next records of a table that an import clears, from `position` on."""
+
+    namespace: int
+    batch: RecordId
+    table: Table
+    position: bytes
+
+    def apply(self, ledger: Ledger) -> Kept:
+        undo_bytes = 0
+        for number, (row_key, value) in enumerate(ledger.scan(self.position, after(ledger.key(self.table)))):
+            if number == PIECE_RECORDS or undo_bytes >= PIECE_BYTES:
+                return Kept(row_key, undo_bytes)
+            undo_bytes += self._keep(ledger, trailing_id(row_key), value)
+        return Kept(None, undo_bytes)
+
+    def _keep(self, ledger: Ledger, record_id: RecordId, value: bytes) -> int:
+        match self.table:
+            case Table.CONTENT:
+                row = UndoRow(b"", memory_before(ledger, record_id, parse_content_row(value)))
+            case Table.ARCHIVED:
+                row = UndoRow(b"", archived_before(ledger, record_id))
+            case _:
+                row = UndoRow(b"", raw=parse_raw_row(value))
+        return keep(ledger, self.batch, KEPT_TABLES[self.table], record_id, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +250,15 @@ def _clear_count(counters: Counters, table: Table) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ImportPiece:
-    """Store those of `records` that are new, or win against the stored ones."""
+    """Store those of `records` that are new, or win against the stored ones.
+
+    What was there before is kept under `batch`; None: it isn't.
+    """
 
     namespace: int
     records: tuple[Imported, ...]
     resolution: ConflictResolution
+    batch: RecordId | None = None
 
     def apply(self, ledger: Ledger) -> Tally:
         tally = Tally()
@@ -164,29 +268,49 @@ class ImportPiece:
         return tally
 
     def _memory(self, ledger: Ledger, record: NewRecord) -> Tally:
-        value = ledger.get(ledger.key(Table.CONTENT, record.record_id))
+        record_id = record.record_id
+        value = ledger.get(ledger.key(Table.CONTENT, record_id))
+        stamp = memory_stamp(record.row)
         if value is None:
-            remove_archived_rows(ledger, record.record_id)  # what decay took away comes back from elsewhere
+            undo_bytes = self._keep(
+                ledger, MEMORY, record_id, lambda: UndoRow(stamp, archived_before(ledger, record_id))
+            )
+            remove_archived_rows(ledger, record_id)  # what decay took away comes back from elsewhere
             put_memory(ledger, record)
-            return Tally(added=1)
+            return Tally(added=1, undo_bytes=undo_bytes)
         row = parse_content_row(value)
         if not is_taken(self.resolution, row.updated_at, record.row.updated_at):
             return Tally(kept=1)
-        remove_rows(ledger, record.record_id, row)
-        put_memory(ledger, record)
-        _tell_of_lost_vectors(ledger, record, row)
-        return Tally(replaced=1)
+        undo_bytes = self._keep(
+            ledger, MEMORY, record_id, lambda: UndoRow(stamp, memory_before(ledger, record_id, row))
+        )
+        replace_memory(ledger, record, row)
+        return Tally(replaced=1, undo_bytes=undo_bytes)
 
     def _raw(self, ledger: Ledger, record: NewRaw) -> Tally:
         value = ledger.get(ledger.key(Table.RAW, record.record_id))
+        stamp = raw_stamp(record.row)
         if value is None:
+            undo_bytes = self._keep(ledger, RAW, record.record_id, lambda: UndoRow(stamp))
             put_raw(ledger, record)
-            return Tally(added=1)
-        if not is_taken(self.resolution, parse_raw_row(value).updated_at, record.row.updated_at):
+            return Tally(added=1, undo_bytes=undo_bytes)
+        row = parse_raw_row(value)
+        if not is_taken(self.resolution, row.updated_at, record.row.updated_at):
             return Tally(kept=1)
+        undo_bytes = self._keep(ledger, RAW, record.record_id, lambda: UndoRow(stamp, raw=row))
         remove_raw(ledger, record.record_id)
         put_raw(ledger, record)
-        return Tally(replaced=1)
+        return Tally(replaced=1, undo_bytes=undo_bytes)
+
+    def _keep(self, ledger: Ledger, kind: bytes, record_id: RecordId, row: Callable[[], UndoRow]) -> int:
+        return 0 if self.batch is None else keep(ledger, self.batch, kind, record_id, row())
+
+
+def replace_memory(ledger: Ledger, record: NewRecord, before: ContentRow) -> None:
+    """Put `record` in the place of a stored memory, whose history goes; the edges of others to it stay."""
+    remove_rows(ledger, record.record_id, before)
+    put_memory(ledger, record)
+    _tell_of_lost_vectors(ledger, record, before)
 
 
 def _tell_of_lost_vectors(ledger: Ledger, record: NewRecord, before: ContentRow) -> None:
@@ -200,27 +324,35 @@ def _tell_of_lost_vectors(ledger: Ledger, record: NewRecord, before: ContentRow)
 
 @dataclass(frozen=True, slots=True)
 class NoteImport:
-    """The audit entry of an import of `imported` records, and its answer.
+    """The audit entry of an import of `imported` records and of `held` ones, and its answer.
 
+    `batch` is what it is taken back by, None when nothing is kept for that; `size_bytes` is how much is.
     The times of what came in may lie before the last consolidation: the next one looks at all.
     """
 
     namespace: int
     terms: Terms
     imported: int
+    held: tuple[HeldImport, ...]
     now: int
+    batch: RecordId | None = None
+    size_bytes: int = 0
 
     def apply(self, ledger: Ledger) -> Stored[Reply]:
+        imported = self.imported + len(self.held)
         summary = {
             "archive_id": self.terms.archive_id,
             "strategy": self.terms.strategy.value,
             "conflict_resolution": self.terms.resolution.value,
-            "imported": self.imported,
+            "imported": imported,
         }
         ledger.audit(AuditDraft(self.now, "lifecycle.import", (), (), summary))
-        if self.imported:
+        if imported:
             ledger.counters().last_consolidated_at = None
-        return Stored(Reply(records_imported=self.imported), ledger.sequence)
+        if self.batch is not None:
+            row = BatchRow(self.terms.archive_id, self.now, self.size_bytes, self.held)
+            ledger.put(batch_key(self.namespace, self.batch), dump_batch_row(row))
+        return Stored(Reply(records_imported=imported, batch_id=self.batch or UNSET), ledger.sequence)
 
 
 def planned(reader: Reader, namespace: int, records: tuple[Imported, ...], terms: Terms) -> Tally:

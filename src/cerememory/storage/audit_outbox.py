@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from cerememory.domain.audit_chain import GENESIS, ChainHead
 from cerememory.domain.merkle import CompactRange
+from cerememory.storage.audit_closed import ClosedFile, closed_files
 from cerememory.storage.audit_head import tree_of
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Table, after, system_key
@@ -34,6 +35,11 @@ class StoredOutbox:
     @property
     def synced(self) -> int:
         return self._head().audit_synced
+
+    @property
+    def closed(self) -> list[ClosedFile]:
+        with self._storage.read() as reader:
+            return closed_files(reader)
 
     @property
     def oldest_sequence(self) -> int:

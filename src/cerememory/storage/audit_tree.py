@@ -1,20 +1,24 @@
 """The Merkle tree over the audit log at any size that it ever had: roots, and the proofs that clients ask for.
 
 Whole tiles are rows in the store, and of the others the store has the lines (`audit_head`). Only a proof that ends
-within an older tile reads that one from the file; it is checked against its row first, so that a file that was
-changed proves nothing. What is read never changes, for the log only grows; at most three tiles are in memory.
+within an older tile reads that one from the log's files; it is checked against its row first, so that a file that
+was changed proves nothing. What is read never changes, for the log only grows; at most three tiles are in memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from cerememory.domain.audit_chain import GENESIS
-from cerememory.domain.checkpoint import leaf_of
+from cerememory.domain.checkpoint import Checkpoint, leaf_of
 from cerememory.domain.merkle import CompactRange, consistency_proof, inclusion_proof, root_at, root_of
-from cerememory.errors import AuditBroken, StorageDamaged
+from cerememory.errors import AuditBroken, AuditEntriesAway, StorageDamaged
+from cerememory.storage.audit_checkpoint import check_against
+from cerememory.storage.audit_closed import ClosedFile, closed_files
 from cerememory.storage.audit_head import TILE_ENTRIES, TILE_LEVEL, Tile, parse_tile, tile_key, tree_of
+from cerememory.storage.audit_lines import LineReader
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Table, system_key
@@ -22,7 +26,9 @@ from cerememory.storage.rows import Head, parse_head
 
 
 class AuditTree:
-    """`path` is the log's file. Every method raises `StorageDamaged` when store and file don't agree."""
+    """`path` is the log's last file. Every method raises `StorageDamaged` when store and files don't agree, and
+    `AuditEntriesAway` for what is in a closed file that isn't there.
+    """
 
     def __init__(self, storage: Storage, path: Path) -> None:
         self._storage = storage
@@ -50,6 +56,13 @@ class AuditTree:
         """The leaf's hash of `entry`, from 1, and the proof that a log of `size` has it."""
         nodes = _Nodes(self._storage, self._path)
         return nodes(0, entry - 1), inclusion_proof(entry - 1, size, nodes)
+
+    def check_kept(self, kept_in: Path, kept: Checkpoint, entries: int) -> None:
+        """Raise `AuditBroken` unless the log, of `entries`, continues that of the checkpoint in `kept_in`."""
+        try:
+            check_against(kept_in, kept, entries, self.root)
+        except AuditEntriesAway as error:
+            raise AuditBroken(f"{kept_in}: the log can't be held against this checkpoint: {error}") from error
 
     def check(self) -> None:
         """Raise `AuditBroken` unless the tiles are those of the head's tree."""
@@ -93,30 +106,64 @@ class _Nodes:
         tile = self._tile(number)
         if tile is None:
             return self._stored_leaves(number)
-        leaves = self._leaves_in_file(number, tile) or self._stored_leaves(number)
-        if root_of(leaves) != tile.root:
-            first = number * TILE_ENTRIES + 1
-            raise StorageDamaged(f"{self._path}: lines {first} to {first + TILE_ENTRIES - 1} were changed")
-        return leaves
+        for is_last_try in (False, True):  # a file may be closed in between, and have another name then
+            try:
+                leaves = self._leaves_in_files(number, tile) or self._stored_leaves(number)
+            except AuditEntriesAway:
+                if is_last_try:
+                    raise
+                leaves = self._stored_leaves(number)
+            if root_of(leaves) == tile.root:
+                return leaves
+        first = number * TILE_ENTRIES + 1
+        raise StorageDamaged(f"{self._path}: entries {first} to {first + TILE_ENTRIES - 1} were changed")
 
     def _tile(self, number: int) -> Tile | None:
         with self._storage.read() as reader:
             value = reader.get(tile_key(number))
         return None if value is None else parse_tile(value)
 
-    def _leaves_in_file(self, number: int, tile: Tile) -> list[bytes]:
-        """None, when the file hasn't got all of the tile yet."""
+    def _leaves_in_files(self, number: int, tile: Tile) -> list[bytes]:
+        """None of them, when the last file hasn't got all of the tile yet."""
         before = self._tile(number - 1) if number else None
         start_bytes = before.end_bytes if before is not None else 0
         try:
-            with self._path.open("rb") as file:
-                file.seek(start_bytes)
-                lines = file.read(tile.end_bytes - start_bytes)
+            lines = b"".join(self._read(start_bytes, tile.end_bytes))
         except OSError as error:
             raise StorageDamaged(f"{self._path}: {error.strerror}") from error
         is_whole = len(lines) == tile.end_bytes - start_bytes
         return [leaf_of(line) for line in lines.splitlines(keepends=True)] if is_whole else []
 
+    def _read(self, start_bytes: int, end_bytes: int) -> Iterator[bytes]:
+        """These bytes of the log, from each file that has some; fewer when the last file ends before."""
+        with self._storage.read() as reader:
+            closed = closed_files(reader)
+        for file in closed:
+            start, end = max(start_bytes, file.start_bytes), min(end_bytes, file.end_bytes)
+            if start < end:
+                yield _piece(self._closed_path(file), start - file.start_bytes, end - start)
+        last_starts = closed[-1].end_bytes if closed else 0
+        if end_bytes > last_starts:
+            start = max(start_bytes, last_starts)
+            yield _piece(self._path, start - last_starts, end_bytes - start)
+
+    def _closed_path(self, file: ClosedFile) -> Path:
+        """Where the file is: the log's last one may have yet to be closed."""
+        path = file.path(self._path)
+        if path.exists():
+            return path
+        with LineReader(self._path) as reader:
+            if reader.first_sequence() == file.first:
+                return self._path
+        entries = f"entries {file.first} to {file.last.sequence}"
+        raise AuditEntriesAway(f"{entries} of the audit log can't be read: {path.name} isn't there")
+
     def _stored_leaves(self, number: int) -> list[bytes]:
         lines = StoredOutbox(self._storage).lines(number * TILE_ENTRIES + 1)
         return [leaf_of(line) for _sequence, line in islice(lines, TILE_ENTRIES)]
+
+
+def _piece(path: Path, start_bytes: int, size_bytes: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start_bytes)
+        return file.read(size_bytes)

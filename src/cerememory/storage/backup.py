@@ -2,7 +2,8 @@
 
     backup/        0700
       store/         the rows of one snapshot, written anew: no byte of what was deleted before
-      audit.jsonl    up to the snapshot's last entry, completed from its lines
+      audit.jsonl    up to the snapshot's last entry, completed from its lines; beside it those of the log's
+                     closed files that were there
       keys/          the keys, as they are
       format.json
 
@@ -22,10 +23,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from cerememory.domain.audit_chain import LINE_BYTES_READ_MAX
 from cerememory.errors import AuditBroken, DataDirUnusable, StorageUnavailable
 from cerememory.failpoints import failpoint
-from cerememory.storage.audit_file import READ_BUFFER_BYTES, complete, plan_repair
+from cerememory.storage.audit_closed import CLOSED_MODE, DIGITS, size_of_log, start_behind
+from cerememory.storage.audit_file import complete, plan_repair
+from cerememory.storage.audit_lines import LineReader
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import FORMAT_NAME, PRIVATE_DIR, PRIVATE_FILE, check_format, sync_directory
@@ -120,7 +122,7 @@ def forget_readers(store: Path) -> None:
 
 
 def _check_room(storage: LmdbStorage, source: Source, folder: Path) -> None:
-    audit_bytes = source.audit_path.stat().st_size if source.audit_path.exists() else 0
+    audit_bytes = size_of_log(source.audit_path)
     needed, free = storage.live_bytes() + audit_bytes, shutil.disk_usage(folder).free
     if free < needed:
         raise StorageUnavailable(f"{folder.parent.parent}: has {free} bytes free, the copy needs {needed}")
@@ -128,9 +130,23 @@ def _check_room(storage: LmdbStorage, source: Source, folder: Path) -> None:
 
 def _copy_audit_log(path: Path, folder: Path) -> None:
     """The log is read after the snapshot was: it may lack lines that the snapshot holds, and go on behind it."""
+    target = folder / AUDIT_NAME
     with closing(LmdbStorage.open_readonly(folder / STORE_NAME)) as storage:
-        _copy_lines(path, folder / AUDIT_NAME, StoredOutbox(storage).head.sequence)  # no head is sealed
+        outbox = StoredOutbox(storage)  # no row that it looks at is sealed
+        closed, last = outbox.closed, outbox.head.sequence
     forget_readers(folder / STORE_NAME)
+    for file in closed:
+        with suppress(FileNotFoundError):
+            _copy_file(file.path(path), file.path(target), CLOSED_MODE)
+    with LineReader(path) as opened:  # what the snapshot calls the log's last file may be a closed one by now
+        first = start_behind(closed).sequence + 1
+        since = next(path.parent.glob(f"{path.name}.{first:0{DIGITS}}-*"), None)
+        begins = opened.first_sequence() or first
+        if begins == first or since is None:
+            _copy_lines(opened, target, last - begins + 1)
+            return
+    with LineReader(since) as reader:
+        _copy_lines(reader, target, last - first + 1)
 
 
 def _complete_audit_log(folder: Path, opened: Opened) -> None:
@@ -142,16 +158,11 @@ def _complete_audit_log(folder: Path, opened: Opened) -> None:
     forget_readers(folder / STORE_NAME)
 
 
-def _copy_lines(path: Path, target: Path, count: int) -> None:
+def _copy_lines(reader: LineReader, target: Path, count: int) -> None:
     """The first `count` whole lines; no file when there is none."""
-    try:
-        log = path.open("rb", buffering=READ_BUFFER_BYTES)
-    except FileNotFoundError:
-        return
-    with log, os.fdopen(_new_file(target), "wb") as out:
-        for line in islice(iter(lambda: log.readline(LINE_BYTES_READ_MAX), b""), count):
-            if line.endswith(b"\n"):
-                out.write(line)
+    if reader.exists:
+        with os.fdopen(_new_file(target), "wb") as out:
+            out.writelines(islice(reader, max(count, 0)))
 
 
 def _copy_folder(source: Path, target: Path) -> None:
@@ -163,13 +174,13 @@ def _copy_folder(source: Path, target: Path) -> None:
             _copy_file(path, target / path.name)
 
 
-def _copy_file(source: Path, target: Path) -> None:
-    with source.open("rb") as file, os.fdopen(_new_file(target), "wb") as out:
+def _copy_file(source: Path, target: Path, mode: int = PRIVATE_FILE) -> None:
+    with source.open("rb") as file, os.fdopen(_new_file(target, mode), "wb") as out:
         shutil.copyfileobj(file, out)
 
 
-def _new_file(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+def _new_file(path: Path, mode: int = PRIVATE_FILE) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
 
 def _sync_tree(folder: Path) -> None:

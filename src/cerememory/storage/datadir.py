@@ -5,7 +5,8 @@
       format.json    the format's version, written once
       store/         the LMDB environment
       index/         the text index, rebuilt from the store when missing
-      audit.jsonl    the audit log; beside it, in audit.jsonl.checkpoint, what was signed of it last
+      audit.jsonl    the audit log; beside it, in audit.jsonl.checkpoint, what was signed of it last, and its
+                     closed files
       keys/          what proves who somebody is; see `storage.api_keys` and `storage.audit_keys`
       run/token      the owner's key for local commands, for its life
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import stat
 import time
 from contextlib import suppress
@@ -105,6 +105,8 @@ class DataDir:
 
     def make_token(self) -> str:
         """A random key for commands of this user on this machine, kept in `run/token` until `release`."""
+        import secrets  # a command reads tokens, and doesn't wait for what makes them
+
         token = secrets.token_urlsafe(TOKEN_BYTES)
         path = self._subdirectory("run") / "token"
         path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from cerememory.domain.curve import Curve, Rules
+from cerememory.domain.decay import STANDARD
 from cerememory.domain.evolution import UNEVOLVED, StoreEvolution, curve
 from cerememory.errors import StorageDamaged
 from cerememory.protocol.records import STORES
@@ -80,5 +81,7 @@ class Curves:
         return known[1]
 
     def made(self, row: DynamicsRow) -> tuple[Curve, ...]:
+        """One that is as the standard says is the standard's own."""
         pairs = zip(STORES, row.evolutions, strict=True)
-        return tuple(curve(store, evolution, self.rules, row.ahead_ns) for store, evolution in pairs)
+        made = [(store, curve(store, evolution, self.rules, row.ahead_ns)) for store, evolution in pairs]
+        return tuple(STANDARD[store] if found == STANDARD[store] else found for store, found in made)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 import msgspec
 import numpy as np
@@ -15,10 +16,12 @@ from cerememory.storage.ledger import Ledger
 from cerememory.storage.rows import STORE_CODE
 
 
-def note_hit_rate(ledger: Ledger, store: Store, rate: float) -> None:
-    """Of one more recall, put down to `store`."""
-    is_frozen = ledger.evolution_is_frozen
-    _change(ledger, STORE_CODE[store], lambda before: evolution.after_recall(before, rate, is_frozen=is_frozen))
+def note_hit_rates(ledger: Ledger, observed: Sequence[tuple[Store, float]]) -> None:
+    """Of as many recalls, in their order, each put down to a store."""
+    after_recall = partial(evolution.after_recall, is_frozen=ledger.evolution_is_frozen)
+    for store in dict(observed):
+        rates = [rate for of_store, rate in observed if of_store is store]
+        _change(ledger, STORE_CODE[store], partial(reduce, after_recall, rates))
 
 
 def note_fidelities(ledger: Ledger, store_code: int, fidelities: NDArray[np.int64], at: int) -> None:

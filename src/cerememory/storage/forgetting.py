@@ -2,7 +2,8 @@
 
 Memories, archived ones too, are meant by id, by store, by the time they were made, or as targets of the edges of
 given ids (`cascade`); raw entries by id or by session, and with `cascade` what was dreamt of nothing else.
-Unknown ids are ignored. Answers kept for idempotency keys go with the records that they name.
+Unknown ids are ignored. Answers kept for idempotency keys go with the records that they name, and so does what is
+kept of them to undo an import.
 
 Source: the engine specification, "Forget".
 """
@@ -10,7 +11,7 @@ Source: the engine specification, "Forget".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import chain
 
@@ -27,6 +28,7 @@ from cerememory.storage.mutations import Stored
 from cerememory.storage.removal import forget_edges_to, remove_archived, remove_memory, remove_raw
 from cerememory.storage.rows import (
     STORE_CODE,
+    ArchivedRow,
     ContentRow,
     RawRow,
     parse_archived_row,
@@ -35,6 +37,7 @@ from cerememory.storage.rows import (
     parse_kept_answer,
     parse_raw_row,
 )
+from cerememory.storage.undo_rows import Meant, forget_kept
 
 _ID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -63,7 +66,25 @@ class ForgetRecords:
         if self.request.dry_run:
             return Stored(reply, ledger.read_from)
         self._remove(ledger, targets, raws)
+        forget_kept(ledger, self._meant(targets, raws))
         return Stored(reply, ledger.sequence)
+
+    def _meant(self, targets: Mapping[RecordId, Store], raws: Mapping[RecordId, RawRow]) -> Meant:
+        """The same of what is kept to undo imports, where records are that aren't stored any more."""
+        request = self.request
+        named = {*(request.record_ids or ()), *(request.raw_record_ids or ())}
+        gone = {*raws, *(request.raw_record_ids or ())} if request.cascade else set()
+
+        def is_meant(rows: ArchivedRow) -> bool:
+            row = rows.content
+            is_chosen = row.store is request.store or _is_within(row.created_at, request.temporal_range)
+            return is_chosen or _is_dreamt_of(row, gone)
+
+        return Meant(
+            frozenset(named | targets.keys() | raws.keys()),
+            is_meant,
+            lambda row: row.session_id == request.session_id,
+        )
 
     def _targets(self, ledger: Ledger, raws: Mapping[RecordId, RawRow]) -> dict[RecordId, Store]:
         """The memories that are there, with their stores, in the order in which they were found."""
@@ -167,9 +188,14 @@ def _dreamt_of(ledger: Ledger, raws: Mapping[RecordId, RawRow]) -> Iterator[Reco
     All are looked at: an entry names its dreams, but not the copies that consolidation made of them.
     """
     for record_id, row in chain(_stored(ledger), _archived(ledger)) if raws else ():
-        sources = raw_ids_of(row.metadata)
-        if sources and raws.keys() >= set(sources):
+        if _is_dreamt_of(row, raws.keys()):
             yield record_id
+
+
+def _is_dreamt_of(row: ContentRow, raws: Set[RecordId]) -> bool:
+    """Of some of `raws`, and of nothing else."""
+    sources = raw_ids_of(row.metadata)
+    return bool(sources) and raws >= set(sources)
 
 
 def _stored(ledger: Ledger) -> Iterator[tuple[RecordId, ContentRow]]:

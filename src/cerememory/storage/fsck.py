@@ -12,7 +12,7 @@ from pathlib import Path
 from cerememory.storage.contract import Storage
 from cerememory.storage.fsck_index import check_index, open_index
 from cerememory.storage.fsck_rows import Finding, Tally
-from cerememory.storage.fsck_system import check_audit_file, check_store
+from cerememory.storage.fsck_system import check_audit_log, check_store
 from cerememory.storage.text_index import TextIndex
 
 __all__ = ["Finding", "Tally", "check"]
@@ -38,4 +38,4 @@ def check(
         if isinstance(index, TextIndex):
             index.close()
     if audit_path is not None:
-        yield from check_audit_file(audit_path, storage)
+        yield from check_audit_log(audit_path, storage, tally)

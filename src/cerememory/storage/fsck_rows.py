@@ -58,6 +58,7 @@ from cerememory.storage.rows import (
     parse_raw_row,
     parse_state_row,
 )
+from cerememory.storage.undo_rows import batches, undo_records
 from cerememory.storage.vectors import Space, VectorChange, dump_vector, vector_key
 
 DURABLE_CODES = frozenset(STORE_CODE[store] for store in DURABLE_STORES)
@@ -146,6 +147,7 @@ class _Namespace:
             for row_key, value in self._rows(table):
                 yield from self._check_row(table, row_key[-ID_BYTES:], value)
         yield from self._check_history()
+        yield from self._check_undo()
         for table in FOLLOWING:
             if self._count(table) > self._present[table]:
                 yield from self._strays(table)
@@ -281,6 +283,16 @@ class _Namespace:
         else:
             if row.version != version:
                 yield self._finding(Table.HISTORY, record_id, f"version {version} says that it is {row.version}")
+
+    def _check_undo(self) -> Iterator[Finding]:
+        """What is kept of imports can be read, and belongs to one that is kept."""
+        try:
+            kept = {batch for batch, _row in batches(self._reader, self._namespace)}
+            for batch, record_id in undo_records(self._reader, self._namespace):
+                if batch not in kept:
+                    yield self._finding(Table.UNDO, record_id, f"is kept of {format_id(batch)}, which isn't")
+        except CerememoryError as error:
+            yield Finding(_word(Table.UNDO), str(error), self._namespace)
 
     def _strays(self, table: Table) -> Iterator[Finding]:
         """The rows that nothing asks for."""

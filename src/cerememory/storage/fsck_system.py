@@ -9,6 +9,7 @@ from pathlib import Path
 from cerememory.domain.audit_chain import GENESIS, START, ChainHead, parse_line, verify_lines
 from cerememory.domain.merkle import CompactRange
 from cerememory.errors import AuditBroken, CerememoryError, StorageDamaged
+from cerememory.storage.audit_closed import closed_files
 from cerememory.storage.audit_file import plan_repair
 from cerememory.storage.audit_head import TILE_ENTRIES, parse_tile, tile_key, tree_of
 from cerememory.storage.audit_outbox import StoredOutbox
@@ -34,7 +35,7 @@ SYSTEM_TABLES = frozenset(
     {
         *(Table.NAMESPACES, Table.LAST_NAMESPACE, Table.LOG_FLOOR, Table.LOG, Table.HEAD, Table.COUNTERS),
         *(Table.DYNAMICS, Table.MODES, Table.ENRICHED, Table.PROBE, Table.KEYRING, Table.SEALS),
-        Table.AUDIT_TILES,
+        *(Table.AUDIT_TILES, Table.AUDIT_FILES),
     }
 )
 BY_NAMESPACE = (Table.COUNTERS, Table.DYNAMICS, Table.MODES)  # whose keys end in one
@@ -119,6 +120,7 @@ def _check_log(reader: Reader) -> Iterator[Finding]:
         yield from _check_head(reader, head)
         yield from _Log(reader, head).findings()
         yield from _check_tree(reader, head)
+        yield from _check_closed_files(reader, head)
     except CerememoryError as error:
         yield Finding("log", str(error))
 
@@ -154,6 +156,21 @@ def _check_tree(reader: Reader, head: Head) -> Iterator[Finding]:
         yield Finding("audit tiles", f"are {tiles.size}, which is not what {whole.size} entries have")
     elif tiles.hashes != whole.hashes[: len(tiles.hashes)]:
         yield Finding("audit tiles", "aren't of the tree that the head has")
+
+
+def _check_closed_files(reader: Reader, head: Head) -> Iterator[Finding]:
+    """Each ends behind the one before it and in front of the head, and has whole tiles as the log has them."""
+    end_bytes, tiles = 0, CompactRange()
+    for closed in closed_files(reader):
+        what = f"say that one ends with entry {closed.last.sequence}"
+        if closed.last.sequence >= head.audit_sequence or not end_bytes < closed.end_bytes < head.audit_bytes:
+            yield Finding("audit files", f"{what} and byte {closed.end_bytes}, behind {end_bytes}")
+        end_bytes = closed.end_bytes
+        stop = tile_key(closed.last.sequence // TILE_ENTRIES)
+        for _key, value in reader.scan(tile_key(tiles.size), stop):
+            tiles.append(parse_tile(value).root)
+        if list(closed.hashes[: len(tiles.hashes)]) != tiles.hashes:
+            yield Finding("audit files", f"{what}, with another tree than the log has")
 
 
 @dataclass(slots=True)
@@ -209,7 +226,7 @@ class _Log:
             yield from parse_log_row(value).lines.splitlines(keepends=True)
 
 
-def check_audit_file(path: Path, storage: Storage) -> Iterator[Finding]:
+def check_audit_log(path: Path, storage: Storage, tally: Tally) -> Iterator[Finding]:
     """What a start would find wrong with the audit log at `path`; it may lack what was never synced."""
     try:
         repair = plan_repair(path, StoredOutbox(storage))
@@ -218,6 +235,8 @@ def check_audit_file(path: Path, storage: Storage) -> Iterator[Finding]:
     except OSError as error:
         yield Finding("audit", f"{path}: {error.strerror}")
     else:
+        for each in repair.unseen:
+            entries = f"audit entries {each.first} to {each.last.sequence}"
+            tally.notes.append(f"{entries} weren't looked at: {each.path(path)} isn't there")
         if repair.cut:
-            what = f"line {repair.from_sequence} is missing, as all up to line {repair.to_sequence}: cut off"
-            yield Finding("audit", f"{path}: {what}")
+            yield Finding("audit", f"{path}: line {repair.first_missing} {repair.said_missing()}: cut off")

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -29,6 +30,8 @@ PAGE = 1_000  # documents that are listed at once
 ID_FIELDS = ("id_high", "id_low")
 ID_HALVES = struct.Struct(">QQ")
 WRITER_HEAP_BYTES = 50_000_000
+SEGMENTS_FEW = 3  # that needn't be merged: a search asks each
+MERGED_AT = 8  # tantivy's default (`LogMergePolicy`)
 WRITER_THREADS = 1  # keeps documents in the order in which they were added
 
 _ANALYZER = "words"
@@ -97,17 +100,19 @@ def build_schema() -> Schema:
     return builder.build()
 
 
-@contextmanager
-def reading() -> Iterator[None]:
+class reading:
     """Around reads only: what tantivy raises in it is taken for damage."""
-    try:
-        yield
-    except ValueError as error:
-        raise IndexDamaged(str(error)) from error
-    except BaseException as error:
-        if not _is_panic(error):
-            raise
-        raise IndexDamaged(f"tantivy panicked: {error}") from error
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ValueError):
+            raise IndexDamaged(str(error)) from error
+        if error is not None and _is_panic(error):
+            raise IndexDamaged(f"tantivy panicked: {error}") from error
 
 
 @contextmanager
@@ -139,6 +144,7 @@ class InvertedIndex:
         self.searcher: Searcher = index.searcher()
         self.sequence = sequence
         self.is_dirty = False
+        self._segments = self.searcher.num_segments  # that there are as far as we know, unless tantivy has merged
         self._has_failed = False
         self._index = index
         self._identity = identity
@@ -224,6 +230,32 @@ class InvertedIndex:
             self.searcher = self._index.searcher()
         self.sequence = sequence
         self.is_dirty = False
+        self._segments = self.searcher.num_segments
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether the last commit has so many segments that merging them is worth while."""
+        return self.searcher.num_segments > SEGMENTS_FEW
+
+    def settle(self) -> bool:
+        """A step towards fewer segments; whether it was the last, behind which nothing is left of the others.
+
+        tantivy merges segments of about one size once there are `MERGED_AT` of them, and can't be asked to do so
+        earlier. So commits that add nothing but one more mark make up the number. A search would count them as
+        documents, so `searcher` sees none: the last step, when tantivy has merged, is a commit as any other.
+        """
+        with reading():
+            self._index.reload()
+            found = self._index.searcher().num_segments
+        if found < self._segments:
+            self.commit(self.sequence)
+            return True
+        if found < MERGED_AT:
+            with self._writing() as writer:
+                writer.add_document(self._mark(self.sequence))
+                writer.commit()
+            self._segments = found + 1
+        return False
 
     def close(self) -> None:
         """Waits for merges, drops what wasn't committed, lets go of the directory."""

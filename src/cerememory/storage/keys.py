@@ -44,6 +44,7 @@ class Table(Enum):
     RAW_PENDING = b"q"  # visibility, secrecy, created_at, id -> session digest
     IDEMPOTENCY = b"i"  # digest -> kept answer
     IDEMPOTENCY_BY_EXPIRY = b"x"  # expires_at, digest -> nothing
+    UNDO = b"U"  # what imports changed: `undo_rows`
     # of the system namespace
     NAMESPACES = b"d"  # digest of the name -> namespace id, name
     LAST_NAMESPACE = b"m"  # -> the id given last
@@ -51,6 +52,7 @@ class Table(Enum):
     LOG = b"g"  # commit sequence -> log row
     HEAD = b"h"  # -> head row; behind the log, whose end it shares a page with
     AUDIT_TILES = b"T"  # tile -> where its lines end in the audit log, the hash over them
+    AUDIT_FILES = b"F"  # entry that ends a closed file of the audit log -> where its lines end, chain, tree, code
     COUNTERS = b"n"  # namespace -> counters row
     DYNAMICS = b"u"  # namespace -> dynamics row
     MODES = b"w"  # namespace -> modes row

@@ -96,7 +96,8 @@ class Effects:
     `changed` are the durable records whose searchable content is another than before, `deletions` those of
     them that are gone, `left` the places in groups that are empty now; `held` is for working memory, from which
     `dropped` are to go.
-    `relinked` are the durable records whose edges were written.
+    `relinked` are the durable records whose edges were written. `ends_audit_file`: the commit's audit lines are
+    the first of a new file.
     """
 
     changed: list[Address] = field(default_factory=list)
@@ -107,6 +108,7 @@ class Effects:
     vectors: list[VectorChange] = field(default_factory=list)
     saved: list[SavedState] = field(default_factory=list)
     relinked: list[Address] = field(default_factory=list)
+    ends_audit_file: bool = False
 
     @property
     def concern_indexes(self) -> bool:
@@ -121,6 +123,7 @@ class Effects:
         self.vectors += other.vectors
         self.saved += other.saved
         self.relinked += other.relinked
+        self.ends_audit_file |= other.ends_audit_file
 
 
 @dataclass(slots=True)
@@ -162,10 +165,10 @@ class Ledger:
     ) -> None:
         self.now = now
         self.sequence = head.commit_sequence + 1
+        self.head_key = head_key
         self._reader = reader
         self._head = head
         self._audited = audited
-        self._head_key = head_key
         self._index_applied = index_applied
         self._curves = curves or Curves(Rules())
         self._kept = _Draft()
@@ -254,6 +257,15 @@ class Ledger:
             draft = msgspec.structs.replace(draft, summary={**draft.summary, "namespace": self.namespace})
         self._draft.audits.append(draft)
 
+    @property
+    def audit_end(self) -> Head:
+        """The end of the audit log in front of this transaction's entries."""
+        return self._head
+
+    def ends_audit_file(self) -> None:
+        """Tell the audit log that this transaction's entries are the first of a new file."""
+        self._draft.effects.ends_audit_file = True
+
     def index(self, record_id: RecordId) -> None:
         """Tell the text index that a durable record of the mutation's namespace is new or edited."""
         self._draft.effects.changed.append((self.namespace, record_id))
@@ -323,7 +335,7 @@ class Ledger:
             lines.append(line.data)
             growth.add(line.data)
         changes.update(growth.tiles)
-        return lines, growth.head(self.sequence, previous, before.audit_synced, self._head_key)
+        return lines, growth.head(self.sequence, previous, before.audit_synced, self.head_key)
 
     def _trim(self, changes: dict[bytes, bytes | None]) -> None:
         """Drop the oldest log rows, up to the first that a follower may lack; the newest audit lines stay."""

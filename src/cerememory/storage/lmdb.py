@@ -36,6 +36,7 @@ from cerememory.storage.contract import Changes, Compaction, Transaction
 from cerememory.storage.datadir import sync_directory
 from cerememory.storage.keys import KEYS_END, Table, system_key
 from cerememory.storage.leases import Leases
+from cerememory.storage.lmdb_transactions import Read, WriteTransaction
 from cerememory.storage.rewriting import Pair, write_rows
 
 R = TypeVar("R")
@@ -55,50 +56,6 @@ DATA_NAME, LOCK_NAME, DRAFT_NAME = "data.mdb", "lock.mdb", "compacting"
 
 def unwatched(pairs: Iterator[Pair], _count: int) -> Iterator[Pair]:
     return pairs
-
-
-class _Snapshot:
-    """`Reader` over one LMDB read transaction."""
-
-    def __init__(self, transaction: Any) -> None:
-        self._transaction = transaction
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._transaction.get(key)  # type: ignore[no-any-return]
-
-    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
-        get = self._transaction.get
-        return [get(key) for key in keys]
-
-    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        with self._transaction.cursor() as cursor:
-            if not reverse:
-                if not cursor.set_range(start):
-                    return
-                for key, value in cursor:
-                    if key >= stop:
-                        return
-                    yield key, value
-                return
-            positioned = cursor.prev() if cursor.set_range(stop) else cursor.last()
-            if not positioned:
-                return
-            for key, value in cursor.iterprev():
-                if key < start:
-                    return
-                yield key, value
-
-
-class _Transaction(_Snapshot):
-    """`Transaction` over one LMDB write transaction: its changed pages are in memory until there are too many."""
-
-    def write(self, changes: Changes) -> None:
-        puts = sorted((key, value) for key, value in changes.items() if value is not None)
-        for key, value in changes.items():
-            if value is None:
-                self._transaction.delete(key)
-        with self._transaction.cursor() as cursor:
-            cursor.putmulti(puts)  # one call for all: each call into LMDB gives the interpreter away
 
 
 class LmdbStorage:
@@ -220,18 +177,8 @@ class LmdbStorage:
             raise StorageUnavailable("storage couldn't be opened again after a failed write, try again")
         return self._environment
 
-    @contextmanager
-    def read(self) -> Iterator[_Snapshot]:
-        self._leases.acquire()
-        try:
-            with self._begin() as transaction:
-                yield _Snapshot(transaction)
-        except lmdb.MapResizedError:
-            raise StorageUnavailable("the memory map is being resized, try again") from None
-        except lmdb.PanicError:
-            raise StorageUnavailable("storage is being reopened after a failed write, try again") from None
-        finally:
-            self._leases.release()
+    def read(self) -> Read:
+        return Read(self._leases, self._begin)
 
     def _begin(self) -> Any:
         environment = self._opened()
@@ -267,7 +214,7 @@ class LmdbStorage:
     def _transact_once(self, work: Callable[[Transaction], R]) -> R:
         transaction = self._opened().begin(write=True)
         try:
-            answer = work(_Transaction(transaction))
+            answer = work(WriteTransaction(transaction))
             failpoint("storage.commit.before_fsync")
             transaction.commit()
         except BaseException:

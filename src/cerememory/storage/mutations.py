@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar
 
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.decay import STANDARD
-from cerememory.domain.fidelity import State
 from cerememory.errors import IdempotencyConflict, PreconditionFailed, RecordNotFound, StorageDamaged
 from cerememory.protocol import codec
 from cerememory.protocol.records import (
@@ -21,19 +20,17 @@ from cerememory.protocol.records import (
     EmotionVector,
     MemoryContent,
     MetaMemory,
-    Store,
 )
 from cerememory.protocol.replies import Encoded
 from cerememory.protocol.values import RecordId, format_id
-from cerememory.storage.contract import Reader
 from cerememory.storage.documents import row_document
-from cerememory.storage.evolving import note_hit_rate
+from cerememory.storage.dynamics import Reads
 from cerememory.storage.groups import change_group, join_group
 from cerememory.storage.keys import Table, after, key, pack_time, pack_version, state_key, unpack_time
 from cerememory.storage.ledger import Ledger, Mutation
 from cerememory.storage.likenesses import drop_likeness, find_like, note_likeness
 from cerememory.storage.pending import add_pending
-from cerememory.storage.prepared import NewRecord, SavedState
+from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import (
     ContentRow,
     KeptAnswer,
@@ -100,7 +97,7 @@ def _begun(ledger: Ledger, record: NewRecord) -> NewRecord:
     """With the state in which memories begin here and now; it was made for a namespace in which nothing moved."""
     row = record.row
     curve = ledger.curve(row.store_code)
-    if curve == STANDARD[row.store]:
+    if curve is STANDARD[row.store]:
         return record
     return replace(record, state=curve.fresh(row.created_at, record.state.intensity))
 
@@ -328,41 +325,6 @@ def put_raw(ledger: Ledger, record: NewRaw) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class SaveRecall:
-    """Write what one recall did to the states of the durable memories it returned, and its audit entry.
-
-    `hit_rate`: the store that the recall is put down to, and its rate.
-    """
-
-    namespace: int
-    states: tuple[SavedState, ...]
-    audit: AuditDraft
-    hit_rate: tuple[Store, float] | None
-
-    def apply(self, ledger: Ledger) -> None:
-        counters = ledger.counters()
-        counters.recalls += 1
-        for saved in self.states:
-            row_key = state_key(saved.namespace, saved.created_at, saved.record_id)
-            value = ledger.get(row_key)
-            if value is not None:  # else it was forgotten in the meantime
-                before, state = self._states(ledger, saved, value)
-                ledger.put(row_key, dump_state_row(saved.store_code, state))
-                counters.fidelity_sums[saved.store_code] += state.score - before.score
-            ledger.saved(saved)
-        if self.hit_rate is not None:
-            note_hit_rate(ledger, *self.hit_rate)
-        ledger.audit(self.audit)
-
-    def _states(self, ledger: Ledger, saved: SavedState, value: bytes) -> tuple[State, State]:
-        """The state in `value` and what the recall made of it, anew when it isn't what the recall found."""
-        if value == dump_state_row(saved.store_code, saved.before):
-            return saved.before, saved.state
-        before = parse_state_row(value)[1]
-        return before, ledger.curve(saved.store_code).retrieved(before, saved.state.last_accessed_at)
-
-
-@dataclass(frozen=True, slots=True)
 class UpdateHeld:
     """An edit of working memory, whose outcome is `record`: no rows, but an audit entry, and the indexes told."""
 
@@ -426,9 +388,9 @@ class Once(Generic[R]):
         ledger.put(ledger.key(Table.IDEMPOTENCY_BY_EXPIRY, pack_time(self.expires_at), self.key_digest), b"")
         return stored
 
-    def kept_in(self, reader: Reader) -> Stored[R] | None:
+    def kept_in(self, reads: Reads) -> Stored[R] | None:
         """What is kept under the key so far, for an operation of which this is only the last mutation."""
-        return self._kept(reader.get)
+        return self._kept(reads.get)
 
     @property
     def _row_key(self) -> bytes:
@@ -460,6 +422,6 @@ class Once(Generic[R]):
             ledger.delete(row_key)
 
 
-def kept_answer(reader: Reader, mutation: Mutation[Stored[R]]) -> Stored[R] | None:
+def kept_answer(reads: Reads, mutation: Mutation[Stored[R]]) -> Stored[R] | None:
     """What is kept for the request that `mutation` is the last of; None, too, without an idempotency key."""
-    return mutation.kept_in(reader) if isinstance(mutation, Once) else None
+    return mutation.kept_in(reads) if isinstance(mutation, Once) else None

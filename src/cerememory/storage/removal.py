@@ -30,6 +30,7 @@ from cerememory.storage.rows import (
     parse_raw_row,
     parse_state_row,
 )
+from cerememory.storage.undo_rows import MEMORY, memory_stamp, stamp_anew
 from cerememory.storage.vectors import Space, vector_key
 
 
@@ -158,8 +159,10 @@ def _forget_archived_edge(
     ledger: Ledger, source: RecordId, archived: ArchivedRow, target: RecordId, now: int
 ) -> None:
     left = _without(target, parse_edges(archived.edges))
-    changed = replace(archived, content=replace(archived.content, updated_at=now), edges=dump_edges(left))
+    content = replace(archived.content, updated_at=now)
+    changed = replace(archived, content=content, edges=dump_edges(left))
     ledger.put(ledger.key(Table.ARCHIVED, source), dump_row(changed))
+    stamp_anew(ledger, MEMORY, source, memory_stamp(archived.content), memory_stamp(content))
 
 
 def _without(target: RecordId, edges: tuple[Association, ...]) -> tuple[Association, ...]:
@@ -177,7 +180,10 @@ def _forget_edge(ledger: Ledger, source: RecordId, target: RecordId, now: int) -
     ledger.counters().associations -= len(edges) - len(left)
     value = ledger.get(content_key)
     if value is not None:
-        ledger.put(content_key, dump_row(replace(parse_content_row(value), updated_at=now)))
+        row = parse_content_row(value)
+        changed = replace(row, updated_at=now)
+        ledger.put(content_key, dump_row(changed))
+        stamp_anew(ledger, MEMORY, source, memory_stamp(row), memory_stamp(changed))
 
 
 def _remove_range(ledger: Ledger, prefix: bytes) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,8 +42,14 @@ PIECE = 1_000  # rows that one step mends
 FRESH_NAME = "index.new"
 INDEXED_BY = frozenset({Table.GROUPS.name.lower()})  # parts that give documents of the text index their words
 
+Progress = Callable[[int], None]
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
+
+
+def unwatched(_count: int) -> None:
+    """The progress of what nobody looks at."""
 
 
 @dataclass(slots=True)
@@ -87,7 +93,7 @@ def repair(
             commit_series_alone(storage, steps, now, audited=audited, head_key=head_key)
             failpoint("repair.committed")
     if found.index and index_path is not None:
-        found.index = _rebuild(index_path, storage)
+        found.index = _is_rebuilt(index_path, storage)
     return found
 
 
@@ -143,19 +149,31 @@ def _steps(fixes: _Fixes, found: Repair, now: int) -> Steps[None]:
     yield NoteAudit(DEFAULT_NAMESPACE, AuditDraft(now, OPERATION, (), (), summary))
 
 
-def _rebuild(index_path: Path, storage: Storage) -> bool:
-    """Whether there is a new index: built beside the old one, which stays when a row can't be read."""
-    fresh = index_path.with_name(FRESH_NAME)
+def _is_rebuilt(index_path: Path, storage: Storage) -> bool:
+    """Whether there is a new index; not when a row can't be read, which is a finding."""
+    try:
+        rebuild_index(index_path, storage)
+    except StorageDamaged:
+        return False
+    return True
+
+
+def rebuild_index(index_path: Path, storage: Storage, progress: Progress = unwatched) -> int:
+    """Build the text index again, beside the old one, whose place it takes; how many rows it has.
+
+    `progress` is told how many were added since. Raises `StorageDamaged` when a row can't be read,
+    `DataDirUnusable` when the index can't be written; then the old one stays.
+    """
+    fresh, done = index_path.with_name(FRESH_NAME), 0
     try:
         with closing(reindex.renew_index(fresh)) as index:
-            for _done in reindex.rebuild(index, storage):
-                pass
+            for reached in reindex.rebuild(index, storage):
+                progress(reached - done)
+                done = reached
         wipe(index_path)
         fresh.rename(index_path)
-    except StorageDamaged:  # which is a finding
-        return False
     except (IndexWriteFailed, OSError) as error:
         raise DataDirUnusable(f"{index_path}: can't be built again: {error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return True
+    return done

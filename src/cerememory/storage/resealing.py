@@ -23,6 +23,7 @@ from cerememory.storage.sealed import NAMED, SealedStorage, Sealer
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 4 << 20
+COUNTED_ROWS = 100_000  # whose keys are in memory at once
 SECTIONS = ("raw_journal", *(store.value for store in DURABLE_STORES), "vector_index")
 _NAMED_BYTES = frozenset(table.value for table in NAMED)
 
@@ -70,6 +71,15 @@ def rotate(storage: SealedStorage, progress: Progress) -> Resealed:
     storage.below.commit(storage.holding(keyring))
     storage.use(keyring)
     return resealed
+
+
+def row_count(storage: SealedStorage) -> int:
+    """About how many rows `progress` will be told of. No value is read for it."""
+    count, position = 0, b""
+    while sizes := storage.below.row_sizes(position, COUNTED_ROWS):
+        count += len(sizes)
+        position = sizes[-1][0] + b"\0"
+    return count
 
 
 def _reseal(storage: SealedStorage, progress: Progress) -> Resealed:

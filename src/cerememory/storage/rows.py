@@ -316,10 +316,12 @@ _META_TEMPLATES = {trigger: _template(trigger) for trigger in ("encode.store", "
 def record_json(record_id: bytes, row: ContentRow, state: State, edges: bytes | None) -> bytes:
     """The wire JSON of a MemoryRecord."""
     associations = codec.dump(parse_edges(edges)) if edges else b"[]"
+    created_at = format_timestamp(row.created_at)
+    updated_at = created_at if row.updated_at == row.created_at else format_timestamp(row.updated_at)
     return b"".join(
         (
             f'{{"id":"{format_id(record_id)}","store":"{_STORE_NAMES[row.store_code]}",'
-            f'"created_at":"{format_timestamp(row.created_at)}","updated_at":"{format_timestamp(row.updated_at)}",'
+            f'"created_at":"{created_at}","updated_at":"{updated_at}",'
             f'"last_accessed_at":"{format_timestamp(state.last_accessed_at)}",'
             f'"access_count":{state.access_count},"content":'.encode(),
             row.content,

@@ -61,7 +61,7 @@ SEALS_MAX = 2**31  # under one key
 SEALED = frozenset(
     {
         *(Table.CONTENT, Table.ARCHIVED, Table.HISTORY, Table.EDGES, Table.VECTORS, Table.RAW, Table.RAW_PENDING),
-        *(Table.IDEMPOTENCY, Table.NAMESPACES, Table.LOG),
+        *(Table.IDEMPOTENCY, Table.NAMESPACES, Table.LOG, Table.UNDO),
     }
 )
 NAMED = {  # where in a key of the table, behind its byte, the digest begins

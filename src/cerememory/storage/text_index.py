@@ -170,6 +170,21 @@ class TextIndex:
         self._pending_sequence = sequence
         self._snapshot = Snapshot(self._curated, self._raw)
 
+    @property
+    def is_scattered(self) -> bool:
+        """Whether memories are in so many segments that `settle` is worth while."""
+        return self._curated.is_scattered
+
+    def settle(self) -> bool:
+        """A step towards fewer segments; whether it was the last, which is a commit as any other.
+
+        For when nothing was applied since the last commit. Raises `IndexWriteFailed`.
+        """
+        if not self._curated.settle():
+            return False
+        self._snapshot = Snapshot(self._curated, self._raw)
+        return True
+
     def applied_sequence(self) -> int:
         """The sequence of the last commit; 0 for a new index."""
         return self._curated.sequence

@@ -17,9 +17,18 @@ from cerememory.telemetry.tracebacks import exc_info_text, write_exc_info
 LEVELS = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
 
 
+_level = logging.DEBUG  # of what is said; until it is configured, everything
+
+
+def says_debug() -> bool:
+    """Whether lines of level debug are written: to find that out of structlog costs as much as most lines."""
+    return _level <= logging.DEBUG
+
+
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     """`level` is one of `LEVELS`, `style` pretty or json. Colours only on a terminal."""
-    out = stream or sys.stderr
+    global _level
+    out, _level = stream or sys.stderr, max(LEVELS[level], logging.DEBUG)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -27,7 +36,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *_rendering(style, out),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(max(LEVELS[level], logging.DEBUG)),
+        wrapper_class=structlog.make_filtering_bound_logger(_level),
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )

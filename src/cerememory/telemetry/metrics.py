@@ -17,6 +17,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 AUTH_FAILURES = ("missing", "unknown", "expired", "revoked", "barred")
 HTTP_LABELS = ("method", "path", "status")
+GRPC_LABELS = ("method", "status")
 
 
 class Metrics:
@@ -66,6 +67,14 @@ class Metrics:
 
     def _make_internal(self) -> None:
         r = self.registry
+        self.grpc_requests = Counter("cerememory_grpc_requests", "gRPC calls by method.", GRPC_LABELS, registry=r)
+        self.grpc_duration = Histogram(
+            "cerememory_grpc_request_duration_seconds",
+            "Time from head to trailers.",
+            GRPC_LABELS,
+            buckets=SECONDS,
+            registry=r,
+        )
         self.records = Gauge("cerememory_records", "Curated memories.", ("store",), registry=r)
         self.raw_records = Gauge("cerememory_raw_journal_records", "Raw journal entries.", registry=r)
         self.mailbox_depth = Gauge(
@@ -75,10 +84,16 @@ class Metrics:
             "cerememory_actor_restarts", "Restarts of an actor after a crash.", ("actor",), registry=r
         )
         self.commit_batch_size = Histogram(
-            "cerememory_commit_batch_size", "Mutations in one transaction.", buckets=BATCH_SIZES, registry=r
+            "cerememory_commit_batch_size",
+            "Writes that shared one transaction and its sync.",
+            buckets=BATCH_SIZES,
+            registry=r,
         )
         self.commit_duration = Histogram(
-            "cerememory_commit_duration_seconds", "Time of one transaction.", buckets=SECONDS, registry=r
+            "cerememory_commit_duration_seconds",
+            "Time of one transaction, its sync included.",
+            buckets=SECONDS,
+            registry=r,
         )
         self.index_lag = Gauge(
             "cerememory_index_lag_seconds", "Age of the oldest commit that search doesn't show.", registry=r
@@ -112,7 +127,9 @@ class Metrics:
             registry=r,
         )
         self.reconsolidations_dropped = Counter(
-            "cerememory_reconsolidations_dropped", "Recalls whose effect could not be queued.", registry=r
+            "cerememory_reconsolidations_dropped",
+            "Recalls whose effect on what they found could not be queued.",
+            registry=r,
         )
         self.llm_requests = Counter(
             "cerememory_llm_requests",

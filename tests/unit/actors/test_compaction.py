@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory import failpoints
-from cerememory.actors.engine import COMPACT_S, OPERATION_S
+from cerememory.actors.deadline import OPERATION_S
+from cerememory.actors.engine import COMPACT_S
 from cerememory.actors.text_index import Renew
 from cerememory.config.settings import Settings
 from cerememory.errors import ActorBusy, InternalError, StorageUnavailable

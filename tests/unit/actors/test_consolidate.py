@@ -175,9 +175,9 @@ async def test_after_an_import_an_incremental_run_looks_at_all(running: Consolid
     terms = Terms("any", ImportStrategy.MERGE, ConflictResolution.KEEP_NEWER, has_raw=False)
     await running.run()
     await running.store(1, at=NOW - DAY_NS)
-    await running.writer.ask(Commit(NoteImport(DEFAULT_NAMESPACE, terms, 0, NOW)))
+    await running.writer.ask(Commit(NoteImport(DEFAULT_NAMESPACE, terms, 0, (), NOW)))
     assert await running.run(dry_run=True) == counts(0)
-    await running.writer.ask(Commit(NoteImport(DEFAULT_NAMESPACE, terms, 1, NOW)))
+    await running.writer.ask(Commit(NoteImport(DEFAULT_NAMESPACE, terms, 1, (), NOW)))
     assert await running.run() == counts(1, migrated=1)
 
 

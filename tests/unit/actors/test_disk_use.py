@@ -50,9 +50,12 @@ async def test_rows_count_under_what_they_hold(
 ) -> None:
     monkeypatch.setattr(disk_use, "ROWS_AT_ONCE", at_once)
     measured = Measured(tmp_path, ROWS)
-    (measured.index / "segment").write_bytes(bytes(400))
+    (measured.index / "curated").mkdir()
+    (measured.index / "curated" / "segment").write_bytes(bytes(400))
     (measured.index / "meta.json").write_bytes(bytes(44))
-    measured.audit.write_bytes(bytes(55))
+    measured.audit.write_bytes(bytes(30))
+    measured.audit.with_name("audit.jsonl.000000000001-000000000002").write_bytes(bytes(25))
+    assert measured.use.last is None
     await measured.use.measure()
     expected = {
         "content": 3_000 + 2 * 6,
@@ -65,6 +68,8 @@ async def test_rows_count_under_what_they_hold(
         "audit": 55,
     }
     assert measured.bytes_of(expected) == expected
+    assert measured.use.last is not None
+    assert {name: measured.use.last.by_table[name] for name in expected} == expected
 
 
 async def test_what_is_deleted_counts_no_more_at_the_next_measurement(

@@ -12,7 +12,8 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from cerememory import failpoints
-from cerememory.actors.engine import OPERATION_S, Idempotency
+from cerememory.actors.deadline import OPERATION_S
+from cerememory.actors.engine import Idempotency
 from cerememory.actors.writer import LAZY_S
 from cerememory.domain.audit_chain import parse_line, verify_lines
 from cerememory.errors import (
@@ -26,9 +27,10 @@ from cerememory.errors import (
     StorageUnavailable,
     ValidationFailed,
 )
+from cerememory.failpoints import InjectedCrash
 from cerememory.protocol import codec
 from cerememory.protocol.records import STORES, MemoryRecord, Store
-from cerememory.protocol.requests import EncodeBatch, EncodeBatchRaw, EncodeUpdate, Forget, Restore
+from cerememory.protocol.requests import EncodeBatch, EncodeBatchRaw, EncodeUpdate, Forget, RecallRawQuery, Restore
 from cerememory.protocol.values import RecordId, parse_id
 from cerememory.storage.keys import DEFAULT_NAMESPACE, counters_key
 from cerememory.storage.lmdb import LmdbStorage
@@ -445,6 +447,7 @@ async def test_a_crash_of_any_actor_under_load_fails_at_most_one_request_and_los
 ) -> None:
     stored: list[RecordId] = []
     failed: list[Exception] = []
+    crashed: list[str] = []
 
     async def use(number: int) -> None:
         try:
@@ -452,18 +455,26 @@ async def test_a_crash_of_any_actor_under_load_fails_at_most_one_request_and_los
             stored.append(record_id)
             await read(running, record_id)
             await running.engine.recall_query(to_recall(f"{number}", cue={"embedding": [1.0, number]}))
+            await store(running, "held", store="working")
+            await running.engine.encode_store_raw(to_store_raw("said"))
+            await running.engine.recall_raw_query(RecallRawQuery(session_id="s-1"))
         except InternalError as error:
             failed.append(error)
 
-    failpoints.arm(f"actor.{name}.received", passage=5)
+    def crash(failpoint: str) -> None:
+        crashed.append(failpoint)
+        raise InjectedCrash(failpoint)
+
+    failpoints.arm(f"actor.{name}.received", crash, passage=3)  # each of them hears of every round at least once
     for _ in range(3):
         async with trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(use, number)
         await trio.sleep(1)
+    assert crashed == [f"actor.{name}.received"]
     assert len(failed) <= 1
     await trio.sleep(1)
-    assert (await running.engine.introspect_stats()).total_records == len(stored) >= 29
+    assert (await running.engine.introspect_stats()).records_by_store[Store.EPISODIC] == len(stored) >= 29
     assert await running.engine.not_ready() is None
     await running.until_indexed()
     found = await running.engine.recall_query(to_recall("kettle", limit=100))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from cerememory.actors import stores
-from cerememory.actors.stores import DurableStore, Fetch, Fetched, Scores
+from cerememory.actors.actor import Request
+from cerememory.actors.stores import DurableStore, Fetch, Fetched, Look, Scores, Touch
 from cerememory.actors.writer import StatesCommitted
 from cerememory.domain.curve import Rules
 from cerememory.domain.fidelity import State
@@ -179,14 +181,37 @@ async def test_scores_are_those_of_what_is_there(storage: MemoryStorage) -> None
         }
 
 
-async def test_scores_are_told_at_once_while_nothing_waits(storage: MemoryStorage) -> None:
-    request = Scores(DEFAULT_NAMESPACE, ((an_id(1), NOW),))
+@pytest.mark.parametrize(
+    "question",
+    [
+        Scores(DEFAULT_NAMESPACE, ((an_id(1), NOW),)),
+        Look(DEFAULT_NAMESPACE, (an_id(1),), LATER),
+        Fetch(DEFAULT_NAMESPACE, (an_id(1),)),
+    ],
+    ids=lambda question: type(question).__name__,
+)
+async def test_a_read_is_answered_at_once_while_nothing_waits(
+    storage: MemoryStorage, question: Request[Any]
+) -> None:
     async with running(storage) as store:
-        assert store.scores_nowait(request) is None, "it hasn't begun to wait yet"
+        assert store.answer_nowait(question) is None, "it hasn't begun to wait yet"
         await wait_all_tasks_blocked()
-        assert store.scores_nowait(request) == await store.ask(request)
+        assert store.answer_nowait(question) == await store.ask(question)
         store.post_nowait(StatesCommitted(()))
-        assert store.scores_nowait(request) is None
+        assert store.answer_nowait(question) is None
+
+
+async def test_what_another_recall_has_touched_since_it_was_seen_is_touched_once_more(
+    storage: MemoryStorage,
+) -> None:
+    async with running(storage) as store:
+        look = Look(DEFAULT_NAMESPACE, (an_id(1),), LATER)
+        mine, others = tuple(await store.ask(look)), tuple(await store.ask(look))
+        [first] = (await store.ask(Touch(DEFAULT_NAMESPACE, others, LATER))).saved
+        [second] = (await store.ask(Touch(DEFAULT_NAMESPACE, mine, LATER))).saved
+        [memory] = (await store.ask(Fetch(DEFAULT_NAMESPACE, (an_id(1),)))).memories
+    assert second.before == first.state
+    assert memory.state.access_count == 2
 
 
 async def test_a_row_that_cannot_be_read_is_an_answer_and_harms_no_other(storage: MemoryStorage) -> None:

@@ -121,10 +121,26 @@ def test_a_mistake_is_one_line(argv: list[str], message: str) -> None:
     assert str(refused.value) == message
 
 
-@pytest.mark.parametrize("name", ["reindex"])
-def test_a_command_that_isnt_built_is_unknown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([name]) == 2
-    assert capsys.readouterr().err.startswith(f"error: unknown command '{name}'")
+@pytest.mark.parametrize("argv", [["serve", "--workers", "2"], ["reindex", "--embeddings"]], ids=" ".join)
+def test_what_isnt_built_is_refused_in_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*argv, "--config", "nowhere.toml"]) == 1  # which nothing comes to, and would end it
+    option = argv[1]
+    assert capsys.readouterr() == ("", f"error: {option}: this version can't do that yet; leave it out\n")
+
+
+def test_the_help_of_a_command_has_all_that_it_says_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["backup", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Exit code 1 when something in it doesn't add up" in shown
+    run(["--help"])
+    assert "Exit code 1" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["store", "key create"])
+def test_options_have_the_same_heading_everywhere(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run([*command.split(), "--help"])
+    headings = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("╭")]
+    assert headings == ["Arguments", "Options", "Options"]
 
 
 def test_help_lists_every_command_by_task(capsys: pytest.CaptureFixture[str]) -> None:

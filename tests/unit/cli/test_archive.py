@@ -24,7 +24,17 @@ from cerememory.protocol.requests import EXPORT_FORMATS, ConflictResolution, Imp
 
 CHUNKS = [b"abc" * 100_000, b"", b"end"]
 DESCRIBED = {"archive_id": "a-1", "size_bytes": 300_003, "record_count": 7, "checksum": "ab"}
-IMPORTED = {"records_imported": 5}
+BATCH = "0191aaaa-0000-7000-8000-000000000009"
+IMPORTED = {"records_imported": 5, "batch_id": BATCH}
+UNDO = f"note: cerememory import undo {BATCH} takes it back\n"
+UNDONE = {
+    "batch_id": BATCH,
+    "archive_id": "a.cma",
+    "records_removed": 3,
+    "records_restored": 2,
+    "records_left": 1,
+    "left_ids": [BATCH],
+}
 PLANNED = {"records_imported": 5, "records_added": 3, "records_replaced": 2, "records_kept": 1}
 
 
@@ -35,6 +45,7 @@ class FakeArchives:
         self.bodies: list[Any] = []
         self.taken: list[tuple[bytes, int, dict[str, Any]]] = []
         self.answer: dict[str, Any] = IMPORTED
+        self.calls: list[tuple[str, Any]] = []
         self.error: CerememoryError | None = None
 
     @contextmanager
@@ -47,6 +58,10 @@ class FakeArchives:
             yield chunk
             if self.error is not None:
                 raise self.error
+
+    def call(self, operation_name: str, body: object) -> Any:
+        self.calls.append((operation_name, body))
+        return UNDONE
 
     def import_archive(self, chunks: Iterable[bytes], size_bytes: int, terms: Mapping[str, Any]) -> Any:
         self.taken.append((b"".join(chunks), size_bytes, dict(terms)))
@@ -69,7 +84,11 @@ def type_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("names", "known"),
-    [(FormatName, EXPORT_FORMATS), (ImportStrategyName, ImportStrategy), (ResolutionName, ConflictResolution)],
+    [
+        (FormatName, (*EXPORT_FORMATS, archive.AGE)),
+        (ImportStrategyName, ImportStrategy),
+        (ResolutionName, ConflictResolution),
+    ],
 )
 def test_the_names_are_those_of_the_protocol(names: Any, known: Any) -> None:
     assert get_args(names) == tuple(known)
@@ -217,7 +236,54 @@ def test_an_import_sends_the_file_under_its_name(
         "dry_run": False,
     }
     assert memory.taken == [(b"archive", 7, terms)]
-    assert capsys.readouterr() == ("Imported 5 records from a.cma\n", "")
+    assert capsys.readouterr() == ("Imported 5 records from a.cma\n", UNDO)
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(5, "note: this import can't be taken back: what it replaced is too much to be kept\n"), (0, "")],
+)
+def test_an_import_that_cannot_be_undone_says_so(
+    memory: FakeArchives, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, told: str
+) -> None:
+    (tmp_path / "a.cma").write_bytes(b"archive")
+    memory.answer = {"records_imported": count}
+    assert run(["import", "a.cma"]) == 0
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    ("given", "sent", "line"),
+    [
+        ([], {}, "Undid the import of a.cma (removed=3, restored=2, left=1)\n"),
+        (
+            ["--keep-changed"],
+            {"keep_changed": True},
+            "Undid the import of a.cma (removed=3, restored=2, left=1)\n",
+        ),
+        (["--dry-run"], {"dry_run": True}, "Would undo the import of a.cma (removed=3, restored=2, left=1)\n"),
+    ],
+)
+def test_an_import_is_undone_by_its_batch(
+    memory: FakeArchives,
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    sent: dict[str, Any],
+    line: str,
+) -> None:
+    assert run(["import", "undo", BATCH.upper(), *given]) == 0
+    asked = {"batch_id": BATCH, "keep_changed": False, "dry_run": False, **sent}
+    assert memory.calls == [("lifecycle.undo_import", asked)]
+    assert capsys.readouterr() == (line, "")
+
+
+def test_an_undo_needs_the_id_of_an_import(memory: FakeArchives, tmp_path: Path) -> None:
+    assert run(["import", "undo"]) == 2
+    assert run(["import", "undo", "a.cma"]) == 2
+    assert memory.calls == []
+    (tmp_path / "undo").write_bytes(b"archive")
+    assert run(["import", "./undo"]) == 0
+    assert memory.taken[0][0] == b"archive"
 
 
 def test_an_import_takes_all_that_there_is_to_say(

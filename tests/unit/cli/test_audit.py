@@ -64,6 +64,7 @@ def test_json_has_the_same_fields(data_dir: Path, capsys: Captured) -> None:
         "last_sequence": 2,
         "head_hash": head_of(log),
         "pending": 0,
+        "unseen": [],
     }
 
 
@@ -322,3 +323,99 @@ def test_a_reader_follows_a_store_that_its_owner_makes_larger(tmp_path: Path) ->
         process.stdin.close()
     assert process.returncode == 0
     owner.close()
+
+
+# Rotation
+
+
+def rotated(data_dir: Path, capsys: Captured) -> dict[str, object]:
+    assert run(["audit-rotate", "--data-dir", str(data_dir), "--json"]) == 0
+    answer: dict[str, object] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_a_rotation_says_which_file_it_closed_and_what_that_ends_with(data_dir: Path, capsys: Captured) -> None:
+    head = head_of(data_dir / "audit.jsonl")
+    assert run(["audit-rotate", "--data-dir", str(data_dir)]) == 0
+    assert capsys.readouterr() == (
+        "Audit log rotated:\n"
+        "  file=audit.jsonl.000000000001-000000000002\n"
+        f"  entries=2\n  last_sequence=2\n  head_hash={head}\n",
+        "",
+    )
+    assert head_of(data_dir / "audit.jsonl.000000000001-000000000002") == head
+
+
+def test_a_log_without_entries_has_nothing_to_rotate(tmp_path: Path, capsys: Captured) -> None:
+    assert run(["audit-rotate", "--data-dir", str(tmp_path / "new")]) == 0
+    assert capsys.readouterr().out == "The audit log has no entries: nothing to rotate\n"
+
+
+def test_all_files_are_verified_and_what_was_moved_away_is_named(
+    data_dir: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    answer = rotated(data_dir, capsys)
+    closed = data_dir / str(answer["file"])
+    assert run(["audit-verify", "--data-dir", str(data_dir)]) == 0
+    shown = capsys.readouterr()
+    assert ("entries=3\n  last_sequence=3" in shown.out, shown.err) == (True, "")
+    closed.rename(tmp_path / "away")
+    assert run(["audit-verify", "--data-dir", str(data_dir)]) == 0
+    shown = capsys.readouterr()
+    assert "entries=1\n  last_sequence=3" in shown.out
+    assert shown.err == (
+        f"note: entries 1 to 2 weren't seen: {closed} isn't there; "
+        f"the chain is whole from entry 3 on, behind the hash {answer['head_hash']}\n"
+    )
+    assert run(["audit-verify", "--data-dir", str(data_dir), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unseen"] == [
+        {"file": str(closed), "from_sequence": 1, "to_sequence": 2, "head_hash": answer["head_hash"]}
+    ]
+
+
+def test_the_files_put_together_are_one_log(data_dir: Path, tmp_path: Path, capsys: Captured) -> None:
+    closed = rotated(data_dir, capsys)["file"]
+    whole = tmp_path / "whole.jsonl"
+    whole.write_bytes(b"".join((data_dir / str(name)).read_bytes() for name in (closed, "audit.jsonl")))
+    assert run(["audit-verify", "--path", str(whole)]) == 0
+    assert "entries=3\n" in capsys.readouterr().out
+
+
+def test_a_file_alone_is_checked_from_a_head(data_dir: Path, tmp_path: Path, capsys: Captured) -> None:
+    answer = rotated(data_dir, capsys)
+    alone = tmp_path / "alone.jsonl"
+    alone.write_bytes((data_dir / "audit.jsonl").read_bytes())
+    assert run(["audit-verify", "--path", str(alone)]) == 1
+    hint, error = capsys.readouterr().err.splitlines()[-2:]
+    assert (
+        hint == "note: if it goes on another file: put that beside it, or give --head, the hash of its last entry"
+    )
+    assert error == f"error: {alone}: line 1: sequence 3, expected 1 (deleted)"
+    assert run(["audit-verify", "--path", str(alone), "--head", str(answer["head_hash"]).upper()]) == 0
+    shown = capsys.readouterr()
+    assert "entries=1\n  last_sequence=3" in shown.out
+    assert "note: entries 1 to 2 weren't seen; the chain is whole from entry 3 on" in shown.err
+    assert run(["audit-verify", "--path", str(alone), "--head", "0" * 64]) == 1
+    assert "line 1: prev_hash is not the entry_hash" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--head", "0" * 64], "--head: which file? Name it with --path"),
+        (["--head", "0" * 63, "--path", "x"], "expected a hash of 64 hexadecimal digits"),
+        (["--head", "g" * 64, "--path", "x"], "expected a hash of 64 hexadecimal digits"),
+        (["--head", "0" * 64, "--path", "x", "--against", "y"], "--head and --against exclude each other"),
+    ],
+)
+def test_a_head_goes_with_one_file(capsys: Captured, arguments: list[str], told: str) -> None:
+    assert run(["audit-verify", *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_doctor_names_what_was_moved_away(data_dir: Path, capsys: Captured) -> None:
+    closed = data_dir / str(rotated(data_dir, capsys)["file"])
+    closed.unlink()
+    run(["doctor", "--data-dir", str(data_dir)])
+    told = f"ok audit - 1 entries, level with the store's head; entries 1 to 2 weren't seen: {closed} isn't there"
+    assert told in capsys.readouterr().out

@@ -65,7 +65,6 @@ def test_what_keeps_the_daemon_from_starting_is_said_last(
         "grpc.port",
         "http.bind_address",
         "grpc.port",
-        "grpc.port",
     ]
 
 

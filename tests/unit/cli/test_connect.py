@@ -95,6 +95,17 @@ def test_no_key_is_written_but_where_it_comes_from(
     assert json.loads(text)["mcpServers"]["cerememory"]["env"] == {KEY: f"${{env:{KEY}}}"}
 
 
+def test_over_http_the_daemons_address_is_written_and_no_command(folder: Path) -> None:
+    told = ["--transport", "http", "--with-key", "--server-url", "https://memory.example/cere"]
+    assert run(["connect", "claude-code", "--apply", *told]) == 0
+    server = json.loads((folder / ".mcp.json").read_text())["mcpServers"]["cerememory"]
+    assert server == {
+        "type": "http",
+        "url": "https://memory.example/cere/mcp",
+        "headers": {"Authorization": f"Bearer ${{{KEY}:-}}"},
+    }
+
+
 def test_json_says_the_same(capsys: Captured) -> None:
     assert run(["connect", "codex", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -113,6 +124,12 @@ def test_what_is_no_host_of_ours_is_a_mistake_of_usage(capsys: Captured) -> None
     [
         (["cline", "--apply"], "Cline: has no file that could be written"),
         (["zed", "--with-key"], "Zed can't refer to its environment"),
+        (["zed", "--with-key", "--transport", "http"], "Zed can't refer to its environment"),
+        (["cline", "--transport", "http"], "Cline: isn't known to speak HTTP"),
+        (
+            ["cursor", "--with-key", "--transport", "http", "--server-url", "http://memory.example"],
+            "api_key: would go to memory.example unencrypted",
+        ),
         (["cursor", "--server-url", "ftp://x"], "server_url"),
         (["cursor", "--namespace", "no name"], "namespace"),
     ],

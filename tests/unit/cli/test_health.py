@@ -58,7 +58,7 @@ def test_it_asks_where_the_daemon_is_configured_to_listen(
         (answer({"status": "ok"}, 503), "answered 503, not as a Cerememory daemon that lives"),
         (answer({"hello": "world"}), "answered 200, not as a Cerememory daemon that lives"),
         (raw_answer(b"<html>"), "answered 200, not as a Cerememory daemon that lives"),
-        (hang_up(), "gives no answer: Remote end closed connection without response; is the daemon running?"),
+        (hang_up(), "gives no answer: it hung up before the answer was whole; is the daemon running?"),
     ],
 )
 def test_anything_else_is_not(capsys: Captured, reply: Reply, reason: str) -> None:

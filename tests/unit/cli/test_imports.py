@@ -70,11 +70,11 @@ def test_help_loads_no_command() -> None:
     assert loaded.others <= {*COMMAND_LINE, "rich"}
 
 
-def test_mcp_loads_no_library_but_the_codec() -> None:
+def test_mcp_loads_no_library_but_the_codec_and_h11() -> None:
     loaded = loaded_by("mcp", "--server-url", "http://127.0.0.1:9")
     assert loaded.cli == {"main", "options", "quick"}
     assert loaded.packages == {"cli", "client", "domain", "errors", "mcp", "protocol"}
-    assert loaded.others == {"msgspec"}
+    assert loaded.others == {"h11", "msgspec"}
 
 
 def test_store_loads_its_own_module_and_the_client() -> None:
@@ -83,7 +83,7 @@ def test_store_loads_its_own_module_and_the_client() -> None:
     shared = {"main", "app", "options", "arguments", "bodies", "memory", "settings", "output"}
     assert loaded.cli == {*shared, "encode"}
     assert loaded.packages == {"cli", "client", "config", "domain", "errors", "protocol", "storage"}
-    assert loaded.others <= {*COMMAND_LINE, "msgspec"}
+    assert loaded.others <= {*COMMAND_LINE, "h11", "msgspec"}
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,16 @@ def test_a_url_is_asked_with_the_key_of_the_environment(monkeypatch: pytest.Monk
     assert headers["authorization"] == "Bearer sesame"
 
 
+def test_a_key_in_a_file_goes_before_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CEREMEMORY_SERVER_API_KEY", "other")
+    (tmp_path / "key").write_text("sesame\n")
+    with FakeDaemon(answer({"total_records": 3})) as daemon:
+        headers = stats_asked_with(daemon, Options(server_url=daemon.url, server_api_key_file=tmp_path / "key"))
+    assert headers["authorization"] == "Bearer sesame"
+
+
 def test_a_url_is_asked_for_the_namespace() -> None:
     with FakeDaemon(answer({"total_records": 3})) as daemon:
         headers = stats_asked_with(daemon, Options(server_url=daemon.url, namespace="work"))

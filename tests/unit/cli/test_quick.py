@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -11,17 +12,19 @@ from cerememory.cli.app import parse
 from cerememory.cli.main import run
 
 URL = "http://127.0.0.1:8420"
-Told = tuple[str, str | None, int | None, str | None]
+Told = tuple[str, str | None, int | None, str | None, Path | None]
+Started = tuple[str, str | None, int | None, str | None]
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--server-url", URL], (URL, None, None, None)),
-        ([f"--server-url={URL}/a=b"], (f"{URL}/a=b", None, None, None)),
-        (["--server-timeout-secs", "5", "--server-url", URL, "--server-api-key=k"], (URL, "k", 5, None)),
-        (["--namespace", "work", "--server-url", URL], (URL, None, None, "work")),
-        (["--server-url", URL, "--namespace=no name"], (URL, None, None, "no name")),
+        (["--server-url", URL], (URL, None, None, None, None)),
+        ([f"--server-url={URL}/a=b"], (f"{URL}/a=b", None, None, None, None)),
+        (["--server-timeout-secs", "5", "--server-url", URL, "--server-api-key=k"], (URL, "k", 5, None, None)),
+        (["--namespace", "work", "--server-url", URL], (URL, None, None, "work", None)),
+        (["--server-url", URL, "--namespace=no name"], (URL, None, None, "no name", None)),
+        (["--server-url", URL, "--server-api-key-file", "k"], (URL, None, None, None, Path("k"))),
     ],
 )
 def test_the_usual_options_are_read(arguments: list[str], told: Told) -> None:
@@ -60,8 +63,8 @@ def test_the_library_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp, "run_proxy", lambda *arguments: told.append(arguments))
     own = ["--server-url", URL, "--server-api-key", "k", "--server-timeout-secs", "5", "--namespace", "work"]
     parse(["mcp", *own, "--json"])()
-    parse(["mcp", "--server-url", URL, "--json"])()
-    assert told == [(URL, "k", 5, "work"), (URL, None, None, None)]
+    parse(["mcp", "--server-url", URL, "--server-api-key-file", "f", "--json"])()
+    assert told == [(URL, "k", 5, "work", None), (URL, None, None, None, Path("f"))]
 
 
 def test_a_daemon_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,9 +73,9 @@ def test_a_daemon_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Started]:
     """What the proxy was started with."""
-    started: list[Told] = []
+    started: list[Started] = []
 
     def proxy(server_url: str, api_key: str | None, timeout_s: int | None, namespace: str | None) -> int:
         started.append((server_url, api_key, timeout_s, namespace))
@@ -86,7 +89,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
 def test_the_key_comes_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    started: list[Told],
+    started: list[Started],
     variable: str,
     key: str | None,
 ) -> None:
@@ -96,10 +99,26 @@ def test_the_key_comes_from_the_environment(
     assert capsys.readouterr() == ("", "")
 
 
+def test_the_key_may_be_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, started: list[Started]
+) -> None:
+    monkeypatch.setenv("CEREMEMORY_SERVER_API_KEY", "other")
+    file = tmp_path / "key"
+    file.write_text("sesame\r\nnot this\n")
+    assert run(["mcp", "--server-url", URL, "--server-api-key-file", str(file)]) == 0
+    assert started == [(URL, "sesame", None, None)]
+    file.write_text("\n")
+    assert run(["mcp", "--server-url", URL, "--server-api-key-file", str(file)]) == 1
+    assert run(["mcp", "--server-url", URL, "--server-api-key-file", str(tmp_path / "nowhere")]) == 1
+    empty, missing = capsys.readouterr().err.splitlines()
+    assert empty == "error: --server-api-key-file: its first line is empty"
+    assert missing == f"error: {tmp_path / 'nowhere'}: No such file or directory"
+
+
 def test_a_key_as_an_argument_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    started: list[Told],
+    started: list[Started],
 ) -> None:
     monkeypatch.setenv("CEREMEMORY_SERVER_API_KEY", "other")
     run(["mcp", "--server-url", URL, "--server-api-key", "sesame"])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from cerememory.client import Client
+from cerememory.client.archives import PIECE_BYTES, pieces_of
+from cerememory.client.wire import RECEIVE_BYTES
 from cerememory.errors import (
     DaemonBusy,
     DaemonUnreachable,
@@ -19,7 +23,10 @@ from cerememory.errors import (
     Unauthorized,
     ValidationFailed,
 )
+from cerememory.protocol.codec import plain
+from cerememory.protocol.replies import ImportPlanned
 from tests.support.fake_daemon import FakeDaemon, answer, cut_short, hang_up, raw_answer, refusal
+from tests.support.scripted_daemon import URL, ScriptedDaemon, reached
 
 HEAD = {"X_Cerememory_Archive_Id": "a-1", "X_Cerememory_Record_Count": "2", "X_Cerememory_Checksum": "ab"}
 ARCHIVE = b"\x00\xff" * 200_000
@@ -46,6 +53,7 @@ def test_an_export_is_a_head_and_a_stream() -> None:
             chunks = list(archive.chunks)
         assert b"".join(chunks) == ARCHIVE
         assert len(chunks) > 1
+        assert max(map(len, chunks)) <= RECEIVE_BYTES
         [request] = daemon.requests
         assert (request.method, request.path, request.json) == ("POST", "/v1/archive", {"stores": ["episodic"]})
         assert request.headers["x-cerememory-namespace"] == "other"
@@ -114,9 +122,10 @@ def test_an_import_is_sent_as_a_stream() -> None:
         "dry_run": True,
         "decryption_key": "合言葉",
     }
-    with FakeDaemon(answer({"records_imported": 3})) as daemon:
+    planned = ImportPlanned(records_imported=3, records_added=2, records_replaced=1, records_kept=0)
+    with FakeDaemon(answer(plain(planned))) as daemon:
         with client_of(daemon) as client:
-            assert client.import_archive(parts(), len(ARCHIVE), terms) == {"records_imported": 3}
+            assert client.import_archive(parts(), len(ARCHIVE), terms) == planned
         [request] = daemon.requests
     assert (request.method, request.body) == ("PUT", ARCHIVE)
     assert request.headers["content-length"] == str(len(ARCHIVE))
@@ -134,6 +143,52 @@ def test_a_refused_import_is_the_daemons_error() -> None:
         pytest.raises(ImportConflict, match=r"^line 3: no$"),
     ):
         client.import_archive(parts(), len(ARCHIVE), {})
+
+
+@pytest.mark.parametrize("size_bytes", [len(ARCHIVE), None], ids=["length", "chunked"])
+def test_an_import_holds_one_part_at_a_time(size_bytes: int | None) -> None:
+    daemon = ScriptedDaemon(answer=b'{"records_imported": 0}')
+    sent_bytes = 0
+
+    def watched() -> Iterator[bytes]:
+        nonlocal sent_bytes
+        for part in parts():
+            assert not daemon.links or daemon.links[0].received_bytes >= sent_bytes  # the parts before are gone
+            sent_bytes += len(part)
+            yield part
+
+    with reached(daemon), Client(URL) as client:
+        client.import_archive(watched(), size_bytes, {"archive_id": "a"})
+    assert daemon.asked[0].body == ARCHIVE
+
+
+def test_a_file_is_read_in_pieces_not_in_lines() -> None:
+    pieces = list(pieces_of(BytesIO(b"x" * (PIECE_BYTES + 1) + b"\n" * 9)))
+    assert list(map(len, pieces)) == [PIECE_BYTES, 10]
+
+
+def test_an_import_from_a_file_is_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "all.cma").write_bytes(ARCHIVE)
+    with FakeDaemon(answer({"records_imported": 0})) as daemon, client_of(daemon) as client:
+        with (tmp_path / "all.cma").open("rb") as file:
+            client.import_archive(file, len(ARCHIVE), {})
+        assert daemon.requests[0].body == ARCHIVE
+
+
+def test_an_export_goes_into_a_file(tmp_path: Path) -> None:
+    with FakeDaemon(raw_answer(ARCHIVE, 200, **HEAD)) as daemon, client_of(daemon) as client:
+        with client.export_archive() as archive, (tmp_path / "all.cma").open("wb") as file:
+            archive.copy_to(file)
+        assert client.connections_opened == 1
+    assert (tmp_path / "all.cma").read_bytes() == ARCHIVE
+
+
+@pytest.mark.parametrize("size_bytes", [len(ARCHIVE) - 1, len(ARCHIVE) + 1], ids=["too many", "too few"])
+def test_an_import_of_another_length_than_it_says_is_broken_off(size_bytes: int) -> None:
+    with FakeDaemon() as daemon, client_of(daemon) as client:
+        with pytest.raises(ValidationFailed, match=r"^size_bytes: "):
+            client.import_archive(parts(), size_bytes, {})
+        daemon.wait_for_connections(0)
 
 
 def test_an_import_that_is_refused_at_its_head_is_answered() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from cerememory.client import Client
-from cerememory.client import client as client_module
-from cerememory.errors import ContentTooLarge, ForgetUnconfirmed, ValidationFailed
+from cerememory.client import Client, connections, wire
+from cerememory.errors import ContentTooLarge, DaemonUnreachable, ForgetUnconfirmed, ValidationFailed
 from cerememory.protocol.values import parse_id
 from tests.support.fake_daemon import FakeDaemon, answer, held, no_content, raw_answer, refusal
 
+ARCHIVE_HEAD = {"X_Cerememory_Archive_Id": "a", "X_Cerememory_Record_Count": "0", "X_Cerememory_Checksum": "c"}
 ID = "0191aaaa-0000-7000-8000-00000000000a"
 
 
@@ -127,7 +127,7 @@ def test_an_answer_that_isnt_json_says_that_this_is_no_daemon(daemon: FakeDaemon
 
 
 def test_an_answer_over_the_bound_is_refused(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "ANSWER_BYTES_MAX", 1_000)
+    monkeypatch.setattr(wire, "ANSWER_BYTES_MAX", 1_000)
     daemon.then(answer("x" * 998), answer("x" * 999))
     with Client(daemon.url) as client:
         assert client.call("introspect.stats") == "x" * 998
@@ -186,6 +186,32 @@ def test_a_call_that_outlives_the_client_closes_its_connection(daemon: FakeDaemo
     release.set()
     call.join()
     daemon.wait_for_connections(0)
+
+
+def test_a_call_waits_for_its_turn_when_all_connections_are_in_use(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECTIONS_MAX", 1)
+    daemon.then(raw_answer(b"x", 200, **ARCHIVE_HEAD))
+    with Client(daemon.url, timeout_s=0.05) as client:
+        with (
+            client.export_archive() as archive,
+            pytest.raises(DaemonUnreachable, match=r"^all 1 connections to .* are in use") as caught,
+        ):
+            client.call("introspect.stats")
+        assert not caught.value.was_sent
+        assert archive.size_bytes == 1
+        client.call("introspect.stats")
+
+
+def test_the_newest_commit_that_was_acknowledged_is_kept(daemon: FakeDaemon) -> None:
+    daemon.then(*[answer({}, X_Cerememory_Sequence=number) for number in ("7", "6", "eight", "9")])
+    with Client(daemon.url) as client:
+        assert client.sequence is None
+        seen = [(client.call("encode.store", {}), client.sequence)[1] for _ in range(4)]
+        assert seen == [7, 7, 7, 9]
+        client.call("introspect.stats")
+        assert client.sequence == 9
 
 
 def test_calls_at_once_each_have_a_connection_and_only_some_are_kept(daemon: FakeDaemon) -> None:

@@ -20,7 +20,7 @@ def body(code: str, **fields: object) -> bytes:
 @pytest.mark.parametrize("answer", sorted(set(ANSWERS.values())), ids=str)
 def test_every_answer_of_the_table_comes_back_as_a_class_with_its_code(answer: Answer) -> None:
     error = error_of(answer.http_status, body(answer.code), None, URL)
-    assert answer_of(error).code == answer.code
+    assert error.code == answer_of(error).code == answer.code
     assert str(error) == "m"
 
 
@@ -106,6 +106,12 @@ def test_a_failure_of_the_daemon_keeps_the_request_id_that_its_log_has(
     status: int, code: str, details: dict[str, str] | None
 ) -> None:
     assert error_of(status, body(code, request_id="0191"), None, URL).details == details
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 503])
+def test_every_error_of_a_daemon_has_its_request_id(status: int) -> None:
+    assert error_of(status, body("INTERNAL_ERROR", request_id="0191"), None, URL).request_id == "0191"
+    assert error_of(status, b"<h1>", None, URL).request_id is None
 
 
 def test_errors_of_the_client_have_rows_in_the_table() -> None:

@@ -143,6 +143,7 @@ def test_every_write_is_given_a_key_and_repeated(daemon: FakeDaemon, client: Cli
 
 def test_a_stream_gets_a_new_connection(daemon: FakeDaemon, client: Client) -> None:
     client.call("introspect.stats")
+    daemon.then(answer({"records_imported": 0}))
     client.import_archive(iter([b"abc"]), 3, {"archive_id": "a"})
     assert daemon.connections_made == 2
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cerememory.cli.passphrases import variable
 from cerememory.config.keys import BY_NAME, KEYS, Key
 from cerememory.config.settings import Secret, Settings
 from cerememory.config.shown import toml_value
@@ -127,7 +128,13 @@ def test_variables_without_the_prefix_are_nobodys_business() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["CEREMEMORY_SERVER_API_KEY", "CEREMEMORY_RECORDER_SPOOL_DIR", "CEREMEMORY_TEST_SWEEP"]
+    "name",
+    [
+        "CEREMEMORY_SERVER_API_KEY",
+        *(variable(option) for option in ("--encryption-key", "--decryption-key", "--new-passphrase")),
+        "CEREMEMORY_RECORDER_SPOOL_DIR",
+        "CEREMEMORY_TEST_SWEEP",
+    ],
 )
 def test_variables_of_clients_recorder_and_tests_are_let_pass(name: str) -> None:
     assert from_environment(**{name: "anything"}).settings == Settings()

@@ -119,6 +119,11 @@ def test_too_few_bytes_are_no_container(size: int) -> None:
         parse_container(container[:PREFIX_BYTES], size)
 
 
+def test_an_age_file_is_no_container() -> None:
+    with pytest.raises(ImportConflict, match=r"^this is an age file"):
+        parse_container(b"age-encryption.org/v1\n-> scrypt"[:PREFIX_BYTES], 1_000)
+
+
 def test_an_empty_message_is_a_container() -> None:
     assert parse_container(ENCRYPTED[:PREFIX_BYTES], PREFIX_BYTES + TAG_BYTES).ciphertext_bytes == 0
     assert decrypted(encrypted(b"", 1), 1, KEY) == b""

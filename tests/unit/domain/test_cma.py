@@ -168,6 +168,10 @@ def test_what_is_no_archive_is_called_so(data: bytes, size: int) -> None:
     assert refusal(data, size) == "encrypted or not an archive"
 
 
+def test_an_age_file_is_called_so() -> None:
+    assert "this is an age file" in refusal(b"age-encryption.org/v1\n-> scrypt abc 18\n", 1_000)
+
+
 def test_a_first_line_that_never_ends_is_not_gathered() -> None:
     taken = 0
 

@@ -13,11 +13,12 @@ from cerememory.domain.merkle import verify_consistency, verify_inclusion
 from cerememory.domain.note_signatures import open_note
 from cerememory.storage.audit_keys import PUBLIC_NAME, read_public_key
 from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.keys import Table, after, system_key
 from tests.support.asgi import Reply
 from tests.support.engine import settings_for, store_body
 from tests.support.gated import KEYS, UNLIMITED, Gated, gated, with_auth
 
-CHECKPOINT, PROOF = "/v1/audit/checkpoint", "/v1/audit/proof"
+CHECKPOINT, PROOF, ROTATE = (f"/v1/audit/{name}" for name in ("checkpoint", "proof", "rotate"))
 
 
 @pytest.fixture
@@ -116,3 +117,38 @@ async def test_without_an_audit_log_there_is_nothing_to_show(tmp_path: Path, pat
             404,
             "the audit log is switched off (security.audit_log_enabled)",
         )
+
+
+# Rotation
+
+
+async def test_a_rotation_answers_what_was_closed_and_once_for_a_key(daemon: Gated, tmp_path: Path) -> None:
+    await stored(daemon, 2)
+    answers = [await daemon.client.post(ROTATE, {}, idempotency_key="k") for _twice in range(2)]
+    assert [reply.status for reply in answers] == [200, 200]
+    assert answers[0].json == answers[1].json
+    closed = tmp_path / "data" / answers[0].json["file"]
+    assert {name: answers[0].json[name] for name in ("entries", "last_sequence", "size_bytes")} == {
+        "entries": 2,
+        "last_sequence": 2,
+        "size_bytes": closed.stat().st_size,
+    }
+    assert len(list((tmp_path / "data").glob("audit.jsonl.0*"))) == 1
+
+
+async def test_a_proof_of_what_was_moved_away_is_not_found_and_says_where_it_was(
+    daemon: Gated, tmp_path: Path
+) -> None:
+    await stored(daemon, 257)
+    closed = (await daemon.client.post(ROTATE, {})).json["file"]
+    (tmp_path / "data" / closed).unlink()
+    log = system_key(Table.LOG)
+    daemon.running.storage.commit(dict.fromkeys(rows_behind(daemon, log)[:256]))
+    reply = await proof(daemon, "entry=3&size=257")
+    assert (reply.status, reply.json["code"]) == (404, "RECORD_NOT_FOUND")
+    assert reply.json["message"] == f"entries 1 to 257 of the audit log can't be read: {closed} isn't there"
+
+
+def rows_behind(daemon: Gated, prefix: bytes) -> list[bytes]:
+    with daemon.running.storage.read() as reader:
+        return [key for key, _value in reader.scan(prefix, after(prefix))]

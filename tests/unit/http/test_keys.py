@@ -234,7 +234,10 @@ def test_the_roles_are_those_that_the_documents_promise() -> None:
         "POST /v1/archive",
         "PUT /v1/archive",
     }
-    assert found[Needs(Role.ADMIN, is_global=True)] == {operations["lifecycle.compact"]}
+    assert found[Needs(Role.ADMIN, is_global=True)] == {
+        operations["lifecycle.compact"],
+        operations["lifecycle.rotate_audit"],
+    }
     assert "GET /metrics" in found[Needs(Role.READ, is_global=True)]
 
 
@@ -274,6 +277,21 @@ async def test_what_a_role_forbids_is_answered_before_a_byte_of_the_body_is_read
     headers = {"authorization": f"Bearer {made(tmp_path / 'data')}", "content-length": str(65 * 1_048_576)}
     reply = await AsgiClient(gate).ask("POST", "/v1/encode", [b" ", b" "], headers)
     assert reply.status == 403, "not 413, which is what its length would bring"
+
+
+async def test_sizes_are_shown_to_keys_for_all_namespaces_alone(tmp_path: Path) -> None:
+    """They are of the whole daemon: whoever has one namespace learns nothing of the others by them."""
+    data_dir, sizes = tmp_path / "keys", {"bytes_by_table", "bytes_measured_at"}
+    keys = [made(data_dir, Role.ADMIN, "work"), made(data_dir, Role.READ)]
+    async with gated(tmp_path, stored_keys=KeyFile(data_dir), auth=AuthSettings(enabled=True)) as daemon:
+        await daemon.running.engine.measure()
+        shown = [
+            await daemon.client.get("/v1/introspect/stats", authorization=f"Bearer {key}", **named)
+            for key in keys
+            for named in ({}, {"x_cerememory_namespace": "work"})
+        ]
+    assert [sizes & set(reply.json) for reply in shown] == [set(), set(), sizes, sizes]
+    assert shown[2].json["bytes_by_table"].keys() >= {"content", "history", "raw", "index", "audit"}
 
 
 async def test_memories_of_a_scoped_key_are_those_of_its_namespace(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from cerememory.http.openapi import document
 from cerememory.http.routes import Route, Routes
 from cerememory.http.rules import OPEN_ROUTES
 from cerememory.http.schemas import HELD, NARROWED, NARROWED_TYPES
+from cerememory.mcp.endpoint import Endpoint
 from cerememory.protocol import codec, limits, records, replies, requests
 from cerememory.protocol.operations import OPERATIONS, Operation
 from cerememory.protocol.records import MemoryContent, MemoryRecord, RawJournalRecord
@@ -57,7 +58,8 @@ from tests.support.json_schema import KEYWORDS, Schema, UnknownKeyword, Validato
 from tests.support.schema_values import values
 from tests.unit.protocol.test_operations import CASES, expand, operation_of, recorded
 
-TABLE = Routes(cast(Engine, None), Metrics(())).table
+UNASKED = cast(Engine, None)
+TABLE = Routes(UNASKED, Metrics(()), Endpoint(UNASKED).answer).table
 ROUTES = [(route.method, route.path) for route in TABLE]
 DOCUMENT = document(ROUTES)
 VALIDATOR = Validator(DOCUMENT)
@@ -147,7 +149,7 @@ def test_every_row_outside_cmp_is_a_route() -> None:
 
 
 def test_what_is_not_there_is_not_described() -> None:
-    without_metrics = Routes(cast(Engine, None), None).table
+    without_metrics = Routes(UNASKED, None, None).table
     assert "/metrics" not in document((route.method, route.path) for route in without_metrics)["paths"]
 
 

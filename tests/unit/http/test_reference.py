@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from cerememory.config.settings import HttpSettings
-from cerememory.http.examples import EXAMPLE_ID, REQUESTS
+from cerememory.http.examples import EXAMPLE_BATCH_ID, EXAMPLE_ID, REQUESTS
 from cerememory.http.reference_page import POLICY
 from cerememory.http.routes import BASE64_TYPE
 from cerememory.protocol.operations import OPERATIONS
+from tests.support.archives import CURATED
 from tests.support.asgi import AsgiClient, Reply
 from tests.support.engine import settings_for, store_body
 from tests.support.gated import KEYS, UNLIMITED, Gated, gated, with_auth
@@ -139,11 +140,11 @@ class Command:
         return reply
 
 
-def commands(page: bytes, record_id: str, directory: Path) -> list[Command]:
+def commands(page: bytes, record_id: str, batch_id: str, directory: Path) -> list[Command]:
     """The examples of `page`, in its order, through a real shell."""
     sections = [s for s in tree(page).named("section") if "curl" in s.text]
     examples = [section.named("pre")[0].text for section in sections]
-    settings = f"URL={URL}\nKEY={KEYS[0]}\nRECORD_ID={record_id}\n"
+    settings = f"URL={URL}\nKEY={KEYS[0]}\nRECORD_ID={record_id}\nBATCH_ID={batch_id}\n"
     script = "\n".join([CURL, settings, *examples])
     subprocess.run(["sh", "-eu", "-c", script], cwd=directory, check=True, timeout=60)
     return [
@@ -156,6 +157,12 @@ def commands(page: bytes, record_id: str, directory: Path) -> list[Command]:
     ]
 
 
+async def an_import(client: AsgiClient) -> str:
+    """What it could be taken back by."""
+    reply = await client.ask("PUT", "/v1/archive", CURATED, {"content-type": "application/octet-stream"})
+    return str(reply.json["batch_id"])
+
+
 async def test_every_example_works_as_it_stands_and_is_answered_as_described(tmp_path: Path) -> None:
     settings = with_auth(settings_for(tmp_path, rate_limit=UNLIMITED, http=HttpSettings(metrics_enabled=True)))
     (tmp_path / "shell").mkdir()
@@ -163,7 +170,8 @@ async def test_every_example_works_as_it_stands_and_is_answered_as_described(tmp
         client = daemon.from_peer("127.0.0.1", {"authorization": f"Bearer {KEYS[0]}"})
         document: dict[str, Any] = (await client.get(DOCUMENT)).json
         stored = await client.post("/v1/encode", store_body("a kettle"))
-        shown = commands((await client.get(PAGE)).body, stored.json["record_id"], tmp_path / "shell")
+        ids = stored.json["record_id"], await an_import(client)
+        shown = commands((await client.get(PAGE)).body, *ids, tmp_path / "shell")
         described = {o["operationId"]: o for methods in document["paths"].values() for o in methods.values()}
         assert sorted(command.operation_id for command in shown) == sorted(described)
         files: dict[str, bytes] = {}
@@ -222,9 +230,11 @@ async def test_an_error_is_one_that_its_operation_may_answer(
 async def test_an_answer_comes_in_base64_when_that_is_described_and_asked_for(client: AsgiClient) -> None:
     operations = {o.name: o for o in OPERATIONS if o.name in REQUESTS or o.method == "GET"}
     record_id = (await client.post("/v1/encode", store_body("a kettle"))).json["record_id"]
+    batch_id = await an_import(client)
     described = (await client.get(DOCUMENT)).json["paths"]
     for name, operation in operations.items():
-        body = json.dumps(REQUESTS.get(name, {})).replace(EXAMPLE_ID, record_id).encode()
+        asked = json.dumps(REQUESTS.get(name, {})).replace(EXAMPLE_ID, record_id)
+        body = asked.replace(EXAMPLE_BATCH_ID, batch_id).encode()
         path = operation.path.replace("{record_id}", record_id)
         reply = await client.ask(operation.method, path, body, {"accept": BASE64_TYPE})
         answers = described[operation.path][operation.method.lower()]["responses"]
@@ -238,6 +248,7 @@ async def test_an_answer_comes_in_base64_when_that_is_described_and_asked_for(cl
 BAD_VALUES = {
     "Idempotency-Key": " ",
     "If-Match": "one",
+    "MCP-Protocol-Version": "2024-11-04",
     "X-Archive-Passphrase": "*",
     "X-Cerememory-Namespace": "-a",
     "X-Cerememory-Sequence": "soon",

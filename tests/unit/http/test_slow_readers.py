@@ -21,7 +21,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 from trio.testing import MockClock
 
 from cerememory.http.exchange import Receive, Scope, Send
-from cerememory.http.server import GONE_S, App, _config, _Connection
+from cerememory.http.server import GONE_S, App, Connection, _config
 from tests.support.gated import BARE, bare_gate, with_auth
 
 MIB = 1_048_576
@@ -56,9 +56,9 @@ class Wire:
         await self._stream.aclose()
 
 
-def connected(app: App, wire: Wire) -> _Connection:
+def connected(app: App, wire: Wire) -> Connection:
     wrapped = ASGIWrapper(cast(ASGIFramework, app))
-    return _Connection(wrapped, _config(BARE), WorkerContext(None), ConnectionState({}), wire)
+    return Connection(wrapped, _config(BARE), WorkerContext(None), ConnectionState({}), wire)
 
 
 async def answer_a_mebibyte(scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerememory.errors import ValidationFailed
-from cerememory.mcp.hosts import CODEX, HOSTS, entry, merged, snippet, with_variable
+from cerememory.mcp.hosts import CODEX, HOSTS, entry, http_entry, merged, snippet, with_variable
 
 SERVER = entry("/opt/cerememory", "http://127.0.0.1:8420", "work")
 OTHER = entry("/opt/cerememory", "http://127.0.0.1:9000")
@@ -129,3 +129,53 @@ def test_a_host_hands_on_a_variable_in_its_own_words(name: str, told: dict[str, 
 def test_a_host_that_cant_hand_on_a_variable_says_so() -> None:
     with pytest.raises(ValidationFailed, match="Zed can't refer to its environment"):
         with_variable(HOSTS["zed"], SERVER, "KEY")
+
+
+URL = "http://127.0.0.1:8420"
+SPOKEN_TO: dict[str, dict[str, Any]] = {
+    "claude-code": {
+        "type": "http",
+        "url": f"{URL}/mcp",
+        "headers": {"X-Cerememory-Namespace": "work", "Authorization": "Bearer ${KEY:-}"},
+    },
+    CODEX: {
+        "url": f"{URL}/mcp",
+        "bearer_token_env_var": "KEY",
+        "http_headers": {"X-Cerememory-Namespace": "work"},
+    },
+    "cursor": {
+        "url": f"{URL}/mcp",
+        "headers": {"X-Cerememory-Namespace": "work", "Authorization": "Bearer ${env:KEY}"},
+    },
+    "vscode": {
+        "type": "http",
+        "url": f"{URL}/mcp",
+        "headers": {"X-Cerememory-Namespace": "work", "Authorization": "Bearer ${env:KEY}"},
+    },
+    "windsurf": {
+        "serverUrl": f"{URL}/mcp",
+        "headers": {"X-Cerememory-Namespace": "work", "Authorization": "Bearer ${env:KEY}"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", SPOKEN_TO)
+def test_a_host_that_speaks_http_is_told_where_in_its_own_words(name: str) -> None:
+    host = HOSTS[name]
+    server = http_entry(host, URL, "work", "KEY")
+    assert server == SPOKEN_TO[name]
+    assert held(name, snippet(host, server)) == {host.key: {"cerememory": server}}
+    assert merged(host, snippet(host, server), server, force=False) is None
+    assert http_entry(host, URL).keys() == SPOKEN_TO[name].keys() & {"type", "url", "serverUrl"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("cline", "speak HTTP"), ("continue", "speak HTTP"), ("zed", "KEY")]
+)
+def test_a_host_that_cant_be_told_so_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ValidationFailed, match=message):
+        http_entry(HOSTS[name], URL, "work", "KEY")
+
+
+def test_a_host_without_references_is_told_of_a_daemon_that_wants_no_key() -> None:
+    assert http_entry(HOSTS["zed"], URL) == {"url": f"{URL}/mcp"}

@@ -15,8 +15,8 @@ from cerememory.errors import DaemonUnreachable, StorageUnavailable
 from cerememory.mcp.outbox import Outbox
 from cerememory.mcp.toolbox import STORING, Toolbox
 from cerememory.mcp.tools import BY_NAME
+from tests.support.certificates import self_signed
 from tests.support.fake_daemon import FakeDaemon, answer, hang_up, raw_answer, refusal
-from tests.unit.client.test_tls import write_self_signed
 from tests.unit.mcp.answers import ID
 
 STORED = {"record_id": ID, "store": "episodic", "initial_fidelity": 1.0, "associations_created": 0}
@@ -131,9 +131,8 @@ def test_what_isnt_taken_now_waits_on_and_what_is_behind_it_too(
 
 
 def test_what_cant_be_sent_for_want_of_trust_waits_on(tmp_path: Path, folder: Path) -> None:
-    write_self_signed(tmp_path / "daemon.pem")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(tmp_path / "daemon.pem")
+    tls.load_cert_chain(*self_signed(tmp_path))
     with FakeDaemon(tls=tls) as daemon, Client(daemon.url, retry_for_s=0) as client:
         outbox = Outbox(client, folder)
         outbox.put("encode.store", BODIES[0], "key")

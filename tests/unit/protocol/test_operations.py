@@ -48,6 +48,9 @@ introspect.evolution        GET     /v1/introspect/evolution
 """
 OURS = """
 lifecycle.restore           POST    /v1/lifecycle/restore
+lifecycle.undo_import       POST    /v1/lifecycle/import/undo
+lifecycle.rotate_audit      POST    /v1/audit/rotate
+lifecycle.redact            POST    /v1/lifecycle/redact
 lifecycle.compact           POST    /v1/lifecycle/compact
 """
 
@@ -161,7 +164,14 @@ def test_what_only_reads_does_not_mutate() -> None:
 
 def test_the_recorded_cases_ask_for_almost_every_operation() -> None:
     asked = {operation(case).name for case in ACCEPTED}
-    assert set(BY_NAME) - asked == {"lifecycle.decay_tick", "lifecycle.restore", "lifecycle.compact"}
+    assert set(BY_NAME) - asked == {
+        "lifecycle.decay_tick",
+        "lifecycle.restore",
+        "lifecycle.compact",
+        "lifecycle.rotate_audit",
+        "lifecycle.undo_import",
+        "lifecycle.redact",
+    }
 
 
 @pytest.mark.parametrize("case", named(SENT))

@@ -19,6 +19,7 @@ from cerememory.protocol.base_url import parse_base_url
 from cerememory.providers import transport as transport_module
 from cerememory.providers.contract import Cause, Failure
 from cerememory.providers.transport import CONNECTIONS_MAX, Body, HttpAnswer, HttpRequest, HttpTransport
+from tests.support.certificates import self_signed
 from tests.support.fake_llm import (
     WAIT_S,
     Asked,
@@ -32,7 +33,6 @@ from tests.support.fake_llm import (
     raw,
     status,
 )
-from tests.unit.client.test_tls import write_self_signed
 
 NOT_WHOLE = Failure(Cause.NETWORK, "no whole HTTP answer came")
 OK = HttpAnswer(200, b'"yes"')
@@ -247,14 +247,13 @@ async def test_a_key_that_no_header_can_carry_isnt_shown(key: str) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    write_self_signed(tmp_path / "llm.pem")
-    return tmp_path / "llm.pem"
+    return self_signed(tmp_path)[0]
 
 
 @pytest.fixture
 def tls(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
     return context
 
 

@@ -44,6 +44,7 @@ from cerememory.storage.keys import Table, after, counters_key, key
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.rows import Counters, Head, parse_content_row, parse_counters, parse_edges, parse_head
 from cerememory.storage.series import Committed, run_series
+from cerememory.storage.undo_rows import HeldImport
 from tests.support.committing import an_id, commit
 from tests.support.engine import NOW
 from tests.support.memory_storage import MemoryStorage
@@ -54,10 +55,11 @@ EXISTING, IMPORTED, NEWER = (
     ConflictResolution.KEEP_NEWER,
 )
 # What isn't part of what a namespace remembers, and stays when an archive replaces that.
-STAYING = {Table.IDEMPOTENCY, Table.IDEMPOTENCY_BY_EXPIRY}
+STAYING = {Table.IDEMPOTENCY, Table.IDEMPOTENCY_BY_EXPIRY, Table.UNDO}
 OF_THE_SYSTEM = {
     *(Table.NAMESPACES, Table.LAST_NAMESPACE, Table.LOG_FLOOR, Table.LOG, Table.HEAD, Table.COUNTERS),
     *(Table.DYNAMICS, Table.MODES, Table.ENRICHED, Table.PROBE, Table.KEYRING, Table.SEALS, Table.AUDIT_TILES),
+    Table.AUDIT_FILES,
 }
 
 
@@ -118,6 +120,7 @@ def terms(
 
 
 def imported(storage: MemoryStorage, how: Terms, *pieces: tuple[Imported, ...], held: int = 0) -> Committed[Any]:
+    """With so many records for working memory."""
     with storage.read() as reader:
         head = parse_head(reader.get(key(0xFFFF_FFFF, Table.HEAD)), "0" * 64)
 
@@ -125,7 +128,8 @@ def imported(storage: MemoryStorage, how: Terms, *pieces: tuple[Imported, ...], 
         return Ledger(reader, at, NOW, audited=True, index_applied=0)
 
     def steps() -> Any:
-        return import_steps(0, how, pieces, held, NOW, lambda mutation: mutation)
+        noted = (HeldImport(b"i" * 16, NOW),) * held
+        return import_steps(0, how, pieces, noted, NOW, lambda mutation: mutation, an_id(900))
 
     return storage.transact(lambda transaction: run_series(transaction, steps, head, open_ledger))
 

@@ -28,15 +28,15 @@ from cerememory.domain.checkpoint import Checkpoint, leaf_of
 from cerememory.domain.merkle import CompactRange, root_of
 from cerememory.errors import AuditBroken
 from cerememory.storage import audit_file
+from cerememory.storage.audit_closed import ClosedFile
 from cerememory.storage.audit_file import (
     AuditFile,
-    KeptCheckpoint,
     Outbox,
     Repair,
     complete,
     plan_repair,
-    verify_file,
 )
+from cerememory.storage.audit_verification import KeptCheckpoint, Verification, verify_log
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "reference" / "audit.jsonl"
 LOG = FIXTURE.read_bytes()
@@ -54,6 +54,7 @@ class HeldLines:
         self.committed = list(lines)
         self.fsynced = synced
         self.oldest_sequence = oldest
+        self.closed: list[ClosedFile] = []
 
     @property
     def synced(self) -> int:
@@ -155,7 +156,7 @@ def test_an_opened_file_goes_on_at_its_end(path: Path) -> None:
     path.write_bytes(whole(*LINES[:5]))
     with AuditFile.open(path) as file:
         file.append(LINES[5:])
-    assert verify_file(path, HeldLines()).entries == LAST
+    assert verify_log(path, HeldLines()).entries == LAST
 
 
 def test_a_missing_directory_is_an_os_error(path: Path) -> None:
@@ -220,7 +221,7 @@ def test_any_groups_of_entries_verify(tmp_path_factory: pytest.TempPathFactory, 
     with AuditFile.open(path) as file:
         for size in sizes:
             file.append([next(rest) for _ in range(size)])
-    verification = verify_file(path, HeldLines(lines, synced=len(lines)))
+    verification = verify_log(path, HeldLines(lines, synced=len(lines)))
     assert (verification.entries, verification.pending) == (len(lines), 0)
 
 
@@ -379,7 +380,7 @@ def test_a_tampered_file_is_refused_with_its_line_and_its_name_and_left_as_it_is
     path: Path, data: bytes, number: int, kind: Tampering, oldest: int
 ) -> None:
     path.write_bytes(data)
-    for check in (reconcile, verify_file):
+    for check in (reconcile, verify_log):
         with pytest.raises(AuditBroken) as error:
             check(path, HeldLines(synced=0, oldest=oldest))
         assert broken_line(error, path) == number
@@ -405,7 +406,7 @@ def test_another_log_is_refused_at_the_first_line_that_can_be_told_apart(
     path: Path, lines: tuple[bytes, ...], oldest: int, number: int
 ) -> None:
     path.write_bytes(whole(*lines))
-    for check in (reconcile, verify_file):
+    for check in (reconcile, verify_log):
         with pytest.raises(AuditBroken) as error:
             check(path, HeldLines(synced=0, oldest=oldest))
         assert broken_line(error, path) == number
@@ -419,7 +420,7 @@ def test_a_torn_line_that_is_not_the_beginning_of_its_entry_is_refused(
     """Without the store's line nobody can tell which of it was changed."""
     data = whole(*LINES[:11], LINES[11][:100], b"x")
     path.write_bytes(data)
-    for check in (reconcile, verify_file):
+    for check in (reconcile, verify_log):
         with pytest.raises(AuditBroken) as error:
             check(path, HeldLines(synced=0, oldest=oldest))
         assert broken_line(error, path) == 12
@@ -431,8 +432,8 @@ def test_a_torn_line_that_is_not_the_beginning_of_its_entry_is_refused(
 def test_a_rebuilt_chain_has_its_name(path: Path, oldest: int) -> None:
     """It verifies by itself; the store's lines, or its head alone, say that it is another."""
     path.write_bytes(whole(*another_log(after=3)))
-    assert verify_file(path, None).entries == LAST
-    for check in (reconcile, verify_file):
+    assert verify_log(path, None).entries == LAST
+    for check in (reconcile, verify_log):
         with pytest.raises(AuditBroken, match=r" \(rebuilt chain\)$"):
             check(path, HeldLines(oldest=oldest))
 
@@ -444,7 +445,7 @@ def test_a_cut_tail_and_an_older_copy_have_their_name(
 ) -> None:
     path.write_bytes(whole(*LINES[:entries]) + LINES[entries][:torn_bytes])
     with pytest.raises(AuditBroken) as error:
-        verify_file(path, HeldLines())
+        verify_log(path, HeldLines())
     assert broken_line(error, path) == entries + 1
     assert str(error.value).endswith(f" ({kind})")
 
@@ -461,12 +462,12 @@ def kept_at(size: int, lines: tuple[bytes, ...] = LINES) -> list[KeptCheckpoint]
 def test_an_untouched_log_continues_any_checkpoint_of_its_own(path: Path, size: int) -> None:
     path.write_bytes(LOG)
     for outbox in (HeldLines(), HeldLines(oldest=13), None):
-        assert verify_file(path, outbox, kept_at(size)).entries == LAST
+        assert verify_log(path, outbox, kept_at(size)).entries == LAST
 
 
 def test_entries_that_are_pending_count_for_a_checkpoint(path: Path) -> None:
     path.write_bytes(whole(*LINES[:9]))
-    assert verify_file(path, HeldLines(synced=9), kept_at(11)).pending == 3
+    assert verify_log(path, HeldLines(synced=9), kept_at(11)).pending == 3
 
 
 @pytest.mark.parametrize("entries", [0, 5, LAST - 1])
@@ -476,9 +477,9 @@ def test_a_log_and_a_store_that_were_both_replaced_by_older_copies_are_shorter_t
     older = LINES[:entries]
     path.write_bytes(whole(*older))
     for outbox in (HeldLines(older, synced=entries), None):
-        assert verify_file(path, outbox).entries == entries
+        assert verify_log(path, outbox).entries == entries
         with pytest.raises(AuditBroken, match=rf"^kept: the log has {entries} entries, and had 12 when") as error:
-            verify_file(path, outbox, kept_at(LAST))
+            verify_log(path, outbox, kept_at(LAST))
         assert str(error.value).endswith(" (replaced by an older copy)")
 
 
@@ -487,11 +488,11 @@ def test_a_log_and_a_store_that_were_both_rebuilt_are_others_than_at_a_checkpoin
     rebuilt = another_log(after=after)
     path.write_bytes(whole(*rebuilt))
     for outbox in (HeldLines(rebuilt), None):
-        assert verify_file(path, outbox, kept_at(after)).entries == LAST, "the beginning is the same"
+        assert verify_log(path, outbox, kept_at(after)).entries == LAST, "the beginning is the same"
         with pytest.raises(
             AuditBroken, match=r"^kept: the log's first 12 entries are others .* \(rebuilt chain\)$"
         ):
-            verify_file(path, outbox, kept_at(LAST))
+            verify_log(path, outbox, kept_at(LAST))
 
 
 def test_a_store_whose_tree_is_another_does_not_verify(path: Path) -> None:
@@ -502,7 +503,7 @@ def test_a_store_whose_tree_is_another_does_not_verify(path: Path) -> None:
 
     path.write_bytes(LOG)
     with pytest.raises(AuditBroken, match="has another tree over these 12 entries"):
-        verify_file(path, WithAnotherTree())
+        verify_log(path, WithAnotherTree())
 
 
 @pytest.mark.parametrize("kept", [0, 3, 6])
@@ -544,7 +545,7 @@ def test_no_byte_can_be_changed_unseen(tmp_path_factory: pytest.TempPathFactory,
     path.write_bytes(data)
     for outbox in (HeldLines(oldest=oldest), None):
         with pytest.raises(AuditBroken):
-            verify_file(path, outbox)
+            verify_log(path, outbox)
     assert path.read_bytes() == data
 
 
@@ -566,15 +567,15 @@ def test_a_start_refuses_a_changed_file_or_makes_it_what_it_was(
 def test_a_whole_log_verifies_with_and_without_its_store(path: Path) -> None:
     path.write_bytes(LOG)
     for outbox in (HeldLines(), HeldLines(oldest=13), None):
-        verification = verify_file(path, outbox)
-        assert verification == audit_file.Verification(path, LAST, *HeldLines().head, pending=0)
+        verification = verify_log(path, outbox)
+        assert verification == Verification(path, LAST, *HeldLines().head, pending=0)
 
 
 @pytest.mark.parametrize("torn_bytes", [0, 100])
 def test_entries_that_were_never_fsynced_are_pending_and_stay_so(path: Path, torn_bytes: int) -> None:
     data = whole(*LINES[:9]) + LINES[9][:torn_bytes]
     path.write_bytes(data)
-    verification = verify_file(path, HeldLines(synced=9))
+    verification = verify_log(path, HeldLines(synced=9))
     assert (verification.entries, verification.last_sequence, verification.pending) == (9, 9, 3)
     assert verification.head_hash == parse_line(LINES[8]).entry_hash
     assert path.read_bytes() == data
@@ -584,28 +585,28 @@ def test_entries_that_were_never_fsynced_are_pending_and_stay_so(path: Path, tor
 def test_a_cut_log_does_not_verify(path: Path, torn_bytes: int) -> None:
     path.write_bytes(whole(*LINES[:9]) + LINES[9][:torn_bytes])
     with pytest.raises(AuditBroken, match=r"is missing, as all up to line 12 \(cut off") as error:
-        verify_file(path, HeldLines(synced=10))
+        verify_log(path, HeldLines(synced=10))
     assert broken_line(error, path) == 10
 
 
 @pytest.mark.parametrize("synced", [0, LAST])
 def test_a_missing_log_does_not_verify(path: Path, synced: int) -> None:
     with pytest.raises(AuditBroken) as error:
-        verify_file(path, HeldLines(synced=synced))
+        verify_log(path, HeldLines(synced=synced))
     assert broken_line(error, path) == 1
     assert not path.exists()
 
 
 def test_without_entries_a_missing_log_verifies(path: Path) -> None:
     for outbox in (HeldLines((), synced=0), None):
-        verification = verify_file(path, outbox)
-        assert verification == audit_file.Verification(path, 0, 0, GENESIS, pending=0)
+        verification = verify_log(path, outbox)
+        assert verification == Verification(path, 0, 0, GENESIS, pending=0)
 
 
 def test_a_torn_log_alone_does_not_verify(path: Path) -> None:
     path.write_bytes(LOG[:-1])
     with pytest.raises(AuditBroken, match="has no line end") as error:
-        verify_file(path, None)
+        verify_log(path, None)
     assert broken_line(error, path) == LAST
 
 
@@ -613,17 +614,17 @@ def test_a_line_without_end_is_read_up_to_a_bound(path: Path) -> None:
     path.write_bytes(LINES[0])
     os.truncate(path, 2 * LINE_BYTES_READ_MAX)
     with pytest.raises(AuditBroken, match=f"has no line end in {LINE_BYTES_READ_MAX} bytes") as error:
-        verify_file(path, None)
+        verify_log(path, None)
     assert broken_line(error, path) == 2
 
 
 def test_a_log_verifies_while_a_daemon_appends_to_it(path: Path) -> None:
     path.write_bytes(whole(*LINES[:10]))
-    verification = verify_file(path, GrowingLines(path))
+    verification = verify_log(path, GrowingLines(path))
     assert (verification.entries, verification.pending) == (11, 1)
 
 
 def test_a_log_that_cannot_be_read_is_an_os_error(path: Path) -> None:
     path.mkdir()
     with pytest.raises(IsADirectoryError):
-        verify_file(path, None)
+        verify_log(path, None)

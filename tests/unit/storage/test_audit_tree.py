@@ -150,7 +150,7 @@ def test_a_file_that_was_changed_proves_nothing_of_the_lines_around(
     path.write_bytes(b"".join([*lines[: line - 1], lines[line - 1].replace(b'"n"', b'"m"'), *lines[line:]]))
     tree = AuditTree(storage, path)
     first = (line - 1) // TILE_ENTRIES * TILE_ENTRIES + 1
-    with pytest.raises(StorageDamaged, match=f"lines {first} to {first + TILE_ENTRIES - 1} were changed"):
+    with pytest.raises(StorageDamaged, match=f"entries {first} to {first + TILE_ENTRIES - 1} were changed"):
         tree.inclusion(first + 1, ENTRIES)
     assert verify_consistency(
         TILE_ENTRIES,

@@ -16,8 +16,10 @@ from cerememory.domain.audit_chain import GENESIS
 from cerememory.errors import CerememoryError, DataDirUnusable, StorageUnavailable
 from cerememory.failpoints import InjectedCrash
 from cerememory.storage import backup
-from cerememory.storage.audit_file import AuditFile, complete, plan_repair, verify_file
+from cerememory.storage.audit_file import AuditFile, complete, plan_repair
 from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.audit_rotation import CloseAuditFile
+from cerememory.storage.audit_verification import verify_log
 from cerememory.storage.backup import AUDIT_NAME, STORE_NAME, Source
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.keys import DEFAULT_NAMESPACE, KEYS_END, Table, key, system_key
@@ -26,6 +28,7 @@ from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.rewriting import Pair
 from cerememory.storage.rows import parse_head
 from tests.support.committing import a_record, an_id, commit, forgetting, storing
+from tests.support.engine import NOW
 
 MIB = 1 << 20
 COUNT = 20
@@ -67,6 +70,18 @@ def copied(
     return destination
 
 
+def made_beside(
+    data_dir: Path, destination: Path, storage: LmdbStorage, watch: Callable[[Iterator[Pair], int], Iterator[Pair]]
+) -> None:
+    """What `copied` does, in the process that has the store open."""
+    with backup.draft(destination) as folder:
+        store = folder / STORE_NAME
+        store.mkdir()
+        storage.copy(store, watch)
+        backup._copy_audit_log(data_dir / AUDIT_NAME, folder)
+        backup._complete_audit_log(folder, LmdbStorage.open_readonly)
+
+
 def rows(store: Path) -> dict[bytes, bytes]:
     with closing(LmdbStorage.open_readonly(store)) as storage, storage.read() as reader:
         return dict(reader.scan(b"", KEYS_END))
@@ -79,7 +94,7 @@ def names(folder: Path) -> set[str]:
 def verified(folder: Path) -> int:
     """How many entries the log has, which is that of the store and lacks nothing."""
     with closing(LmdbStorage.open_readonly(folder / STORE_NAME)) as storage:
-        found = verify_file(folder / AUDIT_NAME, StoredOutbox(storage))
+        found = verify_log(folder / AUDIT_NAME, StoredOutbox(storage))
     assert found.pending == 0
     return found.entries
 
@@ -122,14 +137,52 @@ def test_what_is_stored_while_it_is_made_is_not_in_it_nor_in_its_log(data_dir: P
             append_to_log(data_dir, storage)
             yield from pairs
 
-        with backup.draft(tmp_path / "made") as folder:
-            folder_store = folder / STORE_NAME
-            folder_store.mkdir()
-            storage.copy(folder_store, meanwhile)
-            backup._copy_audit_log(data_dir / AUDIT_NAME, folder)
-            backup._complete_audit_log(folder, LmdbStorage.open_readonly)
+        made_beside(data_dir, tmp_path / "made", storage, meanwhile)
     assert rows(tmp_path / "made" / STORE_NAME) == before
     assert verified(tmp_path / "made") == COUNT
+
+
+def rotate(data_dir: Path, storage: LmdbStorage) -> None:
+    commit(storage, CloseAuditFile(data_dir / AUDIT_NAME, NOW))
+
+
+def test_every_file_of_the_log_that_is_there_is_in_it(data_dir: Path, tmp_path: Path) -> None:
+    with closing(LmdbStorage(data_dir / STORE_NAME, map_size_bytes=64 * MIB)) as storage:
+        for number in (70, 71):
+            rotate(data_dir, storage)
+            commit(storage, storing(a_record(number)))
+            append_to_log(data_dir, storage)
+    made = copied(data_dir, tmp_path / "made")
+    first, second = sorted(made.glob(f"{AUDIT_NAME}.0*"))
+    assert (verified(made), first.stat().st_mode & 0o777) == (COUNT + 4, 0o400)
+    (data_dir / second.name).unlink()
+    assert verified(copied(data_dir, tmp_path / "less")) == COUNT + 2
+
+
+@pytest.mark.parametrize("is_closed", [False, True], ids=["yet to be closed", "closed"])
+def test_a_rotation_while_it_is_made_leaves_the_log_of_its_moment(
+    data_dir: Path, tmp_path: Path, is_closed: bool
+) -> None:
+    with closing(LmdbStorage(data_dir / STORE_NAME, map_size_bytes=64 * MIB)) as storage:
+
+        def meanwhile(pairs: Iterator[Pair], _count: int) -> Iterator[Pair]:
+            yield next(pairs)
+            commit(storage, storing(a_record(70)))
+            rotate(data_dir, storage)
+            if is_closed:
+                append_to_log(data_dir, storage)
+            yield from pairs
+
+        made_beside(data_dir, tmp_path / "made", storage, meanwhile)
+    assert verified(tmp_path / "made") == COUNT
+    assert len(list(data_dir.glob(f"{AUDIT_NAME}.0*"))) == is_closed
+
+
+def test_a_file_that_has_yet_to_be_closed_is_closed_in_the_copy(data_dir: Path, tmp_path: Path) -> None:
+    with closing(LmdbStorage(data_dir / STORE_NAME, map_size_bytes=64 * MIB)) as storage:
+        rotate(data_dir, storage)
+    made = copied(data_dir, tmp_path / "made")
+    assert (verified(made), len(list(made.glob(f"{AUDIT_NAME}.0*")))) == (COUNT + 1, 1)
 
 
 def test_what_the_log_has_yet_to_get_is_in_the_copy(data_dir: Path, tmp_path: Path) -> None:

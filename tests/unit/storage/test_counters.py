@@ -37,13 +37,13 @@ from cerememory.storage.ledger import Mutation
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.mutations import (
     Once,
-    SaveRecall,
     Stored,
     StoreRaw,
     StoreRecords,
     embedding_of,
 )
 from cerememory.storage.prepared import SavedState
+from cerememory.storage.recalling import SaveRecall
 from cerememory.storage.rows import (
     Counters,
     dump_counters,

@@ -36,7 +36,8 @@ from cerememory.storage.keys import (
 )
 from cerememory.storage.ledger import Finished, Ledger, Mutation
 from cerememory.storage.likenesses import BuildLikenesses
-from cerememory.storage.mutations import Once, SaveRecall, Stored, StoreRaw
+from cerememory.storage.mutations import Once, Stored, StoreRaw
+from cerememory.storage.recalling import SaveRecall
 from cerememory.storage.removal import archive_memory
 from cerememory.storage.rows import (
     Counters,

@@ -46,13 +46,13 @@ from cerememory.storage.mutations import (
     EXPIRED_DROPPED_MAX,
     NoteAudit,
     Once,
-    SaveRecall,
     Stored,
     StoreRecords,
     UpdateHeld,
     UpdateRecord,
 )
 from cerememory.storage.prepared import NewRecord
+from cerememory.storage.recalling import SaveRecall
 from cerememory.storage.rows import (
     ContentRow,
     Counters,

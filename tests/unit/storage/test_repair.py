@@ -13,7 +13,7 @@ from cerememory import failpoints
 from cerememory.domain.audit_chain import GENESIS, parse_line
 from cerememory.errors import AuditBroken, CerememoryError
 from cerememory.failpoints import InjectedCrash
-from cerememory.storage import fsck_index, repair
+from cerememory.storage import fsck_index, reindex, repair
 from cerememory.storage.fsck_rows import DERIVED, FOLLOWING
 from cerememory.storage.keys import (
     DEFAULT_NAMESPACE,
@@ -242,6 +242,13 @@ def test_the_text_index_is_built_again(data_dir: DataDir, damage: str) -> None:
     found = repaired(data_dir)
     assert (found.index, found.rows) == (True, {})
     assert own_rows(data_dir) == before
+    assert data_dir.findings() == []
+
+
+def test_an_index_is_built_anew_without_a_fault_and_says_how_far_it_is(data_dir: DataDir) -> None:
+    seen: list[int] = []
+    done = repair.rebuild_index(data_dir.index_path, data_dir.storage, seen.append)
+    assert done == sum(seen) == reindex.record_count(data_dir.storage)
     assert data_dir.findings() == []
 
 

@@ -339,6 +339,7 @@ def test_every_table_that_says_what_was_kept_is_sealed_or_has_nothing_to_say() -
         *(Table.RAW_BY_SESSION, Table.RAW_BY_TIME, Table.IDEMPOTENCY_BY_EXPIRY, Table.LAST_NAMESPACE),
         *(Table.LOG_FLOOR, Table.HEAD, Table.COUNTERS, Table.DYNAMICS, Table.MODES, Table.ENRICHED),
         *(Table.PROBE, Table.KEYRING, Table.SEALS, Table.AUDIT_TILES),
+        Table.AUDIT_FILES,
     }
     assert set(Table) == plain | SEALED
     assert not plain & SEALED

@@ -1,0 +1,75 @@
+"""The memories of one recall: each is read once, to rank it by how clear it is, to show it, and to touch it.
+
+Owns nothing beyond the recall. Working memory is asked for scores and for what is shown alone, since there a read
+counts as an access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cerememory.actors.actor import Actor
+from cerememory.actors.reading import asked, pieces_by_store
+from cerememory.actors.stores import Fetch, Fetched, Look, Memory, Scores, Seen, Touch
+from cerememory.domain.ranking import Candidate
+from cerememory.protocol.records import Store
+from cerememory.protocol.values import RecordId
+from cerememory.storage.prepared import SavedState
+from cerememory.storage.rows import STORE_CODE
+
+WORKING_CODE = STORE_CODE[Store.WORKING]
+
+
+class Retrieval:
+    """At `now` (nanoseconds), from `stores`, in the order of their codes."""
+
+    def __init__(self, stores: tuple[Actor, ...], namespace: int, now: int) -> None:
+        self._stores = stores
+        self._namespace = namespace
+        self.now = now
+        self._seen: dict[RecordId, Seen] = {}
+
+    async def look(self, candidates: Iterable[Candidate]) -> None:
+        """Read the durable ones of `candidates`, and note how clear they are."""
+        unseen = {c.record_id: c for c in candidates if c.store_code != WORKING_CODE}
+        for code, record_ids in pieces_by_store(unseen.values()):
+            look = Look(self._namespace, record_ids, self.now)
+            for seen in await asked(self._stores[code], look, len(record_ids)):
+                record_id = seen.memory.record_id
+                self._seen[record_id] = seen
+                unseen[record_id].fidelity = seen.memory.state.score
+
+    def leads_on(self, candidate: Candidate) -> bool:
+        """Whether edges may leave it, when it was looked at; what working memory holds isn't known here."""
+        seen = self._seen.get(candidate.record_id)
+        return candidate.store_code == WORKING_CODE or (seen is not None and seen.memory.edges is not None)
+
+    async def scores(self, candidates: Iterable[Candidate]) -> dict[RecordId, float]:
+        """The fidelity of those that are there."""
+        grouped: dict[int, list[tuple[RecordId, int]]] = {}
+        for candidate in candidates:
+            grouped.setdefault(candidate.store_code, []).append((candidate.record_id, candidate.created_at))
+        scores: dict[RecordId, float] = {}
+        for code, records in grouped.items():
+            scores |= await asked(self._stores[code], Scores(self._namespace, tuple(records)), len(records))
+        return scores
+
+    async def fetched(self, chosen: list[Candidate], *, touching: bool) -> Fetched:
+        """Those of `chosen` that are there; `touching` makes each a retrieval."""
+        await self.look(candidate for candidate in chosen if candidate.record_id not in self._seen)
+        memories: list[Memory] = []
+        saved: list[SavedState] = []
+        for code, record_ids in pieces_by_store(chosen):
+            fetched = await self._of_store(code, record_ids, touching)
+            memories += fetched.memories
+            saved += fetched.saved
+        return Fetched(tuple(memories), tuple(saved))
+
+    async def _of_store(self, code: int, record_ids: tuple[RecordId, ...], touching: bool) -> Fetched:
+        store, count = self._stores[code], len(record_ids)
+        if code == WORKING_CODE:
+            return await asked(store, Fetch(self._namespace, record_ids, self.now if touching else None), count)
+        seen = tuple(self._seen[record_id] for record_id in record_ids if record_id in self._seen)
+        if touching and seen:
+            return await asked(store, Touch(self._namespace, seen, self.now), count)
+        return Fetched(tuple(each.memory for each in seen))

@@ -1,0 +1,58 @@
+"""Taking an import back: what it comes to is decided in the writer's transaction, or foreseen by a dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cerememory.actors.actor import Actor
+from cerememory.actors.seams import World
+from cerememory.actors.stores import Memory
+from cerememory.actors.working import Held
+from cerememory.actors.writer import CommitSeries
+from cerememory.domain.audit_chain import GENESIS
+from cerememory.protocol.replies import ImportUndone
+from cerememory.protocol.requests import UndoImport
+from cerememory.protocol.values import RecordId
+from cerememory.storage.contract import Storage
+from cerememory.storage.keys import Table, system_key
+from cerememory.storage.ledger import Mutation
+from cerememory.storage.mutations import Stored
+from cerememory.storage.rows import parse_head
+from cerememory.storage.undo_import import find_batch, look_at, look_at_held, undo_steps
+from cerememory.storage.undo_rows import rows_prefix
+
+KeepAnswer = Callable[[Mutation[Stored[Any]]], Mutation[Stored[Any]]]
+"""Wraps the mutation that answers, when the request came with an idempotency key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undoing:
+    """Undoes imports of any namespace."""
+
+    storage: Storage
+    world: World
+    writer: Actor
+    working: Actor
+
+    async def undo(self, namespace: int, request: UndoImport, keep_answer: KeepAnswer) -> Stored[ImportUndone]:
+        """Raises `RecordNotFound` for what is no import, `ImportConflict` for one that was changed since."""
+        memories: tuple[Memory, ...] = await self.working.ask(Held(namespace))
+        held = {memory.record_id: memory.row.updated_at for memory in memories}
+        if request.dry_run:
+            return await self.world.offload(partial(self._foreseen, namespace, request, held))
+        steps = partial(undo_steps, namespace, request, held, self.world.now(), keep_answer)
+        return await self.writer.ask(CommitSeries(steps))
+
+    def _foreseen(self, namespace: int, request: UndoImport, held: Mapping[RecordId, int]) -> Stored[ImportUndone]:
+        position: bytes | None = rows_prefix(namespace, request.batch_id)
+        with self.storage.read() as reader:
+            batch = find_batch(reader, namespace, request.batch_id)
+            undone = look_at_held(batch, held)
+            while position is not None:
+                looked = look_at(reader, namespace, request.batch_id, position)
+                undone, position = undone.joined(looked.undone), looked.position
+            head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
+        return Stored(undone.reply(request.batch_id, batch), head.commit_sequence)

@@ -1,0 +1,101 @@
+"""An audit log without a daemon: entries are committed to a store in memory, and its files are brought level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cerememory.domain.audit_chain import GENESIS, AuditDraft
+from cerememory.protocol.replies import AuditRotated
+from cerememory.storage.audit_closed import ClosedFile
+from cerememory.storage.audit_file import complete, plan_repair
+from cerememory.storage.audit_outbox import StoredOutbox
+from cerememory.storage.audit_rotation import CloseAuditFile
+from cerememory.storage.audit_tree import AuditTree
+from cerememory.storage.audit_verification import KeptCheckpoint, Verification, verify_log
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, after, system_key
+from cerememory.storage.ledger import Ledger, Mutation, record_audit_synced
+from cerememory.storage.mutations import NoteAudit
+from cerememory.storage.rows import Head, parse_head, parse_log_row
+from tests.support.memory_storage import MemoryStorage
+
+KEY = bytes(range(32))
+NOW = 1_800_000_000_000_000_000
+
+
+class RotatedLog:
+    """At `path`; sealed with `KEY`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.storage = MemoryStorage()
+        self.outbox = StoredOutbox(self.storage)
+        self.tree = AuditTree(self.storage, path)
+
+    @property
+    def head(self) -> Head:
+        with self.storage.read() as reader:
+            return parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
+
+    def commit(self, *mutations: Mutation[object]) -> list[object]:
+        """In one transaction; the answers."""
+        with self.storage.read() as reader:
+            ledger = Ledger(reader, self.head, NOW, audited=True, index_applied=0, head_key=KEY)
+            answers = [ledger.attempt(mutation) for mutation in mutations]
+            finished = ledger.finish()
+        if finished is not None:
+            self.storage.commit(finished.changes)
+        return answers
+
+    def add(self, count: int) -> None:
+        """Entries, in one commit."""
+        first = self.head.audit_sequence
+        self.commit(
+            *(
+                NoteAudit(DEFAULT_NAMESPACE, AuditDraft(NOW, "lifecycle.set_mode", (), (), {"n": first + i}))
+                for i in range(count)
+            )
+        )
+
+    def rotate(self) -> AuditRotated:
+        """Decide it: the files stay as they are."""
+        [stored] = self.commit(CloseAuditFile(self.path, NOW))
+        reply: AuditRotated = stored.reply  # type: ignore[attr-defined]
+        return reply
+
+    def project(self) -> None:
+        """What a start does with the files."""
+        reached = complete(self.path, plan_repair(self.path, self.outbox), self.outbox)
+        record_audit_synced(self.storage, reached)
+
+    def verify(self, *kept: KeptCheckpoint) -> Verification:
+        return verify_log(self.path, self.outbox, kept)
+
+    def forget_lines(self, up_to: int) -> None:
+        """As commits do, once the file has them; rows are dropped whole."""
+        prefix = system_key(Table.LOG)
+        with self.storage.read() as reader:
+            rows = list(reader.scan(prefix, after(prefix)))
+        self.storage.commit({key: None for key, value in rows if parse_log_row(value).end_line <= up_to + 1})
+
+    @property
+    def closed(self) -> list[ClosedFile]:
+        return self.outbox.closed
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are there, in the order of their entries."""
+        return [*sorted(self.path.parent.glob(f"{self.path.name}.0*")), self.path]
+
+    def bytes(self) -> list[bytes]:
+        return [file.read_bytes() for file in self.files]
+
+
+def rotated(path: Path, *sizes: int) -> RotatedLog:
+    """A log of so many files, each with so many entries beside the one about the rotation in front of it."""
+    log = RotatedLog(path)
+    for i, size in enumerate(sizes):
+        if i:
+            log.rotate()
+        log.add(size)
+        log.project()
+    return log

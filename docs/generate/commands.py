@@ -69,14 +69,13 @@ def common() -> Command:
 
 
 def _read(command: App, root: App, group: str, name: str, summary: str) -> Iterator[Command]:
-    """A command, or all that it consists of."""
-    if command.default_command is None:
-        for part in command:
-            if not part.startswith(FLAG):
-                yield from _read(command[part], root, group, f"{name} {part}", "")
-    else:
+    """A command, and all that stand below it."""
+    if command.default_command is not None:
         prose = (inspect.getdoc(command.default_command) or "").partition("\nArgs:")[0]
         yield Command(group, name, sentence(prose or summary), _arguments(command, root))
+    for part in command:
+        if not part.startswith(FLAG):
+            yield from _read(command[part], root, group, f"{name} {part}", "")
 
 
 def _arguments(command: App, root: App) -> tuple[Any, ...]:

@@ -62,7 +62,8 @@ def test_a_backup_is_taken_and_brought_back(command: Run, tmp_path: Path) -> Non
     plan = command("import", str(archive), "--decryption-key-stdin", "--dry-run", stdin=PASSPHRASE)
     assert plan.stdout == f"Would import 8 records from {archive} (new=8, replaced=0, kept=0)\n"
     done = command("import", str(archive), "--decryption-key-stdin", stdin=f"{PASSPHRASE}\n")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"Imported 8 records from {archive}\n", "")
+    assert (done.returncode, done.stdout) == (0, f"Imported 8 records from {archive}\n")
+    assert done.stderr.startswith("note: cerememory import undo ")
 
     out = command("export", "--output", str(file), "--include-raw-journal")
     assert (out.returncode, out.stderr) == (0, "")
@@ -77,8 +78,16 @@ def test_a_backup_is_taken_and_brought_back(command: Run, tmp_path: Path) -> Non
     replaced = command(
         "import", str(sealed), "--strategy", "replace", "--decryption-key-stdin", "--json", stdin="k\n"
     )
-    assert json.loads(replaced.stdout) == {"records_imported": 6, "path": str(sealed)}
-    assert json.loads(command("stats", "--json").stdout)["total_records"] == 6
+    told = json.loads(replaced.stdout)
+    assert (told["records_imported"], told["path"], replaced.stderr) == (6, str(sealed), "")
+    stats = json.loads(command("stats", "--json").stdout)
+    assert (stats["total_records"], stats["raw_journal_records"]) == (6, 2)
+
+    undone = command("import", "undo", told["batch_id"])
+    assert undone.stdout == "Undid the import of sealed.cma (removed=0, restored=6, left=0)\n"
+    again = tmp_path / "again.cma"
+    command("export", "--output", str(again), "--include-raw-journal")
+    assert without_fidelity(lines_of(again)) == without_fidelity(lines_of(file))
 
 
 def test_a_file_that_is_no_archive_changes_nothing(command: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cerememory.domain.audit_chain import GENESIS, AuditDraft
@@ -12,6 +13,8 @@ from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.audit_rotation import CloseAuditFile
 from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.audit_verification import KeptCheckpoint, Verification, verify_log
+from cerememory.storage.fsck import Tally
+from cerememory.storage.fsck_system import check_audit_log, check_store
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, after, system_key
 from cerememory.storage.ledger import Ledger, Mutation, record_audit_synced
 from cerememory.storage.mutations import NoteAudit
@@ -99,3 +102,19 @@ def rotated(path: Path, *sizes: int) -> RotatedLog:
         log.add(size)
         log.project()
     return log
+
+
+def lines_in(*files: Path) -> list[bytes]:
+    return [line for file in files for line in file.read_bytes().splitlines(keepends=True)]
+
+
+def rewrite(file: Path, change: Callable[[bytes], bytes]) -> None:
+    data = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(change(data))
+
+
+def findings(log: RotatedLog) -> list[str]:
+    with log.storage.read() as reader:
+        found = list(check_store(reader, NOW, Tally()))
+    return [str(finding) for finding in (*found, *check_audit_log(log.path, log.storage, Tally()))]

@@ -18,7 +18,6 @@ from unittest import mock
 
 import anyio
 import h11
-from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
 
 from cerememory.client import async_connections, connections
@@ -236,54 +235,44 @@ class FakeSocket:
         self._link.close()
 
 
-class FakeStream(ByteStream):
+class FakeAsyncSocket:
     """What `AsyncClient` has of a link; each of its steps is a place to be cancelled at."""
 
     def __init__(self, daemon: ScriptedDaemon, link: Link) -> None:
         self._daemon = daemon
         self._link = link
 
-    async def send(self, item: bytes) -> None:
+    async def sendall(self, data: bytes) -> None:
         await self._step()
-        try:
-            self._link.send(item)
-        except OSError as error:
-            raise anyio.BrokenResourceError from error
+        self._link.send(data)
         await self._step()
 
-    async def receive(self, max_bytes: int = 65_536) -> bytes:
+    async def recv(self, bytes_max: int) -> bytes:
         await self._step()
-        data = self._link.receive(max_bytes)
+        data = self._link.receive(bytes_max)
         if data is None:
             await anyio.sleep_forever()
-        if not data:
-            raise anyio.EndOfStream
         await self._step()
-        return data
+        return data or b""
 
     async def _step(self) -> None:
         self._daemon.at_step()
         await checkpoint()
 
-    async def send_eof(self) -> None:
-        raise AssertionError("a client doesn't")
+    def fileno(self) -> int:
+        return self._link.near.fileno()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         self._link.close()
-        await checkpoint()
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        return {SocketAttribute.raw_socket: lambda: self._link.near}
 
 
 @contextmanager
 def reached(daemon: ScriptedDaemon, let_pass: Callable[[float], None] = lambda _: None) -> Iterator[None]:
     """Whatever clients connect to inside the block is `daemon`; its links are closed afterwards."""
 
-    async def dial(*_: object) -> FakeStream:
+    async def dial(*_: object) -> FakeAsyncSocket:
         await checkpoint()
-        return FakeStream(daemon, daemon.connect())
+        return FakeAsyncSocket(daemon, daemon.connect())
 
     with ExitStack() as stack:
         for link_maker in (

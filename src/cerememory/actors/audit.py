@@ -134,6 +134,9 @@ class AuditLog(Actor):
             await self._world.offload(commit)
 
     def _report(self, repair: Repair) -> None:
+        for away in repair.unseen:
+            entries = f"{away.first} to {away.last.sequence}"
+            log.info("audit entries are in a file that isn't there", file=away.name(self._path), entries=entries)
         if not repair.missing:
             return
         lines = f"{repair.from_sequence} to {repair.to_sequence}"

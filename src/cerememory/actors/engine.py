@@ -13,16 +13,14 @@ idempotency key makes asking again safe.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import msgspec
 import trio
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from cerememory.actors.actor import Actor, Ping
@@ -35,6 +33,9 @@ from cerememory.actors.cues import Cues
 from cerememory.actors.deadline import Deadline
 from cerememory.actors.disk_use import DiskUse
 from cerememory.actors.dream import Tick
+from cerememory.actors.encoding import Encoding
+from cerememory.actors.idempotency import Idempotency as Idempotency  # as is this
+from cerememory.actors.idempotency import KeptAnswers
 from cerememory.actors.introspection import Introspection
 from cerememory.actors.journal import FetchRaw, ListRaw
 from cerememory.actors.lifecycle import Lifecycle
@@ -46,16 +47,13 @@ from cerememory.actors.statistics import Statistics
 from cerememory.actors.supervisor import Supervisor
 from cerememory.actors.text_index import SearchRaw
 from cerememory.actors.timelines import Timelines
-from cerememory.actors.working import Remember, UpdateWorking
 from cerememory.actors.writer import Commit, Writer
 from cerememory.domain.audit_chain import GENESIS, AuditDraft
-from cerememory.domain.capture import neighbours
 from cerememory.errors import (
     Busy,
     CerememoryError,
     NoRoute,
     NotCaughtUp,
-    RecordNotFound,
     StorageUnavailable,
     ValidationFailed,
 )
@@ -121,28 +119,18 @@ from cerememory.protocol.requests import (
     UndoImport,
 )
 from cerememory.protocol.values import ByteArray, RecordId
-from cerememory.storage import prepare
 from cerememory.storage.contract import Storage
-from cerememory.storage.keys import DEFAULT_NAMESPACE, NOWHERE, Table, digest, key, system_key
+from cerememory.storage.keys import DEFAULT_NAMESPACE, NOWHERE, Table, digest, system_key
 from cerememory.storage.ledger import Mutation
-from cerememory.storage.likenesses import BuildLikenesses, is_complete
 from cerememory.storage.mutations import (
-    NewRaw,
     NoteAudit,
-    Once,
     Stored,
-    StoreIfAbsent,
-    StoreRaw,
-    StoreRecords,
-    UpdateRecord,
 )
 from cerememory.storage.namespaces import OpenNamespace, namespace_of
-from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import (
     SECRECY_LEVELS,
     STORE_CODE,
     VISIBILITIES,
-    parse_content_row,
     parse_head,
 )
 from cerememory.telemetry.metrics import Metrics
@@ -150,30 +138,14 @@ from cerememory.telemetry.metrics import Metrics
 R = TypeVar("R")
 
 COMPACT_S = 600.0
-SERIES_S = 600.0  # what an import did, and what is taken back of it, is one transaction
+SERIES_S = 600.0  # an import that is taken back is one transaction; secrets are looked for in large texts, too
 READY_S = 1.0
 UNAVAILABLE, BUSY, BROKEN = "storage unavailable", "decay engine busy", "engine check failed"  # why it isn't ready
 CAUGHT_UP_S = 1.0
 CAUGHT_UP_STEP_S = 0.02
 NO_AUDIT_LOG = "the audit log is switched off (security.audit_log_enabled)"
-IDEMPOTENCY_NS = 24 * 3_600 * 1_000_000_000
-INLINE_RECORDS_MAX = 16  # a batch of more is prepared in a thread: it takes over 2 ms
-INLINE_BYTES_MAX = 262_144
 EXPORT_BYTES_MAX = 32 * 1_048_576  # as JSON it takes ten times as much memory
 WORKING_CODE = STORE_CODE[Store.WORKING]
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """Whose key it is (`scope`), the key itself, and the digest of the request it came with."""
-
-    scope: str
-    key: str
-    body_digest: bytes
-
-    def with_body(self, body: bytes) -> Idempotency:
-        """The one that covers, too, the `body` (its digest) that came as a stream."""
-        return Idempotency(self.scope, self.key, blake2b(self.body_digest + body, digest_size=16).digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +200,9 @@ class Engine:
         self._disk_use = disk_use
         self._attestation = attestation
         self._rotation = rotation
-        self._versions_kept = versions_kept
+        self._answers = KeptAnswers(world)
+        working = actors.stores[WORKING_CODE]
+        self._encoding = Encoding(actors.writer, working, storage, world, metrics, self._answers, versions_kept)
         self._limiter = trio.CapacityLimiter(2)
         self._draining = False
         self._namespaces: dict[str, int] = {}  # those of `NAMESPACES_MAX` that were asked for
@@ -257,28 +231,8 @@ class Engine:
         *,
         namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[Encoded]:
-        now = self._world.now()
-        with Deadline("writer"), self._measured([request.route()]):
-            make = partial(prepare.new_record, namespace, request, self._world.new_id(), now)
-            record = await self._prepared(make, [request])
-            reply = prepare.encoded(record, created=True if request.if_absent else UNSET)
-            mutation = StoreRecords(namespace, (record,), prepare.store_audit(record, now), reply)
-            if request.if_absent:
-                return await self._store_if_absent(mutation, idempotency)
-            return await self._commit_records(mutation, Encoded, idempotency)
-
-    async def _store_if_absent(
-        self, mutation: StoreRecords[Encoded], idempotency: Idempotency | None
-    ) -> Stored[Encoded]:
-        namespace, position = mutation.namespace, None
-        if not mutation.records[0].durable:
-            raise ValidationFailed("if_absent: working memory, which forgets by itself, doesn't know it")
-        with self._storage.read() as reader:
-            is_ready = is_complete(reader, namespace)
-        while not is_ready:
-            position = await self._actors.writer.ask(Commit(BuildLikenesses(namespace, position)))
-            is_ready = position is None
-        return await self._commit(StoreIfAbsent(mutation), Encoded, idempotency)
+        with Deadline("writer"):
+            return await self._encoding.store(request, idempotency, namespace)
 
     async def encode_batch(
         self,
@@ -289,27 +243,8 @@ class Engine:
     ) -> Stored[BatchEncoded]:
         """All records or none; the failing one is named."""
         _check_header(request)
-        limits.check_batch_size(request.records)
-        now = self._world.now()
-        with Deadline("writer"), self._measured([record.route() for record in request.records]):
-            make = partial(self._new_records, namespace, request, now)
-            records, inferred = await self._prepared(make, request.records)
-            reply = BatchEncoded(
-                results=tuple(prepare.encoded(record) for record in records), associations_inferred=inferred
-            )
-            if request.infer_associations:
-                records = _linked(records, now)
-            mutation = StoreRecords(namespace, records, prepare.batch_audit(records, inferred, now), reply)
-            return await self._commit_records(mutation, BatchEncoded, idempotency)
-
-    def _new_records(self, namespace: int, request: EncodeBatch, now: int) -> tuple[tuple[NewRecord, ...], int]:
-        """A nanosecond apart, so that they keep their order wherever times are compared."""
-        records = tuple(
-            prepare.new_record(namespace, record, self._world.new_id(), now + i, f"records[{i}].")
-            for i, record in enumerate(request.records)
-        )
-        pairs = max(0, len(records) - 1) if request.infer_associations else 0
-        return records, 2 * pairs
+        with Deadline("writer"):
+            return await self._encoding.batch(request, idempotency, namespace)
 
     async def encode_update(
         self,
@@ -320,16 +255,8 @@ class Engine:
         *,
         namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[None]:
-        now = self._world.now()
-        edit = prepare.edit(request, now)
-        keep_answer = partial(self._once, reply_type=None, idempotency=idempotency)
         with Deadline("writer"):
-            if self._durable_store(namespace, record_id) is None:
-                update = UpdateWorking(namespace, record_id, edit, expected_version, now, keep_answer)
-                with suppress(RecordNotFound):  # what is gone may have an answer that is kept
-                    return await self._actors.stores[WORKING_CODE].ask(update)
-            mutation = UpdateRecord(namespace, record_id, edit, expected_version, now, self._versions_kept)
-            return await self._commit(mutation, None, idempotency)
+            return await self._encoding.update(record_id, request, expected_version, idempotency, namespace)
 
     async def encode_store_raw(
         self,
@@ -338,14 +265,8 @@ class Engine:
         *,
         namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[RawEncoded]:
-        now = self._world.now()
         with Deadline("writer"):
-            make = partial(prepare.new_raw, namespace, request, self._world.new_id(), now)
-            record = await self._prepared(make, [request])
-            mutation = StoreRaw(
-                namespace, (record,), (prepare.raw_audit(record, now),), prepare.raw_encoded(record)
-            )
-            return await self._commit(mutation, RawEncoded, idempotency)
+            return await self._encoding.store_raw(request, idempotency, namespace)
 
     async def encode_batch_raw(
         self,
@@ -355,68 +276,8 @@ class Engine:
         namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[BatchRawEncoded]:
         _check_header(request)
-        now = self._world.now()
         with Deadline("writer"):
-            records = await self._prepared(partial(self._new_raws, namespace, request, now), request.records)
-            reply = BatchRawEncoded(results=tuple(prepare.raw_encoded(record) for record in records))
-            mutation = StoreRaw(namespace, records, tuple(prepare.raw_batch_audits(records, now)), reply)
-            return await self._commit(mutation, BatchRawEncoded, idempotency)
-
-    def _new_raws(self, namespace: int, request: EncodeBatchRaw, now: int) -> tuple[NewRaw, ...]:
-        return tuple(
-            prepare.new_raw(namespace, record, self._world.new_id(), now + i, f"records[{i}].")
-            for i, record in enumerate(request.records)
-        )
-
-    async def _prepared(self, make: Callable[[], R], requests: Iterable[EncodeStore | EncodeStoreRaw]) -> R:
-        """`make()`, in a thread when it would hold the loop for long."""
-        sizes = [_content_bytes(request) for request in requests]
-        if len(sizes) <= INLINE_RECORDS_MAX and sum(sizes) <= INLINE_BYTES_MAX:
-            return make()
-        return await self.off_loop(make)
-
-    async def _commit_records(
-        self, mutation: StoreRecords[R], reply_type: type[R], idempotency: Idempotency | None
-    ) -> Stored[R]:
-        """Through working memory when some of the records are for it."""
-        held = tuple(record for record in mutation.records if not record.durable)
-        if not held:
-            return await self._commit(mutation, reply_type, idempotency)
-        once = self._once(mutation, reply_type, idempotency)
-        return await self._actors.stores[WORKING_CODE].ask(Remember(held, once))
-
-    async def _commit(
-        self, mutation: Mutation[Stored[R]], reply_type: type[Any] | None, idempotency: Idempotency | None
-    ) -> Stored[R]:
-        return await self._actors.writer.ask(Commit(self._once(mutation, reply_type, idempotency)))
-
-    def _once(
-        self, mutation: Mutation[Stored[R]], reply_type: type[Any] | None, idempotency: Idempotency | None
-    ) -> Mutation[Stored[R]]:
-        """`mutation`, answered anew from what was kept when its idempotency key came before."""
-        if idempotency is None or mutation.namespace == NOWHERE:
-            return mutation
-        key_digest = digest(f"{idempotency.scope}\0{idempotency.key}")
-        now = self._world.now()
-        return Once(mutation, key_digest, idempotency.body_digest, now, now + IDEMPOTENCY_NS, reply_type)
-
-    @contextmanager
-    def _measured(self, stores: list[Store]) -> Iterator[None]:
-        """Counts each record that is stored, and how long the whole took, failures too."""
-        started = time.perf_counter()
-        try:
-            yield
-            for store in stores:
-                self._metrics.encodes.labels(store.value).inc()
-        finally:
-            elapsed_s = time.perf_counter() - started
-            for store in stores:
-                self._metrics.encode_duration.labels(store.value).observe(elapsed_s)
-
-    def _durable_store(self, namespace: int, record_id: RecordId) -> Store | None:
-        with self._storage.read() as reader:
-            value = reader.get(key(namespace, Table.CONTENT, record_id))
-        return None if value is None else parse_content_row(value).store
+            return await self._encoding.batch_raw(request, idempotency, namespace)
 
     async def recall_query(self, request: RecallQuery, *, namespace: int = DEFAULT_NAMESPACE) -> Recalled:
         _check_header(request)
@@ -493,7 +354,7 @@ class Engine:
     ) -> Stored[Dreamt]:
         """Of two at once the second waits for the first."""
         _check_header(request)
-        keep_answer = partial(self._once, reply_type=Dreamt, idempotency=idempotency)
+        keep_answer = partial(self._answers.once, reply_type=Dreamt, idempotency=idempotency)
         with Deadline("dreamer"):
             return await self._actors.dreamer.ask(Tick(namespace, request, keep_answer))
 
@@ -506,7 +367,7 @@ class Engine:
     ) -> Stored[Consolidated]:
         """Of two at once the second is `ConsolidationInProgress`."""
         _check_header(request)
-        keep_answer = partial(self._once, reply_type=Consolidated, idempotency=idempotency)
+        keep_answer = partial(self._answers.once, reply_type=Consolidated, idempotency=idempotency)
         with Deadline("consolidator"):
             return await self._actors.consolidator.ask(Run(namespace, request, keep_answer))
 
@@ -519,7 +380,7 @@ class Engine:
     ) -> Stored[Decayed]:
         """Of two at once the second waits for the first."""
         _check_header(request)
-        keep_answer = partial(self._once, reply_type=Decayed, idempotency=idempotency)
+        keep_answer = partial(self._answers.once, reply_type=Decayed, idempotency=idempotency)
         with Deadline("decay"):
             return await self._lifecycle.decay_tick(namespace, request, keep_answer)
 
@@ -531,7 +392,7 @@ class Engine:
         namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[None]:
         _check_header(request)
-        keep_answer = partial(self._once, reply_type=None, idempotency=idempotency)
+        keep_answer = partial(self._answers.once, reply_type=None, idempotency=idempotency)
         with Deadline("writer"):
             return await self._lifecycle.set_mode(namespace, request, keep_answer)
 
@@ -543,7 +404,7 @@ class Engine:
         namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[Forgotten]:
         _check_header(request)
-        keep_answer = partial(self._once, reply_type=Forgotten, idempotency=idempotency)
+        keep_answer = partial(self._answers.once, reply_type=Forgotten, idempotency=idempotency)
         with Deadline("writer"):
             return await self._lifecycle.forget(namespace, request, keep_answer)
 
@@ -555,7 +416,7 @@ class Engine:
         namespace: int = DEFAULT_NAMESPACE,
     ) -> Stored[Restored]:
         _check_header(request)
-        keep_answer = partial(self._once, reply_type=Restored, idempotency=idempotency)
+        keep_answer = partial(self._answers.once, reply_type=Restored, idempotency=idempotency)
         with Deadline("writer"):
             return await self._lifecycle.restore(namespace, request, keep_answer)
 
@@ -572,7 +433,7 @@ class Engine:
         _check_header(request)
         if self._rotation is None:
             raise NoRoute(NO_AUDIT_LOG)
-        keep_answer = partial(self._once, reply_type=AuditRotated, idempotency=idempotency)
+        keep_answer = partial(self._answers.once, reply_type=AuditRotated, idempotency=idempotency)
         with Deadline("audit log"):
             return await self._rotation.rotate(keep_answer)
 
@@ -621,7 +482,7 @@ class Engine:
 
         def keep_answer(mutation: Mutation[Stored[Imported]], archive_digest: bytes) -> Mutation[Stored[Imported]]:
             covering = None if idempotency is None else idempotency.with_body(archive_digest)
-            return self._once(mutation, Imported, covering)
+            return self._answers.once(mutation, Imported, covering)
 
         return await self._archives.import_archive(chunks, request, namespace, keep_answer)
 
@@ -640,7 +501,7 @@ class Engine:
     ) -> Stored[ImportUndone]:
         """All that an import did is taken back, or nothing."""
         _check_header(request)
-        keep_answer = partial(self._once, reply_type=ImportUndone, idempotency=idempotency)
+        keep_answer = partial(self._answers.once, reply_type=ImportUndone, idempotency=idempotency)
         with Deadline("writer", SERIES_S):
             return await self._archives.undoing.undo(namespace, request, keep_answer)
 
@@ -653,8 +514,8 @@ class Engine:
     ) -> Stored[Redacted]:
         """The next piece of a scan; its answer says where the one behind it begins."""
         _check_header(request)
-        keep_answer = partial(self._once, reply_type=Redacted, idempotency=idempotency)
-        with Deadline("writer"):
+        keep_answer = partial(self._answers.once, reply_type=Redacted, idempotency=idempotency)
+        with Deadline("writer", SERIES_S):
             return await self._redacting.redact(namespace, request, keep_answer)
 
     async def introspect_record(
@@ -772,15 +633,6 @@ class AsStream:
 def _check_header(request: Request) -> None:
     if request.header is not None:
         request.header.check()
-
-
-def _linked(records: tuple[NewRecord, ...], now: int) -> tuple[NewRecord, ...]:
-    inferred = neighbours([record.record_id for record in records], now)
-    return tuple(prepare.with_neighbours(record, edges) for record, edges in zip(records, inferred, strict=True))
-
-
-def _content_bytes(request: EncodeStore | EncodeStoreRaw) -> int:
-    return sum(len(block.data or block.text or block.data_b64 or "") for block in request.content.blocks)
 
 
 def _visible(request: RecallRawQuery) -> frozenset[int]:

@@ -1,6 +1,6 @@
 """Reading memories of several stores: each store is asked for its own, a piece at a time.
 
-A store in whose mailbox nothing waits answers a short question at once, without a turn of its actor (ADR 16).
+A store in whose mailbox nothing waits answers a short question at once, without a turn of its actor (ADR 20).
 """
 
 from __future__ import annotations

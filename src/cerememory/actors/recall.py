@@ -146,7 +146,7 @@ class Recall:
         self, query: _Query, searched: Searched, retrieval: Retrieval
     ) -> tuple[_Found, list[Ranked]] | None:
         """What is found by words alone, and the best of it; None where activation spreads."""
-        count, ranked = len(searched.hits), _by_words(query, searched.hits)
+        count, ranked = len(searched.hits), _by_words(searched.hits)
         leading = list(islice(ranked, query.limit))
         await retrieval.look(each.candidate for each in leading)
         if leading and query.request.activation_depth and retrieval.leads_on(leading[0].candidate):
@@ -352,11 +352,12 @@ def _candidate(hit: Hit, hits: list[Hit]) -> Candidate:
     return found
 
 
-def _by_words(query: _Query, hits: list[Hit]) -> Iterator[Ranked]:
-    """The hits as they are ranked when nothing else counts: in their own order."""
+def _by_words(hits: list[Hit]) -> Iterator[Ranked]:
+    """The hits as they are ranked when nothing else counts: in their own order, by their share of the best."""
+    best = hits[0].score if hits else 1.0
     for hit in hits:
-        candidate = _candidate(hit, hits)
-        yield Ranked(ranking.score(candidate, query.weights), candidate)
+        words = hit.score / best
+        yield Ranked(words, Candidate(hit.record_id, hit.store_code, hit.created_at, words))
 
 
 def _joined(found: Candidates, record_id: RecordId, store_code: int, created_at: int) -> Candidate:

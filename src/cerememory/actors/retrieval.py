@@ -51,7 +51,8 @@ class Retrieval:
             grouped.setdefault(candidate.store_code, []).append((candidate.record_id, candidate.created_at))
         scores: dict[RecordId, float] = {}
         for code, records in grouped.items():
-            scores |= await asked(self._stores[code], Scores(self._namespace, tuple(records)), len(records))
+            of_store = await asked(self._stores[code], Scores(self._namespace, tuple(records)), len(records))
+            scores.update(of_store)
         return scores
 
     async def fetched(self, chosen: list[Candidate], *, touching: bool) -> Fetched:

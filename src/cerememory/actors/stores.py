@@ -23,7 +23,7 @@ from cerememory.protocol.records import Association, Store
 from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Reader, Storage
 from cerememory.storage.dynamics import Curves
-from cerememory.storage.keys import Address, Table, key, state_key
+from cerememory.storage.keys import Address, Table, key, pack_time, state_key
 from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import (
     STORE_CODE,
@@ -36,6 +36,7 @@ from cerememory.storage.rows import (
 
 R = TypeVar("R")
 TOUCHED_MAX = 4_096
+READ_TABLES = (Table.CONTENT, Table.STATE, Table.EDGES)
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -212,14 +213,15 @@ class DurableStore(Actor):
 
 def read_memories(reader: Reader, namespace: int, record_ids: Sequence[RecordId]) -> list[Memory]:
     """Those of `record_ids` that are stored, in their order; with their states as written."""
-    contents = reader.get_many([key(namespace, Table.CONTENT, record_id) for record_id in record_ids])
+    content_table, state_table, edge_table = (key(namespace, table) for table in READ_TABLES)
+    contents = reader.get_many([content_table + record_id for record_id in record_ids])
     rows = [
         (record_id, parse_content_row(content))
         for record_id, content in zip(record_ids, contents, strict=True)
         if content is not None
     ]
-    keys = [state_key(namespace, row.created_at, record_id) for record_id, row in rows]
-    values = reader.get_many(keys + [key(namespace, Table.EDGES, record_id) for record_id, _row in rows])
+    keys = [state_table + pack_time(row.created_at) + record_id for record_id, row in rows]
+    values = reader.get_many(keys + [edge_table + record_id for record_id, _row in rows])
     states, edges = values[: len(rows)], values[len(rows) :]
     return [
         Memory(record_id, row, parse_state_row(state)[1], found)

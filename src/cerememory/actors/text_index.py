@@ -312,7 +312,7 @@ class TextIndexer(Actor):
             await self._apply_feed(index)
         self._level = not self._renewals
         self._behind_since = math.inf
-        self._note_commit(index)
+        self._note_commit()
         self._tell_applied(index)
         self._ask_working()
         renewed, self._renewed = self._renewed, []
@@ -376,11 +376,15 @@ class TextIndexer(Actor):
         self._settling.stepped(started)
         if is_settled:
             self._show(index)
-            self._note_commit(index)
+            self._note_commit()
 
-    def _note_commit(self, index: TextIndex) -> None:
-        """An index in memory is small, and gone with the process."""
-        self._settling.committed(is_scattered=self._path is not None and index.is_scattered)
+    @property
+    def is_scattered(self) -> bool:
+        """Whether the index is to settle; one in memory is small, and gone with the process."""
+        return self._path is not None and self._index is not None and self._index.is_scattered
+
+    def _note_commit(self) -> None:
+        self._settling.committed(is_scattered=self.is_scattered)
 
     def _is_due(self) -> bool:
         changes = self._changes
@@ -407,7 +411,7 @@ class TextIndexer(Actor):
             self._resolve(waiter, is_fresh=self._level)
         self._wake_who_waits_for_room()
         self._rested_at = _rested_at(started)
-        self._note_commit(index)
+        self._note_commit()
         self._tell_applied(index)
 
     def _tell_applied(self, index: TextIndex) -> None:

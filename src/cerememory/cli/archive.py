@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from cyclopts import App
 
 from cerememory.cli import age
+from cerememory.cli.app import OWN
 from cerememory.cli.arguments import (
     Common,
     FormatName,
@@ -38,7 +39,7 @@ from cerememory.storage.datadir import sync_directory
 CHUNK_BYTES = 262_144
 AGE = "age"
 
-app = App(name="import")
+app = App(name="import", group_parameters=OWN)
 
 
 def export(

@@ -50,13 +50,15 @@ def audit_verify(
     settings = _settings(options, is_needed=path is None or (against is not None and public_key is None))
     log = _configured(settings) if path is None else path
     is_own = settings is not None and log.resolve() == settings.security.audit_log_path.resolve()
-    own = settings if is_own else None
+    own = settings if is_own and head is None else None
     key_file = _key_file(settings, public_key)
     kept = list(_kept(own, log, against, key_file))
-    with _stored(own, log) as storage:
+    reason = f"{log} isn't the log of the data dir" if head is None else f"{log} was asked for alone"
+    with _stored(own, reason) as storage:
         outbox = None if storage is None else StoredOutbox(storage)
-        with _hinted(is_alone=outbox is None and head is None):
-            verified = verify_log(log, outbox, kept, behind=head, ends=None if own is None else _ends(own))
+        ends = _ends(own) if own is not None and storage is None else None
+        with _hinted(is_alone=head is None and outbox is None and ends is None):
+            verified = verify_log(log, outbox, kept, behind=head, ends=ends)
         if storage is not None and own is not None:
             check_end(own, storage, log)
     if against is not None:
@@ -115,10 +117,10 @@ def _kept(
 
 
 @contextmanager
-def _stored(own: Settings | None, log: Path) -> Iterator[Storage | None]:
-    """The store that `log` is of; None, with a note, when there is none to ask about it."""
+def _stored(own: Settings | None, reason: str) -> Iterator[Storage | None]:
+    """The store that the log is of; None, with a note that has a reason, when there is none to ask about it."""
     if own is None:
-        note(f"only the chain was checked: {log} isn't the log of the data dir")
+        note(f"only the chain was checked: {reason}")
         yield None
         return
     try:

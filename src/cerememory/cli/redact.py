@@ -21,18 +21,18 @@ class _Total:
 
     counts: Counter[str] = field(default_factory=Counter)
     secrets: Counter[str] = field(default_factory=Counter)
-    dreamt_ids: list[str] = field(default_factory=list)
+    dreamt_ids: dict[str, None] = field(default_factory=dict)  # one may be kept to undo an import, too
 
     def add(self, piece: dict[str, Any]) -> None:
         self.counts.update({name: piece[name] for name in COUNTS})
         self.secrets.update(piece["secrets"])
-        self.dreamt_ids += piece["dreamt_ids"]
+        self.dreamt_ids |= dict.fromkeys(piece["dreamt_ids"])
 
     def answer(self) -> dict[str, Any]:
         return {
             **{name: self.counts[name] for name in COUNTS},
             "secrets": dict(sorted(self.secrets.items())),
-            "dreamt_ids": self.dreamt_ids,
+            "dreamt_ids": [*self.dreamt_ids],
         }
 
 

@@ -33,7 +33,7 @@ class Answers:
             return None
         try:
             return msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise self._no_daemon(answer, "what isn't JSON") from None
 
     def reply(self, answer: HttpAnswer, kind: type[R]) -> R:

@@ -78,13 +78,15 @@ class AsyncChunks:
 
     def __init__(self, next_chunk: Callable[[], Awaitable[bytes]]) -> None:
         self._next_chunk = next_chunk
+        self._is_at_end = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        if chunk := await self._next_chunk():
+        if (chunk := await self._next_chunk()):
             return chunk
+        self._is_at_end = True  # what comes next on the connection is another's
         raise StopAsyncIteration
 
 

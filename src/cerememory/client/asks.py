@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -86,6 +87,15 @@ def as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+@contextmanager
+def _as_unicode() -> Iterator[None]:
+    """For lone surrogates, as names of files have them; the error's own words would show the text."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        raise ValidationFailed("request: holds text that isn't Unicode") from None
+
+
 class Caller:
     """Who asks. `ValidationFailed` for a URL, key or namespace that can't be used."""
 
@@ -101,15 +111,18 @@ class Caller:
         if namespace is not None:
             self._headers[HEADER] = namespace
 
+    @_as_unicode()
     def request(self, ask: Ask) -> HttpRequest:
-        operation = BY_NAME[ask.operation]
+        """`ValidationFailed` for an operation that there isn't, or that lacks a part of its path."""
+        operation = BY_NAME.get(ask.operation)
+        if operation is None:
+            raise ValidationFailed(f"operation: there is no {ask.operation[:64]!r}")
         key = ask.idempotency_key
         if key is None and operation.mutates:
             key = str(uuid.uuid4())
-        path = operation.path.format_map({name: quote(text, safe="") for name, text in ask.path_params.items()})
         return self._made(
             operation.method,
-            path + (f"?{urlencode(ask.query)}" if ask.query else ""),
+            _path(operation.path, ask.path_params) + (f"?{urlencode(ask.query)}" if ask.query else ""),
             {**_key_header(key), **ask.headers},
             None if ask.body is None else codec.dump(ask.body),
         )
@@ -118,10 +131,12 @@ class Caller:
         """A GET of what isn't CMP."""
         return self._made("GET", target, _NOTHING, None)
 
+    @_as_unicode()
     def export(self, body: object | None) -> HttpRequest:
         """`body` as in an export request; None is one that says nothing."""
         return self._made("POST", ARCHIVE_PATH, _NOTHING, codec.dump({} if body is None else body))
 
+    @_as_unicode()
     def import_(self, terms: object, size_bytes: int | None, idempotency_key: str | None) -> HttpRequest:
         """The head of an import; `terms` as in an import request. Without a size the body goes in chunks.
 
@@ -140,6 +155,13 @@ class Caller:
     def _made(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> HttpRequest:
         kind = {} if body is None else {"Content-Type": "application/json"}
         return HttpRequest(method, self.address.prefix + target, {**self._headers, **kind, **headers}, body or b"")
+
+
+def _path(template: str, params: Mapping[str, str]) -> str:
+    try:
+        return template.format_map({name: quote(text, safe="") for name, text in params.items()})
+    except KeyError as missing:
+        raise ValidationFailed(f"{missing.args[0]}: missing field") from None
 
 
 def _key_header(idempotency_key: str | None) -> dict[str, str]:

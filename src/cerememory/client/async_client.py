@@ -67,7 +67,7 @@ class AsyncClient(AsyncOperations):
     async def aclose(self) -> None:
         """Ends retries and closes idle connections; a call under way keeps its own until it is done."""
         self._closing.set()
-        await self._connections.aclose()
+        self._connections.close()
 
     @property
     def url(self) -> str:

@@ -1,16 +1,24 @@
 """What `connections` is, on anyio: the same pool, for one event loop.
 
 Cancelling a call closes its connection: half an answer may be on it, so it is never used again.
+
+anyio connects, and waits until a socket is ready; sending and receiving are the socket's own. asyncio's streams
+forget what has come when a write fails, and with it the refusal of a request that is still being sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from typing import TypeVar
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import SocketAttribute, SocketStream
+from anyio.lowlevel import checkpoint
 
 from cerememory.client.address import Address
 from cerememory.client.answers import Answers, reason
@@ -18,15 +26,37 @@ from cerememory.client.connections import CONNECTIONS_MAX, IDLE_MAX, all_in_use,
 from cerememory.client.patience import Patience
 from cerememory.client.wire import RECEIVE_BYTES, Broken, Conversation, R, Steps, Want
 
-if TYPE_CHECKING:
-    import ssl
+T = TypeVar("T")
+
+
+class AsyncSocket:
+    """A connected socket, plain or TLS, whose waiting is the event loop's. Errors are `OSError`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    async def sendall(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            sent = await _when_ready(self._socket, anyio.wait_writable, partial(self._socket.send, left))
+            left = left[sent:]
+
+    async def recv(self, bytes_max: int) -> bytes:
+        """b"" when the peer has ended."""
+        return await _when_ready(self._socket, anyio.wait_readable, partial(self._socket.recv, bytes_max))
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 class AsyncConnection:
     """One connection, and where HTTP is on it."""
 
-    def __init__(self, stream: ByteStream, authority: str) -> None:
-        self._stream = stream
+    def __init__(self, sock: AsyncSocket, authority: str) -> None:
+        self._socket = sock
         self.http = Conversation(authority)
 
     async def perform(self, steps: Steps[R], patience: Patience, pieces: AsyncIterator[bytes] | None = None) -> R:
@@ -44,8 +74,8 @@ class AsyncConnection:
                     continue
                 try:
                     came = await self._do(step)
-                except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-                    step = steps.throw(Broken(_reason(error)))
+                except OSError as error:
+                    step = steps.throw(Broken(reason(error)))
                 else:
                     step = steps.send(came)
         except StopIteration as done:
@@ -54,20 +84,16 @@ class AsyncConnection:
 
     async def _do(self, step: bytes | Want) -> bytes:
         if isinstance(step, bytes):
-            await self._stream.send(step)
+            await self._socket.sendall(step)
             return b""
-        try:
-            return await self._stream.receive(RECEIVE_BYTES)
-        except anyio.EndOfStream:
-            return b""
+        return await self._socket.recv(RECEIVE_BYTES)
 
     def is_idle(self) -> bool:
         """Whether the peer is still there, and silent."""
-        return not is_readable(self._stream.extra(SocketAttribute.raw_socket))
+        return not is_readable(self._socket)
 
-    async def aclose(self) -> None:
-        """At once, whatever the peer has to say."""
-        await anyio.aclose_forcefully(self._stream)
+    def close(self) -> None:
+        self._socket.close()
 
 
 class AsyncConnectionPool:
@@ -96,63 +122,81 @@ class AsyncConnectionPool:
         if waiting.cancelled_caught:
             raise all_in_use(self._address)
         try:
-            connection = (None if is_new else await self._take()) or await self._open(patience)
+            connection = (None if is_new else self._take()) or await self._open(patience)
             try:
                 yield connection
             finally:
-                await self._give_back(connection)
+                self._give_back(connection)
         finally:
             self._room.release_on_behalf_of(place)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Closes what is idle, now and later; connections in use are their call's until it is done."""
         self._idle_max = 0
         while self._idle:
-            await self._idle.pop().aclose()
+            self._idle.pop().close()
 
-    async def _take(self) -> AsyncConnection | None:
+    def _take(self) -> AsyncConnection | None:
         """The one used last that is still open."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_idle():
                 return connection
-            await connection.aclose()
+            connection.close()
         return None
 
     async def _open(self, patience: Patience) -> AsyncConnection:
         try:
-            stream = await dial(self._address, self._tls, patience.at_most_s(self._connect_timeout_s))
+            sock = await dial(self._address, self._tls, patience.at_most_s(self._connect_timeout_s))
         except OSError as error:
             raise self._answers.not_connected(error) from error
         self.opened += 1
-        return AsyncConnection(stream, self._address.authority)
+        return AsyncConnection(sock, self._address.authority)
 
-    async def _give_back(self, connection: AsyncConnection) -> None:
+    def _give_back(self, connection: AsyncConnection) -> None:
         if connection.http.is_reusable and len(self._idle) < self._idle_max:
             self._idle.append(connection)
         else:
-            await connection.aclose()
+            connection.close()
 
 
-async def dial(address: Address, tls: ssl.SSLContext | None, limit_s: float) -> ByteStream:
+async def dial(address: Address, tls: ssl.SSLContext | None, limit_s: float) -> AsyncSocket:
     """`OSError` when there is no connection within the limit."""
-    with anyio.move_on_after(limit_s):
-        try:
-            return await _dialled(address, tls)
-        except (anyio.BrokenResourceError, anyio.EndOfStream) as error:  # within the handshake of TLS
-            raise ConnectionResetError(_reason(error)) from error
-        except OSError as error:  # of several addresses anyio says only that none answered
-            raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
+    with anyio.move_on_after(limit_s), ExitStack() as unless_done:
+        async with await _connected(address) as stream:  # whose end leaves a socket of our own
+            sock = socket.socket(fileno=os.dup(stream.extra(SocketAttribute.raw_socket).fileno()))
+            unless_done.enter_context(sock)
+        sock.setblocking(False)
+        if tls is not None:
+            sock = tls.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
+            unless_done.enter_context(sock)
+            await _when_ready(sock, anyio.wait_readable, sock.do_handshake)
+        unless_done.pop_all()
+        return AsyncSocket(sock)
     raise TimeoutError
 
 
-async def _dialled(address: Address, tls: ssl.SSLContext | None) -> ByteStream:
-    host, port = address.host, address.port
-    if tls is None:
-        return await anyio.connect_tcp(host, port)
-    return await anyio.connect_tcp(
-        host, port, tls=True, ssl_context=tls, tls_hostname=host, tls_standard_compatible=False
-    )
+async def _connected(address: Address) -> SocketStream:
+    try:
+        return await anyio.connect_tcp(address.host, address.port)
+    except OSError as error:  # of several addresses anyio says only that none answered
+        raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
+
+
+async def _when_ready(
+    sock: socket.socket, wait: Callable[[socket.socket], Awaitable[None]], call: Callable[[], T]
+) -> T:
+    """What `call` returns when it needn't wait any more; TLS says itself what for."""
+    await checkpoint()
+    while True:
+        try:
+            return call()
+        except BlockingIOError:
+            await wait(sock)
+        except ssl.SSLWantReadError:
+            await anyio.wait_readable(sock)
+        except ssl.SSLWantWriteError:
+            await anyio.wait_writable(sock)
 
 
 async def _next(pieces: AsyncIterator[bytes] | None) -> bytes:
@@ -163,11 +207,3 @@ async def _next(pieces: AsyncIterator[bytes] | None) -> bytes:
         if piece:
             return piece
     return b""
-
-
-def _reason(error: Exception) -> str:
-    """anyio puts what happened behind an error of its own."""
-    cause = error.__cause__
-    if isinstance(cause, OSError):
-        return reason(cause)
-    return reason(error) if isinstance(error, OSError) else "the connection broke"

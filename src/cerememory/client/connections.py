@@ -23,6 +23,8 @@ from cerememory.errors import DaemonUnreachable
 if TYPE_CHECKING:
     import ssl
 
+    from _typeshed import FileDescriptorLike
+
 CONNECTIONS_MAX = 32  # in use; further calls wait for their turn
 IDLE_MAX = 8  # as many as the MCP proxy has calls at once
 
@@ -160,7 +162,7 @@ def all_in_use(address: Address) -> DaemonUnreachable:
     return DaemonUnreachable(message, was_sent=False)
 
 
-def is_readable(sock: socket.socket) -> bool:
+def is_readable(sock: FileDescriptorLike) -> bool:
     """Whether the peer closed an idle connection (or spoke out of turn)."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)

@@ -28,6 +28,7 @@ from cerememory.errors import (
 )
 from cerememory.protocol.replies import ErrorBody
 
+RETRY_AFTER_S_MAX = 86_400  # nobody waits longer within a call; what more is said needn't be a number of seconds
 HTTP_STATUS = "http_status"  # in the details of what wasn't answered in CMP: no daemon has judged the request
 
 _CLASSES: dict[tuple[str, int], type[CerememoryError]] = {
@@ -58,7 +59,7 @@ def error_of(status: int, body: bytes, retry_after: str | None, url: str) -> Cer
     """
     try:
         error = msgspec.json.decode(body, type=ErrorBody)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         error = ErrorBody(
             code="",
             message=f"{url} answered {status} without a CMP error; is it a Cerememory daemon?",
@@ -76,7 +77,7 @@ def _raised(error: ErrorBody, status: int, retry_after: str | None) -> Cerememor
     if not issubclass(kind, Overloaded):
         return kind(error.message, details=details)
     retry_after_s = _seconds(retry_after) if error.retry_after is None else error.retry_after
-    return kind(error.message, retry_after_s=retry_after_s or 1, details=details)
+    return kind(error.message, retry_after_s=min(retry_after_s or 1, RETRY_AFTER_S_MAX), details=details)
 
 
 def _class_of_status(status: int) -> type[CerememoryError]:
@@ -92,4 +93,6 @@ def _with_request_id(error: ErrorBody) -> dict[str, Any] | None:
 
 def _seconds(retry_after: str | None) -> int | None:
     """The header as seconds; its other form, a date, is not used by the daemon."""
-    return int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+    if retry_after is None or not retry_after.isdecimal():
+        return None
+    return int(retry_after[:20])

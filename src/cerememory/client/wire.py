@@ -139,7 +139,7 @@ class Conversation:
             return self._written(
                 h11.Request(method=request.method, target=request.target, headers=[*headers.items()])
             )
-        except h11.LocalProtocolError:  # its words would show the header
+        except (h11.LocalProtocolError, UnicodeEncodeError):  # their words would show the header
             raise ValidationFailed("headers: one holds what no HTTP header can carry") from None
 
     def _pieces(self) -> Steps[None]:

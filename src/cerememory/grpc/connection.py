@@ -29,7 +29,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.stream import StreamState
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.events import Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed, Trailers
 from hypercorn.protocol.events import Event as StreamEvent
@@ -185,15 +185,15 @@ class Protocol(H2Protocol):
         elif isinstance(event, h2.events.StreamReset):
             await self._close_stream(event.stream_id)
             await self.send(Updated(idle=self.idle))
-        elif True:  # RFC 9113 has given priorities up
+        elif not isinstance(event, h2.events.PriorityUpdated):  # RFC 9113 has given priorities up
             await super()._handle_events([event])
 
     async def _open(self, event: h2.events.RequestReceived) -> None:
         head = dict(event.headers or ())
         if self._is_leaving or self.context.terminated.is_set():
-            self.connection.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            self._reset(event.stream_id, ErrorCodes.REFUSED_STREAM)
         elif head[b":method"] == b"CONNECT" or not head[b":path"].isascii():
-            self.connection.reset_stream(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
+            self._reset(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
         else:
             await self._create_stream(event)
             await self.send(Updated(idle=False))
@@ -280,8 +280,10 @@ class Protocol(H2Protocol):
         if stream is None or stream.closed:
             return
         is_answered = stream.state_machine.state is StreamState.HALF_CLOSED_LOCAL
-        code = ErrorCodes.NO_ERROR if is_answered else ErrorCodes.INTERNAL_ERROR
-        with suppress(ProtocolError):  # the connection is closed
+        self._reset(stream_id, ErrorCodes.NO_ERROR if is_answered else ErrorCodes.INTERNAL_ERROR)
+
+    def _reset(self, stream_id: int, code: ErrorCodes) -> None:
+        with suppress(ProtocolError):  # the client was faster, or has closed the connection
             self.connection.reset_stream(stream_id, code)
 
     async def _close_stream(self, stream_id: int) -> None:
@@ -359,9 +361,7 @@ class GrpcConnection(Connection):
 
     async def protocol_send(self, event: Event) -> None:
         await super().protocol_send(event)
-        if isinstance(event, Closed):
-            self._end_soon()
-        elif isinstance(event, Updated):
+        if isinstance(event, Updated):
             self.idle_s = IDLE_S
             if event.idle and self.context.terminated.is_set():
                 self._end_soon()

@@ -41,12 +41,12 @@ from cerememory.http.exchange import (
 )
 from cerememory.http.front import BODY, EXCHANGE, build
 from cerememory.http.routes import Call, Handler, Route, Routes
-from cerememory.http.rules import OPEN_ROUTES, Origins, check_head
+from cerememory.http.rules import MCP_PATH, OPEN_ROUTES, Origins, check_head
 from cerememory.storage.api_keys import KeyFile
 from cerememory.telemetry import logs
 from cerememory.telemetry.metrics import Metrics
 
-HOT_PATHS = ("/health", "/v1/encode", "/v1/recall/query", ARCHIVE_PATH)  # Quart would gather an archive's stream
+HOT_PATHS = ("/health", "/v1/encode", "/v1/recall/query", MCP_PATH, ARCHIVE_PATH)  # Quart would gather archives
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"  # one label for whatever clients invent
 

@@ -15,7 +15,6 @@ import h11
 import trio
 from hypercorn.events import RawData
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.typing import ASGISendEvent
 from hypercorn.utils import suppress_body
 
 from cerememory.http.bodies import WHOLE_BODY
@@ -49,6 +48,11 @@ class Http1(H11Protocol):
     async def _handle_events(self) -> None:
         with suppress(_Closed):
             await super()._handle_events()
+
+    async def _check_protocol(self, request: h11.Request) -> None:
+        """HTTP/2 is only looked for where it may be asked for."""
+        if request.method == b"PRI" or any(name == b"upgrade" for name, _value in request.headers):
+            await super()._check_protocol(request)
 
     async def _create_stream(self, request: h11.Request) -> None:
         body = self._whole_body(request)
@@ -129,7 +133,7 @@ class _Answer:
         self._head = b""
         self._is_bodiless = False
 
-    async def send(self, message: ASGISendEvent | Message) -> None:
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._begin(message["status"], list(message.get("headers", [])))
             return

@@ -37,6 +37,7 @@ from cerememory.protocol.values import Timestamp
 VERSION_HEADER = "MCP-Protocol-Version"
 UNNAMED_VERSION = "2025-03-26"  # what a client without the header speaks, by the specification
 JSON, EVENTS = "application/json", "text/event-stream"
+BODY_BYTES_MAX = 8 * 1_048_576  # the longest text, escaped; read without types JSON takes up to 24 times its bytes
 INLINE_BYTES_MAX = 32_768  # what is larger is read, or shown (which takes 2 ms), in a thread
 BATCH_BYTES_MAX = 16 * 1_048_576  # of answers, before the rest of a batch is refused
 _TOO_MUCH = "not done: what this batch asked before has too long answers; ask for less at once"
@@ -72,7 +73,12 @@ class Endpoint:
         self._own = own_methods(SERVED)
 
     async def answer(self, exchange: Exchange, body: bytes) -> Response:
-        """The answer to one POST. Raises `ValidationFailed` for a version of the protocol that isn't spoken."""
+        """The answer to one POST.
+
+        Raises `ContentTooLarge`, and `ValidationFailed` for a version of the protocol that isn't spoken.
+        """
+        if len(body) > BODY_BYTES_MAX:
+            raise ContentTooLarge(f"body: {len(body)} bytes, at most {BODY_BYTES_MAX} are allowed here")
         is_batch = _version(exchange) in WITH_BATCHES and body.lstrip().startswith(b"[")
         try:
             steps = await self._where_fit(len(body), partial(self._read, body, is_batch))

@@ -24,7 +24,7 @@ from pathlib import Path
 from cerememory.client import Client
 from cerememory.domain.checkpoint import NOTE_BYTES_MAX, Checkpoint, NotACheckpoint, Note, parse_note
 from cerememory.domain.merkle import verify_consistency
-from cerememory.errors import CerememoryError, Failed, NoRoute, ValidationFailed
+from cerememory.errors import CerememoryError, Failed, NoRoute, RecordNotFound, ValidationFailed
 from cerememory.mcp.state import server_name
 
 LOOK_EVERY_S = 300.0
@@ -84,11 +84,21 @@ class Witness:
             self._tell("other", f"has another audit log than before, {seen.origin} in place of {kept.origin}")
         elif seen.size < kept.size:
             self._tell("rollback", f"rolled its audit log back: it has {seen.size} entries and had {kept.size}")
-        elif not self._is_proved(kept, seen):
-            self._tell("fork", f"can't prove that its audit log still begins with the {kept.size} entries it had")
         else:
-            return True
+            return self._continues(kept, seen)
         return False
+
+    def _continues(self, kept: Checkpoint, seen: Checkpoint) -> bool:
+        """Nobody can tell here whether a file with entries was put away or is withheld."""
+        unproved = f"can't prove that its audit log still begins with the {kept.size} entries it had"
+        try:
+            is_proved = self._is_proved(kept, seen)
+        except RecordNotFound:
+            self._tell("away", f"{unproved}, for it says that a file with some of them isn't there")
+            return False
+        if not is_proved:
+            self._tell("fork", unproved)
+        return is_proved
 
     def _is_proved(self, kept: Checkpoint, seen: Checkpoint) -> bool:
         """`CerememoryError` when it can't be asked now."""

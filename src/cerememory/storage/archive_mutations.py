@@ -75,13 +75,15 @@ KEPT_TABLES = {Table.CONTENT: MEMORY, Table.ARCHIVED: MEMORY, Table.RAW: RAW}
 class Tally(NamedTuple):
     """What became of the records of an archive: `kept` are those whose stored form stayed.
 
-    `undo_bytes` is the size of what is kept to take that back.
+    `undo_bytes` is the size of what is kept to take that back, `undo_images` of how many records it has what they
+    were before.
     """
 
     added: int = 0
     replaced: int = 0
     kept: int = 0
     undo_bytes: int = 0
+    undo_images: int = 0
 
     @property
     def imported(self) -> int:
@@ -138,13 +140,12 @@ def import_steps(
     for piece in pieces:
         done: Tally = yield ImportPiece(namespace, piece, terms.resolution, keeping.batch)
         tally = tally.plus(done)
-        yield from keeping.grow(done.undo_bytes)
+        yield from keeping.grow(done.undo_bytes, done.undo_images)
     kept = keeping.batch if keeping.size_bytes or held else None
     while kept is not None and (yield DropOldest(namespace, keeping.size_bytes)):
         pass
-    stored: Stored[Reply] = yield last(
-        NoteImport(namespace, terms, tally.imported, held, now, kept, keeping.size_bytes)
-    )
+    batch_row = BatchRow(terms.archive_id, now, keeping.size_bytes, keeping.images, held)
+    stored: Stored[Reply] = yield last(NoteImport(namespace, terms, tally.imported, held, now, kept, batch_row))
     return stored
 
 
@@ -154,7 +155,7 @@ class _Keeping:
     def __init__(self, namespace: int, batch: RecordId) -> None:
         self._namespace = namespace
         self.batch: RecordId | None = batch
-        self.size_bytes = 0
+        self.size_bytes = self.images = 0
 
     def rows_of(self, table: Table) -> Generator[Mutation[Any], Any, None]:
         """Keep all that a table has: it is to be cleared. Most tables follow from others."""
@@ -163,16 +164,17 @@ class _Keeping:
         while position is not None and self.batch is not None:
             kept: Kept = yield KeepRows(self._namespace, self.batch, table, position)
             position = kept.position
-            yield from self.grow(kept.undo_bytes)
+            yield from self.grow(kept.undo_bytes, kept.undo_images)
 
-    def grow(self, size_bytes: int) -> Generator[Mutation[Any], Any, None]:
+    def grow(self, size_bytes: int, images: int) -> Generator[Mutation[Any], Any, None]:
         """Give up, and drop what was kept, when that is too much."""
         self.size_bytes += size_bytes
+        self.images += images
         if self.batch is None or self.size_bytes <= UNDO_BYTES_MAX:
             return
         while (yield DropBatch(self._namespace, self.batch)):
             pass
-        self.batch, self.size_bytes = None, 0
+        self.batch, self.size_bytes, self.images = None, 0, 0
 
 
 class Kept(NamedTuple):
@@ -180,6 +182,7 @@ class Kept(NamedTuple):
 
     position: bytes | None
     undo_bytes: int
+    undo_images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +195,13 @@ class KeepRows:
     position: bytes
 
     def apply(self, ledger: Ledger) -> Kept:
-        undo_bytes = 0
-        for number, (row_key, value) in enumerate(ledger.scan(self.position, after(ledger.key(self.table)))):
-            if number == PIECE_RECORDS or undo_bytes >= PIECE_BYTES:
-                return Kept(row_key, undo_bytes)
+        undo_bytes = images = 0
+        for row_key, value in ledger.scan(self.position, after(ledger.key(self.table))):
+            if images == PIECE_RECORDS or undo_bytes >= PIECE_BYTES:
+                return Kept(row_key, undo_bytes, images)
             undo_bytes += self._keep(ledger, trailing_id(row_key), value)
-        return Kept(None, undo_bytes)
+            images += 1
+        return Kept(None, undo_bytes, images)
 
     def _keep(self, ledger: Ledger, record_id: RecordId, value: bytes) -> int:
         match self.table:
@@ -268,42 +272,43 @@ class ImportPiece:
         return tally
 
     def _memory(self, ledger: Ledger, record: NewRecord) -> Tally:
-        record_id = record.record_id
+        record_id, stamp = record.record_id, memory_stamp(record.row)
         value = ledger.get(ledger.key(Table.CONTENT, record_id))
-        stamp = memory_stamp(record.row)
         if value is None:
-            undo_bytes = self._keep(
+            kept = self._keep(
                 ledger, MEMORY, record_id, lambda: UndoRow(stamp, archived_before(ledger, record_id))
             )
             remove_archived_rows(ledger, record_id)  # what decay took away comes back from elsewhere
             put_memory(ledger, record)
-            return Tally(added=1, undo_bytes=undo_bytes)
+            return kept._replace(added=1)
         row = parse_content_row(value)
         if not is_taken(self.resolution, row.updated_at, record.row.updated_at):
             return Tally(kept=1)
-        undo_bytes = self._keep(
-            ledger, MEMORY, record_id, lambda: UndoRow(stamp, memory_before(ledger, record_id, row))
-        )
+        kept = self._keep(ledger, MEMORY, record_id, lambda: UndoRow(stamp, memory_before(ledger, record_id, row)))
         replace_memory(ledger, record, row)
-        return Tally(replaced=1, undo_bytes=undo_bytes)
+        return kept._replace(replaced=1)
 
     def _raw(self, ledger: Ledger, record: NewRaw) -> Tally:
-        value = ledger.get(ledger.key(Table.RAW, record.record_id))
-        stamp = raw_stamp(record.row)
+        record_id, stamp = record.record_id, raw_stamp(record.row)
+        value = ledger.get(ledger.key(Table.RAW, record_id))
         if value is None:
-            undo_bytes = self._keep(ledger, RAW, record.record_id, lambda: UndoRow(stamp))
+            kept = self._keep(ledger, RAW, record_id, lambda: UndoRow(stamp))
             put_raw(ledger, record)
-            return Tally(added=1, undo_bytes=undo_bytes)
+            return kept._replace(added=1)
         row = parse_raw_row(value)
         if not is_taken(self.resolution, row.updated_at, record.row.updated_at):
             return Tally(kept=1)
-        undo_bytes = self._keep(ledger, RAW, record.record_id, lambda: UndoRow(stamp, raw=row))
-        remove_raw(ledger, record.record_id)
+        kept = self._keep(ledger, RAW, record_id, lambda: UndoRow(stamp, raw=row))
+        remove_raw(ledger, record_id)
         put_raw(ledger, record)
-        return Tally(replaced=1, undo_bytes=undo_bytes)
+        return kept._replace(replaced=1)
 
-    def _keep(self, ledger: Ledger, kind: bytes, record_id: RecordId, row: Callable[[], UndoRow]) -> int:
-        return 0 if self.batch is None else keep(ledger, self.batch, kind, record_id, row())
+    def _keep(self, ledger: Ledger, kind: bytes, record_id: RecordId, before: Callable[[], UndoRow]) -> Tally:
+        if self.batch is None:
+            return Tally()
+        row = before()
+        undo_bytes = keep(ledger, self.batch, kind, record_id, row)
+        return Tally(undo_bytes=undo_bytes, undo_images=not row.is_new)
 
 
 def replace_memory(ledger: Ledger, record: NewRecord, before: ContentRow) -> None:
@@ -326,7 +331,7 @@ def _tell_of_lost_vectors(ledger: Ledger, record: NewRecord, before: ContentRow)
 class NoteImport:
     """The audit entry of an import of `imported` records and of `held` ones, and its answer.
 
-    `batch` is what it is taken back by, None when nothing is kept for that; `size_bytes` is how much is.
+    `batch` is what it is taken back by, None when nothing is kept for that; `batch_row` says what is.
     The times of what came in may lie before the last consolidation: the next one looks at all.
     """
 
@@ -336,7 +341,7 @@ class NoteImport:
     held: tuple[HeldImport, ...]
     now: int
     batch: RecordId | None = None
-    size_bytes: int = 0
+    batch_row: BatchRow | None = None
 
     def apply(self, ledger: Ledger) -> Stored[Reply]:
         imported = self.imported + len(self.held)
@@ -349,9 +354,8 @@ class NoteImport:
         ledger.audit(AuditDraft(self.now, "lifecycle.import", (), (), summary))
         if imported:
             ledger.counters().last_consolidated_at = None
-        if self.batch is not None:
-            row = BatchRow(self.terms.archive_id, self.now, self.size_bytes, self.held)
-            ledger.put(batch_key(self.namespace, self.batch), dump_batch_row(row))
+        if self.batch is not None and self.batch_row is not None:
+            ledger.put(batch_key(self.namespace, self.batch), dump_batch_row(self.batch_row))
         return Stored(Reply(records_imported=imported, batch_id=self.batch or UNSET), ledger.sequence)
 
 

@@ -74,7 +74,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class FileEnds:
-    """What a store says of its log without its passphrase: which files were closed, and how far they were synced."""
+    """What a store says of its log without its passphrase: which files were closed, and what was synced."""
 
     closed: Sequence[ClosedFile]
     synced: int

@@ -73,6 +73,7 @@ class ForgetRecords:
         """The same of what is kept to undo imports, where records are that aren't stored any more."""
         request = self.request
         named = {*(request.record_ids or ()), *(request.raw_record_ids or ())}
+        is_wide = request.cascade or (request.store, request.temporal_range, request.session_id) != (None,) * 3
         gone = {*raws, *(request.raw_record_ids or ())} if request.cascade else set()
 
         def is_meant(rows: ArchivedRow) -> bool:
@@ -82,6 +83,7 @@ class ForgetRecords:
 
         return Meant(
             frozenset(named | targets.keys() | raws.keys()),
+            is_wide,
             is_meant,
             lambda row: row.session_id == request.session_id,
         )

@@ -15,6 +15,8 @@ from enum import Enum, auto
 from itertools import islice
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.errors import ImportConflict, RecordNotFound
 from cerememory.protocol import codec
@@ -29,10 +31,11 @@ from cerememory.storage.ledger import Ledger, Mutation
 from cerememory.storage.mutations import NewRaw, Stored, embedding_of, kept_answer, put_memory, put_raw
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.removal import remove_archived_rows, remove_raw, remove_rows
-from cerememory.storage.rows import parse_content_row, parse_edges, parse_state_row
+from cerememory.storage.rows import dump_edges, parse_content_row, parse_edges, parse_state_row
 from cerememory.storage.series import Steps
 from cerememory.storage.undo_rows import (
-    MEMORY,
+    GONE,
+    RAW,
     BatchRow,
     MemoryBefore,
     UndoRow,
@@ -45,12 +48,13 @@ from cerememory.storage.undo_rows import (
     put_history,
     record_at,
     rows_prefix,
+    undo_key,
 )
 
 PIECE_ROWS = 500
 LEFT_MAX = 100  # how many of those that stay an answer names
 NAMED_MAX = 10  # and an error
-NO_BATCH = BatchRow("", 0, 0)
+NO_BATCH = BatchRow("", 0, 0, 0)
 
 Last = Callable[[Mutation[Stored[ImportUndone]]], Mutation[Stored[ImportUndone]]]
 """Wraps the last mutation, as `Once` does."""
@@ -156,6 +160,8 @@ def look_at_held(batch: BatchRow, held: Mapping[RecordId, int]) -> Undone:
 
 
 def _fate(reader: Reader | Ledger, namespace: int, row_key: bytes, row: UndoRow) -> Fate:
+    if kind_in(row_key) == GONE:
+        return Fate.NOTHING
     stamp = record_at(reader, namespace, kind_in(row_key), trailing_id(row_key))
     if stamp == row.stamp:
         return Fate.REMOVED if row.is_new else Fate.RESTORED
@@ -232,10 +238,24 @@ class UndoPiece:
         for row_key, value in found:
             row = parse_undo_row(value)
             if _fate(ledger, self.namespace, row_key, row) in (Fate.REMOVED, Fate.RESTORED):
-                undo = _undo_memory if kind_in(row_key) == MEMORY else _undo_raw
-                undo(ledger, trailing_id(row_key), row)
+                self._undo(ledger, kind_in(row_key), trailing_id(row_key), row)
             ledger.delete(row_key)
         return len(found) == PIECE_ROWS
+
+    def _undo(self, ledger: Ledger, kind: bytes, record_id: RecordId, row: UndoRow) -> None:
+        if kind == RAW:
+            _undo_raw(ledger, record_id, row)
+        else:
+            _undo_memory(ledger, record_id, row.memory and self._without_edges_to_gone(ledger, row.memory))
+
+    def _without_edges_to_gone(self, ledger: Ledger, before: MemoryBefore) -> MemoryBefore:
+        edges = parse_edges(before.rows.edges)
+        left = [edge for edge in edges if not self._is_gone(ledger, edge.target_id)]
+        return replace(before, rows=replace(before.rows, edges=dump_edges(tuple(left))))
+
+    def _is_gone(self, ledger: Ledger, record_id: RecordId) -> bool:
+        """Their marks come behind all memories of the batch."""
+        return ledger.get(undo_key(self.namespace, self.batch_id, GONE, record_id)) is not None
 
 
 def _undo_raw(ledger: Ledger, record_id: RecordId, row: UndoRow) -> None:
@@ -244,11 +264,10 @@ def _undo_raw(ledger: Ledger, record_id: RecordId, row: UndoRow) -> None:
         put_raw(ledger, NewRaw(record_id, row.raw, True, digest(row.raw.session_id)))
 
 
-def _undo_memory(ledger: Ledger, record_id: RecordId, row: UndoRow) -> None:
+def _undo_memory(ledger: Ledger, record_id: RecordId, before: MemoryBefore | None) -> None:
     value = ledger.get(ledger.key(Table.CONTENT, record_id))
     current = None if value is None else parse_content_row(value)
     remove_archived_rows(ledger, record_id)
-    before = row.memory
     if before is not None and not before.is_archived:
         memory = _memory(ledger.namespace, record_id, before)
         if current is None:

@@ -1,7 +1,8 @@
 """What imports changed, kept so that one of them can be taken back: a *batch* of rows for each.
 
     UNDO | 0 | batch                  -> batch row: which import it was, and how much is kept for it
-    UNDO | 1 | batch | kind | id      -> undo row: what stood there before, and the stamp of what the import put
+    UNDO | 1 | batch | kind | id      -> undo row: what stood there before, and the stamp of what the import put;
+                                         of kind GONE, that the record was forgotten since
 
 A *stamp* stands for one state of a record: another one there later means that somebody changed it since. What
 changes a record without saying anything else with it (an edge lost, a secret taken out) stamps it anew here.
@@ -54,7 +55,7 @@ BATCHES_MAX = 8
 UNDO_BYTES_MAX = 256 * 1_048_576  # of a namespace
 DROPPED_ROWS = 2_000  # by one step
 STAMP_BYTES = 8
-MEMORY, RAW = b"m", b"r"
+MEMORY, RAW, GONE = b"m", b"r", b"x"  # in this order
 _BATCH, _ROW = b"\0", b"\1"
 
 
@@ -86,11 +87,14 @@ class HeldImport(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BatchRow(msgspec.Struct, frozen=True, array_like=True):
-    """An import that was made at `at` (nanoseconds); `size_bytes` is that of its undo rows."""
+    """An import that was made at `at` (nanoseconds); `size_bytes` is that of its undo rows, `images` how many of
+    them say what was before.
+    """
 
     archive_id: str
     at: int
     size_bytes: int
+    images: int
     held: tuple[HeldImport, ...] = ()
 
 
@@ -245,21 +249,42 @@ def stamp_anew(ledger: Ledger, kind: bytes, record_id: RecordId, old: bytes, new
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What is forgotten: these records, and what `memory` and `raw` say yes to."""
+    """What is forgotten: these records, and, when it `is_wide`, what `memory` and `raw` say yes to."""
 
     record_ids: Collection[RecordId]
+    is_wide: bool
     memory: Callable[[ArchivedRow], bool]
     raw: Callable[[RawRow], bool]
 
 
 def forget_kept(ledger: Ledger, meant: Meant) -> None:
-    """Leave nothing in the batches of what is forgotten, nor an edge to it. What they put stays as it is."""
-    for batch, _row in batches(ledger, ledger.namespace):
-        for row_key, row in undo_rows(ledger, ledger.namespace, batch):
-            if _is_meant(meant, trailing_id(row_key), row):
+    """Leave nothing in the batches of what is forgotten. What they put stays as it is."""
+    for batch, row in batches(ledger, ledger.namespace):
+        if meant.is_wide and row.images:
+            _forget_meant(ledger, batch, meant)
+        else:
+            _forget_named(ledger, batch, meant.record_ids, is_marked=bool(row.images))
+
+
+def _forget_named(ledger: Ledger, batch: RecordId, record_ids: Collection[RecordId], *, is_marked: bool) -> None:
+    """Without a look at all rows: the edges that lead there are left out by an undo, for their marks."""
+    for record_id in record_ids:
+        for kind in (MEMORY, RAW):
+            row_key = undo_key(ledger.namespace, batch, kind, record_id)
+            if ledger.get(row_key) is not None:
                 ledger.delete(row_key)
-            elif (left := _without_edges(row, meant.record_ids)) is not row:
-                ledger.put(row_key, dump_undo_row(left))
+        if is_marked:
+            ledger.put(undo_key(ledger.namespace, batch, GONE, record_id), dump_undo_row(UndoRow(b"")))
+
+
+def _forget_meant(ledger: Ledger, batch: RecordId, meant: Meant) -> None:
+    for row_key, row in undo_rows(ledger, ledger.namespace, batch):
+        if kind_in(row_key) == GONE:
+            continue
+        if _is_meant(meant, trailing_id(row_key), row):
+            ledger.delete(row_key)
+        elif (left := _without_edges(row, meant.record_ids)) is not row:
+            ledger.put(row_key, dump_undo_row(left))
 
 
 def _is_meant(meant: Meant, record_id: RecordId, row: UndoRow) -> bool:

@@ -257,14 +257,17 @@ async def refused_start(path: Path, storage: MemoryStorage) -> str:
     return str(error)
 
 
-async def test_it_starts_and_goes_on_with_all_files_or_with_the_last(tmp_path: Path, left: MemoryStorage) -> None:
-    for _ in range(2):
+async def test_it_starts_and_goes_on_with_all_files_or_with_the_last(
+    tmp_path: Path, left: MemoryStorage, logged: Logged
+) -> None:
+    for _ in range(3):
         async with running_engine(tmp_path, storage=left) as running:
             await store(running)
         for file in files(tmp_path)[:-1]:
             file.unlink()
     verified = verify_log(files(tmp_path)[-1], StoredOutbox(left))
-    assert (verified.entries, verified.last_sequence, len(verified.unseen)) == (4, 7, 2)
+    assert (verified.entries, verified.last_sequence, len(verified.unseen)) == (5, 8, 2)
+    assert logged.events("info").count("audit entries are in a file that isn't there") == 4
 
 
 def spoil(file: Path) -> None:

@@ -206,9 +206,9 @@ async def test_what_another_recall_has_touched_since_it_was_seen_is_touched_once
 ) -> None:
     async with running(storage) as store:
         look = Look(DEFAULT_NAMESPACE, (an_id(1),), LATER)
-        mine, others = tuple(await store.ask(look)), tuple(await store.ask(look))
-        [first] = (await store.ask(Touch(DEFAULT_NAMESPACE, others, LATER))).saved
-        [second] = (await store.ask(Touch(DEFAULT_NAMESPACE, mine, LATER))).saved
+        mine, others = await store.ask(look), await store.ask(look)
+        [first] = (await store.ask(Touch(DEFAULT_NAMESPACE, tuple(others), LATER))).saved
+        [second] = (await store.ask(Touch(DEFAULT_NAMESPACE, tuple(mine), LATER))).saved
         [memory] = (await store.ask(Fetch(DEFAULT_NAMESPACE, (an_id(1),)))).memories
     assert second.before == first.state
     assert memory.state.access_count == 2

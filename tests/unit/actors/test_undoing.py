@@ -19,9 +19,12 @@ from cerememory.protocol.records import MemoryRecord, Store
 from cerememory.protocol.replies import ImportUndone
 from cerememory.protocol.requests import Compact, EncodeUpdate, Import, ImportStrategy, UndoImport
 from cerememory.protocol.values import ByteArray, RecordId
-from cerememory.storage.keys import NOWHERE
+from cerememory.storage.keys import NOWHERE, Table
+from cerememory.storage.sealed import MAGIC
 from tests.support.archives import BUNDLE, archive_of
 from tests.support.engine import Running, WallClock, running_engine, text_block, to_introspect, to_recall, to_store
+from tests.support.memory_storage import MemoryStorage
+from tests.support.sealing import sealed_storage
 
 FIRST = next(record for record in ArchiveReader([BUNDLE]).records() if isinstance(record, MemoryRecord))
 HELD = msgspec.structs.replace(FIRST, id=RecordId(b"w" * 16), store=Store.WORKING)
@@ -126,6 +129,18 @@ async def test_compaction_ends_it(opened: Running, autojump_clock: MockClock) ->
     await opened.engine.lifecycle_compact(Compact())
     with pytest.raises(RecordNotFound, match="none is kept"):
         await undo(opened, batch_id)
+
+
+async def test_in_an_encrypted_store_what_is_kept_is_sealed(tmp_path: Path, autojump_clock: MockClock) -> None:
+    below = MemoryStorage()
+    async with running_engine(tmp_path, storage=sealed_storage(below), clock=WallClock(step_ns=0)) as opened:
+        stored = await opened.engine.encode_store(to_store("the kettle"))
+        batch_id = await take_in(opened, strategy=ImportStrategy.REPLACE)
+        kept = [value for row_key, value in below.rows().items() if row_key[4:5] == Table.UNDO.value]
+        assert len(kept) > 8
+        assert all(value.startswith(MAGIC) for value in kept)
+        await undo(opened, batch_id)
+        assert await found(opened, "kettle") == [stored.reply.record_id]
 
 
 async def test_where_nothing_is_there_is_nothing_to_undo(opened: Running, autojump_clock: MockClock) -> None:

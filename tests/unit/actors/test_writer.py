@@ -44,10 +44,11 @@ from cerememory.errors import (
 from cerememory.protocol.records import Store
 from cerememory.protocol.values import RecordId
 from cerememory.storage.dynamics import Curves
-from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key, system_key
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, counters_key, key, state_key, system_key
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.prepared import SavedState
-from cerememory.storage.rows import Head, parse_head
+from cerememory.storage.recalling import SaveRecall
+from cerememory.storage.rows import Counters, Head, parse_counters, parse_head
 from cerememory.storage.series import TOLD_MAX, Steps
 from cerememory.telemetry.metrics import Metrics
 from tests.support.committing import an_id
@@ -58,6 +59,7 @@ from tests.support.memory_storage import MemoryStorage
 ID = RecordId(bytes(16))
 FRESH = STANDARD[Store.PROCEDURAL].fresh(0)
 STATE = SavedState(DEFAULT_NAMESPACE, ID, 0, 2, FRESH, FRESH)
+RECALL = SaveRecall(DEFAULT_NAMESPACE, (), AuditDraft(0, "recall.query.reconsolidate", (), (), {}), None)
 
 
 @dataclass(frozen=True)
@@ -335,6 +337,39 @@ async def test_a_lazy_commit_rides_with_the_next_request(running: Watched) -> No
     await running.commit(put(b"asked"))
     assert len(running.storage.commits) == 1
     assert {b"lazy", b"asked"} <= running.storage.rows().keys()
+
+
+async def test_what_recalls_did_is_one_mutation_and_takes_no_turn_of_the_writer(
+    running: Watched, autojump_clock: MockClock
+) -> None:
+    for _ in range(3):
+        await wait_all_tasks_blocked()
+        running.writer.commit_later_nowait(RECALL)
+    assert running.writer.mailbox_depth == 0
+    await trio.sleep(1.1 * LAZY_S)
+    assert len(running.storage.commits) == 1
+    assert counters(running).recalls == 3
+    assert sampled(running, "cerememory_commit_batch_size_sum") == 1
+
+
+async def test_of_recalls_that_are_committed_together_one_that_fails_fails_alone(
+    running: Watched, autojump_clock: MockClock
+) -> None:
+    running.storage.commit({state_key(DEFAULT_NAMESPACE, 0, ID): b"damaged"})
+    damaged = SaveRecall(DEFAULT_NAMESPACE, (STATE,), RECALL.audit, None)
+    for recall in (RECALL, damaged, RECALL):
+        running.writer.commit_later_nowait(recall)
+    await trio.sleep(1.1 * LAZY_S)
+    assert counters(running).recalls == 2
+    assert running.restarts == []
+
+
+def counters(running: Watched) -> Counters:
+    return parse_counters(running.storage.rows()[counters_key(DEFAULT_NAMESPACE)])
+
+
+def sampled(running: Watched, name: str) -> float | None:
+    return running.metrics.registry.get_sample_value(name)
 
 
 async def test_a_lazy_commit_that_is_refused_harms_nobody(running: Watched) -> None:

@@ -1,6 +1,6 @@
 """age files: what a command makes of an archive under a passphrase, and reads back.
 
-The library's own work for a passphrase takes seconds, so it is done once; elsewhere a pretended one stands for it.
+The library's work for a passphrase takes a second or two, so it writes one file; elsewhere a pretended one does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.support.archives import CURATED
 from tests.unit.cli.test_archive import FakeArchives
 
 HEADER = b"age-encryption.org/v1\n"
+OF_OTHERS = Path(__file__).parents[2] / "fixtures" / "age" / "curated-v1.age"
 CHUNKS = [CURATED[:1_000], CURATED[1_000:]]
 
 
@@ -62,19 +63,34 @@ def _pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(age, "_library", Pretended)
 
 
-def test_what_the_library_makes_it_reads_again(
+def test_the_library_writes_what_begins_as_an_age_file(
     memory: FakeArchives, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the library itself, on a file as `age` writes it."""
     assert run(["export", "--format", "age", "--output", "a.age", "--encryption-key-file", "key"]) == 0
     made = (tmp_path / "a.age").read_bytes()
     assert made.startswith(HEADER + b"-> scrypt ")
     assert CURATED[:100] not in made
     assert f"({len(made)} bytes," in capsys.readouterr().out
-    assert run(["import", "a.age", "--decryption-key-file", "key"]) == 0
+
+
+def test_the_library_reads_an_age_file_of_others(memory: FakeArchives, tmp_path: Path) -> None:
+    """Made by the format's specification (C2SP age), with other code, and little work for its passphrase."""
+    assert run(["import", str(OF_OTHERS), "--decryption-key-file", "key"]) == 0
     [(sent, size_bytes, terms)] = memory.taken
     assert (sent, size_bytes) == (CURATED, len(CURATED))
     assert "decryption_key" not in terms
+    changed = bytearray(OF_OTHERS.read_bytes())
+    changed[-1] ^= 1
+    (tmp_path / "changed.age").write_bytes(changed)
+    assert run(["import", "changed.age", "--decryption-key-file", "key"]) == 1
+    assert len(memory.taken) == 1
+
+
+@pytest.mark.usefixtures("_pretended")
+def test_what_is_written_is_read_again(memory: FakeArchives) -> None:
+    assert run(["export", "--format", "age", "--output", "a.age", "--encryption-key-file", "key"]) == 0
+    assert run(["import", "a.age", "--decryption-key-file", "key"]) == 0
+    assert memory.taken[0][0] == CURATED
 
 
 @pytest.mark.usefixtures("_pretended")

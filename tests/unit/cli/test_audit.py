@@ -413,6 +413,38 @@ def test_a_head_goes_with_one_file(capsys: Captured, arguments: list[str], told:
     assert told in capsys.readouterr().err
 
 
+def test_the_last_file_of_a_log_is_checked_alone_when_that_is_asked_for(data_dir: Path, capsys: Captured) -> None:
+    answer, log = rotated(data_dir, capsys), data_dir / "audit.jsonl"
+    arguments = ["audit-verify", "--data-dir", str(data_dir), "--path", str(log)]
+    assert run([*arguments, "--head", str(answer["head_hash"])]) == 0
+    assert f"note: only the chain was checked: {log} was asked for alone\n" in capsys.readouterr().err
+    assert run([*arguments, "--head", "1" * 64]) == 1
+
+
+def test_without_the_passphrase_the_store_still_says_where_files_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    path = tmp_path / "sealed"
+    monkeypatch.setenv("CEREMEMORY_SECURITY__STORE_ENCRYPTION_PASSPHRASE", "correct horse battery staple")
+    with connect(Options(data_dir=path)) as memory:
+        for _ in range(2):
+            memory.call("lifecycle.set_mode", {"mode": "human"})
+            memory.call("lifecycle.rotate_audit", {})
+    monkeypatch.delenv("CEREMEMORY_SECURITY__STORE_ENCRYPTION_PASSPHRASE")
+    first, second = sorted(path.glob("audit.jsonl.0*"))
+    first.unlink()
+    assert run(["audit-verify", "--data-dir", str(path)]) == 0
+    shown = capsys.readouterr()
+    assert "entries=3\n  last_sequence=4" in shown.out
+    assert f"note: entries 1 to 1 weren't seen: {first} isn't there" in shown.err
+    assert run(["backup", str(tmp_path / "backup"), "--data-dir", str(path)]) == 0
+    assert "Backed up 0 memories" in capsys.readouterr().out
+    second.chmod(0o600)
+    second.write_bytes(second.read_bytes().replace(b"human", b"other"))
+    assert run(["audit-verify", "--data-dir", str(path)]) == 1
+    assert f"error: {second}: line " in capsys.readouterr().err
+
+
 def test_a_doctor_names_what_was_moved_away(data_dir: Path, capsys: Captured) -> None:
     closed = data_dir / str(rotated(data_dir, capsys)["file"])
     closed.unlink()

@@ -98,6 +98,13 @@ def test_no_other_command_loads_what_it_has_no_use_for(arguments: list[str], hea
     assert loaded_by(*arguments).others & heavy == set()
 
 
+def test_a_daemon_loads_nothing_of_grpc_but_its_settings() -> None:
+    """Refused for its ports, when all that it needs at a start is loaded."""
+    loaded = loaded_by("serve", "--port", "8420", "--grpc-port", "8420", code=1)
+    assert "hypercorn" in loaded.others
+    assert loaded.others & {"google", "grpc"} == set()
+
+
 def test_a_detached_recorder_loads_neither_the_library_nor_the_client(tmp_path: Path) -> None:
     """A coding agent waits for it at each of its hooks."""
     loaded = loaded_by(

@@ -75,7 +75,7 @@ def test_nothing_found_leaves_nothing_to_compact(memory: Pieces, capsys: pytest.
 
 
 def test_memories_that_are_left_are_named(memory: Pieces, capsys: pytest.CaptureFixture[str]) -> None:
-    memory.pieces = [piece(None, dreamt_ids=IDS)]
+    memory.pieces = [piece("2.", dreamt_ids=IDS), piece(None, dreamt_ids=IDS[:2])]
     assert run(["redact", "--rescan", "--dry-run"]) == 0
     first, second, *named = capsys.readouterr().out.splitlines()
     assert first == "Would redact: entries=0, memories=0, kept=0"

@@ -39,6 +39,7 @@ def leaves() -> Iterator[str]:
         module, _, function = path.partition(":")
         found = getattr(import_module(f"cerememory.cli.{module}"), function)
         if isinstance(found, App):
+            yield from [name] * (found.default_command is not None)
             yield from (f"{name} {inner}" for inner in found if not inner.startswith("-"))
             yield from [name] if found.default_command is not None else []
         else:
@@ -108,8 +109,6 @@ def _ask_memories(said: Said, folder: Path) -> None:
     said.ask("consolidate", "--strategy", "full")
     said.ask("decay-tick")
     said.ask("export", "--output", archive, "--include-raw-journal")
-    said.ask("import", archive)
-    said.ask("import", archive, "--dry-run")
     batch = said.ask("import", archive, "--strategy", "replace")["batch_id"]
     for dry_run in (("--dry-run",), ()):
         said.ask("import undo", batch, *dry_run)
@@ -119,6 +118,10 @@ def _ask_memories(said: Said, folder: Path) -> None:
     said.ask("forget", first, "--dry-run")
     said.ask("forget", first, "--confirm", "--compact")
     said.ask("compact")
+    said.ask("import", archive, "--dry-run")
+    said.ask("import undo", said.ask("import", archive)["batch_id"])
+    said.ask("redact", "--rescan")
+    said.ask("redact", "--rescan", "--compact")
     said.ask("audit-rotate")
 
 

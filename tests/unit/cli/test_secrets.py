@@ -73,10 +73,11 @@ def test_every_option_that_holds_a_secret_is_known() -> None:
 
 
 def _options(path: str) -> Iterator[str]:
-    """The options of the command at `path`, or of the commands below it, that take a value."""
+    """The options of the command at `path`, and of the commands below it, that take a value."""
     module, _, name = path.partition(":")
     found = getattr(import_module(f"cerememory.cli.{module}"), name)
-    commands = [found[each].default_command for each in found] if isinstance(found, App) else [found]
+    apps = [found, *(found[each] for each in found)] if isinstance(found, App) else []
+    commands = [app.default_command for app in apps] or [found]
     for command in filter(None, commands):
         parameters = inspect.signature(command).parameters.values()
         yield from (p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.annotation != "bool")

@@ -17,6 +17,7 @@ from cerememory.client import AsyncClient
 from cerememory.client import async_connections as pool
 from cerememory.errors import (
     DaemonUnreachable,
+    Forbidden,
     ImportConflict,
     InternalError,
     RecordNotFound,
@@ -29,6 +30,7 @@ from cerememory.protocol.requests import Export, ImportTerms
 from tests.support.certificates import self_signed
 from tests.support.fake_daemon import (
     FakeDaemon,
+    Handler,
     Reply,
     answer,
     cut_short,
@@ -176,15 +178,49 @@ def test_a_daemon_that_is_trusted_is_called_over_one_connection(run: Run, tmp_pa
         assert len(secured.requests) == 2
 
 
-def test_an_export_is_a_head_and_a_stream(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
+def test_an_answer_that_nobody_asked_for_is_not_that_of_the_next_call(run: Run, tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate, key)
+
+    def twice(handler: Handler) -> None:
+        answer({"done": True})(handler)
+        answer({"done": "by whom?"})(handler)
+
+    async def main(url: str) -> None:
+        async with AsyncClient(url, tls=ssl.create_default_context(cafile=certificate)) as client:
+            assert [await client.call("introspect.stats") for _ in range(3)] == [{"done": True}] * 3
+
+    with FakeDaemon(default=twice, tls=served) as secured:
+        run(partial(main, secured.url))
+
+
+def test_a_refusal_of_what_is_still_being_sent_is_read(run: Run, daemon: FakeDaemon) -> None:
+    """The daemon answers and closes at the head; to write further breaks the connection."""
+    daemon.reads_bodies = False
+    daemon.then(*[refusal(403, "UNAUTHORIZED", Connection="close")] * 2)
+
     async def main() -> None:
         async with AsyncClient(daemon.url) as client:
+            with pytest.raises(Forbidden):
+                await client.call("encode.store", {"content": "x" * 16_000_000})
+            with pytest.raises(Forbidden):
+                await client.import_archive(pieces(20), 20 * len(ARCHIVE), TERMS)
+
+    run(main)
+    assert daemon.connections_made == 2
+
+
+def test_an_export_is_a_head_and_a_stream(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncClient(daemon.url, timeout_s=30) as client:
             async with client.export_archive(Export(include_raw_journal=True)) as archive:
                 assert (archive.archive_id, archive.record_count, archive.size_bytes) == ("a-1", 2, len(ARCHIVE))
                 async with await anyio.open_file(tmp_path / "all.cma", "wb") as file:
                     await archive.copy_to(file)
             async with client.export_archive() as archive:
                 assert [b"".join([chunk async for chunk in archive.chunks])] == [ARCHIVE]
+                assert [chunk async for chunk in archive.chunks] == [], "nothing more is waited for"
             assert client.connections_opened == 1
             async with client.export_archive() as archive:
                 assert await anext(archive.chunks)  # and the rest is left where it is
@@ -244,8 +280,8 @@ class Nowhere:
         pass
 
 
-async def pieces() -> AsyncIterator[bytes]:
-    for start in range(0, len(ARCHIVE), 100_000):
+async def pieces(archives: int = 1) -> AsyncIterator[bytes]:
+    for start in archives * [*range(0, len(ARCHIVE), 100_000)]:
         yield ARCHIVE[start : start + 100_000]
         yield b""  # which is no end
 

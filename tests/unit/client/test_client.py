@@ -119,7 +119,7 @@ def test_an_error_answer_is_raised_as_its_class(daemon: FakeDaemon) -> None:
     assert len(daemon.requests) == 1
 
 
-@pytest.mark.parametrize("body", [b"<html>welcome</html>", b"\xff\xfe"])
+@pytest.mark.parametrize("body", [b"<html>welcome</html>", b"\xff\xfe", b"[" * 100_000])
 def test_an_answer_that_isnt_json_says_that_this_is_no_daemon(daemon: FakeDaemon, body: bytes) -> None:
     daemon.then(raw_answer(body))
     with Client(daemon.url) as client, pytest.raises(ValidationFailed, match="is it a Cerememory daemon"):

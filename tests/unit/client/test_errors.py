@@ -114,6 +114,17 @@ def test_every_error_of_a_daemon_has_its_request_id(status: int) -> None:
     assert error_of(status, b"<h1>", None, URL).request_id is None
 
 
+@pytest.mark.parametrize("retry_after", ["9" * 400, "9" * 5_000])
+def test_a_time_to_try_again_beyond_all_bounds_is_a_day(retry_after: str) -> None:
+    assert error_of(503, b"", retry_after, URL).retry_after_s == 86_400
+    in_body = body("DECAY_ENGINE_BUSY").replace(b'"retry_after": null', b'"retry_after": ' + b"9" * 400)
+    assert error_of(503, in_body, None, URL).retry_after_s == 86_400
+
+
+def test_an_answer_nested_too_deeply_is_no_cmp_error() -> None:
+    assert "without a CMP error" in str(error_of(404, b'{"details": {"a": ' + b"[" * 100_000, None, URL))
+
+
 def test_errors_of_the_client_have_rows_in_the_table() -> None:
     assert answer_of(DaemonUnreachable("gone", was_sent=False)).code == "DECAY_ENGINE_BUSY"
     assert answer_of(DaemonBusy("busy")).http_status == 503

@@ -237,7 +237,7 @@ def test_a_connection_that_isnt_made_in_time_is_given_up(monkeypatch: pytest.Mon
             assert trio.current_time() - start == pytest.approx(7)
             assert not caught.value.was_sent
 
-    monkeypatch.setattr(async_connections, "_dialled", never)
+    monkeypatch.setattr(async_connections, "_connected", never)
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 

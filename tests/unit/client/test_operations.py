@@ -12,8 +12,10 @@ import trio
 
 from cerememory import client as public
 from cerememory.client import AsyncClient, Client, replies
+from cerememory.client.asks import Ask, Caller
 from cerememory.client.async_operations import AsyncOperations
 from cerememory.client.operations import Operations
+from cerememory.client.wire import Conversation
 from cerememory.errors import ValidationFailed
 from cerememory.http.examples import EXAMPLE_ID, REQUESTS
 from cerememory.protocol import codec, requests
@@ -192,6 +194,21 @@ def test_other_heads_are_refused_without_being_shown() -> None:
     with reached(ScriptedDaemon()), Client(URL) as client, pytest.raises(ValidationFailed) as caught:
         client.call("encode.store", {}, headers={"X-A": "secret\r\nX-Evil: 1"})
     assert str(caught.value) == "headers: one holds what no HTTP header can carry"
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (Ask("encode.everything"), r"^operation: there is no 'encode\.everything'$"),
+        (Ask("introspect.record"), r"^record_id: missing field$"),
+        (Ask("recall.query", {"cue": {"text": "\udcff"}}), r"^request: holds text that isn't Unicode$"),
+        (Ask("introspect.record", None, {"record_id": "\udcff"}), r"^request: holds text that isn't Unicode$"),
+        (Ask("recall.query", {}, headers={"X-A": "ä"}), r"^headers: one holds what no HTTP header can carry$"),
+    ],
+)
+def test_what_can_be_no_request_is_refused_before_anything_is_sent(ask: Ask, message: str) -> None:
+    with pytest.raises(ValidationFailed, match=message):
+        next(Conversation("h").exchange(Caller(URL, None, None).request(ask)))
 
 
 def test_every_public_name_is_there() -> None:

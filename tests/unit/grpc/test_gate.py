@@ -231,6 +231,13 @@ async def test_gzip_is_unpacked_within_the_limit(tmp_path: Path, monkeypatch: py
         assert daemon.bytes_in_flight == 0
 
 
+async def test_what_is_unpacked_takes_its_room(tmp_path: Path) -> None:
+    async with called(tmp_path, http=HttpSettings(max_inflight_bytes=2_000)) as daemon:
+        packed = framed(gzip.compress(with_payload(b" " * 5_000)), flag=1)
+        refused = await daemon.grpc.send(STORE, [packed], {"grpc-encoding": "gzip"})
+        assert refused.refusal == ("UNAVAILABLE", "DECAY_ENGINE_BUSY")
+
+
 async def test_bytes_in_flight_are_counted_over_both_services(tmp_path: Path) -> None:
     http = HttpSettings(max_inflight_bytes=2_000)
     async with called(tmp_path, http=http) as daemon, trio.open_nursery() as nursery:

@@ -73,6 +73,7 @@ async def test_who_watches_is_told_of_each_change_and_let_go_at_the_end(
         with pytest.raises(grpc.RpcError) as ended:
             await _next(known)
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert ended.value.details() == "the daemon is not running"
 
 
 async def _next(stream: Any) -> Any:

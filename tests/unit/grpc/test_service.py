@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import trio
 import trio.lowlevel
+from trio.testing import wait_all_tasks_blocked
 
 from cerememory.config.settings import HttpSettings
 from cerememory.grpc.connection import GrpcConnection, Protocol
@@ -38,10 +39,20 @@ async def raw(daemon: GrpcServing, *, reads: bool = True) -> AsyncIterator[H2Cli
         nursery.cancel_scope.cancel()
 
 
+def archives_under_way(daemon: GrpcServing) -> int:
+    return daemon.behind.running.engine._archives._under_way
+
+
 async def until_nothing_is_left(daemon: GrpcServing, connections: int) -> None:
-    archives = daemon.behind.running.engine._archives
+    def left() -> tuple[int, int, int]:
+        return daemon.connections_open, daemon.behind.bytes_in_flight, archives_under_way(daemon)
+
+    await until(lambda: left() == (connections, 0, 0))
+
+
+async def until(is_so: Callable[[], bool]) -> None:
     with trio.fail_after(WAIT_S):
-        while (daemon.connections_open, daemon.behind.bytes_in_flight, archives._under_way) != (connections, 0, 0):
+        while not is_so():
             await trio.lowlevel.checkpoint()
 
 
@@ -82,12 +93,10 @@ async def test_clients_that_vanish_leave_nothing_behind(tmp_path: Path, logged: 
             await sending.send(store, framed(b"x" * MIB)[:300_000])
             upload = await uploading.begin(IMPORT)
             await uploading.send(upload, b"\0\0\0")
-            await uploading.ping()
-            assert daemon.behind.bytes_in_flight >= PARSED_FACTOR * MIB
-            assert daemon.behind.running.engine._archives._under_way == 1
+            await until(lambda: daemon.behind.bytes_in_flight >= PARSED_FACTOR * MIB)
+            assert archives_under_way(daemon) == 1
             await reading.reset(export)
-            await reading.ping()
-            assert daemon.behind.running.engine._archives._under_way == 0
+            await until(lambda: archives_under_way(daemon) == 0)
         await until_nothing_is_left(daemon, connections=1)
         assert (await daemon.call("Stats")).json["total_records"] == 4
     assert logged.events() == []
@@ -107,6 +116,7 @@ async def test_a_slow_reader_of_an_export_takes_a_window_s_worth(tmp_path: Path)
         await client.send(export, framed(with_payload({})), end=True)
         await client.until(lambda: len(client.streams[export].data) == 65_535)
         await client.ping()
+        await wait_all_tasks_blocked()
         buffers = [_http2(connection).stream_buffers for connection in daemon.behind.service.server._connections]
         (buffer,) = (buffer for kept in buffers for buffer in kept.values())
         assert len(buffer.buffer) <= 2 * 65_536
@@ -139,6 +149,7 @@ async def test_a_stop_lets_calls_finish_and_begins_none(tmp_path: Path) -> None:
         call = daemon.client.begin("EncodeStore", store_body("kettle"))
         await held.until_held("_transact")
         daemon.stop.set()
+        await until(daemon.behind.service.server._context.terminated.is_set)
         refused = await daemon.call("Stats")
         assert refused.status == "UNAVAILABLE"
         held.release("_transact")

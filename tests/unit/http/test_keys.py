@@ -226,7 +226,10 @@ def test_the_roles_are_those_that_the_documents_promise() -> None:
     }
     operations = {operation.name: f"{operation.method} {operation.path}" for operation in OPERATIONS}
     reads = {path for name, path in operations.items() if name.startswith(("recall.", "introspect."))}
-    admin = ("lifecycle.decay_tick", "lifecycle.set_mode", "lifecycle.export", "lifecycle.import")
+    admin = (
+        *("lifecycle.decay_tick", "lifecycle.set_mode", "lifecycle.export", "lifecycle.import"),
+        *("lifecycle.undo_import", "lifecycle.redact"),
+    )
     assert reads <= found[Needs(Role.READ)]
     assert not (found[Needs(Role.READ)] - reads) & set(operations.values())
     assert found[Needs(Role.ADMIN)] == {

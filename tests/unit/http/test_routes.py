@@ -308,6 +308,9 @@ HOT: list[tuple[str, str, Any]] = [
     ("POST", "/v1/recall/query", {"cue": {"text": "nothing"}}),
     ("POST", "/v1/recall/query", {"cue": {"image": []}}),
     ("GET", "/v1/encode", b""),
+    ("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"}),
+    ("POST", "/mcp", b"{"),
+    ("GET", "/mcp", b""),
 ]
 
 

@@ -18,7 +18,7 @@ from cerememory.config.settings import HttpSettings, RateLimitSettings
 from cerememory.errors import StorageUnavailable
 from cerememory.http.rules import MCP_PATH
 from cerememory.mcp import endpoint, engine_calls
-from cerememory.mcp.endpoint import INLINE_BYTES_MAX, SERVED
+from cerememory.mcp.endpoint import BODY_BYTES_MAX, INLINE_BYTES_MAX, SERVED
 from cerememory.mcp.jsonrpc import BATCH_MAX
 from cerememory.mcp.tools import TOOLS
 from cerememory.mcp.versions import VERSIONS
@@ -89,6 +89,12 @@ async def test_the_rate_is_limited_and_the_body() -> None:
     limited = bare(settings_for(Path("unused"), rate_limit=rate_limit))
     assert [(await post(PING, limited)).status for _ in range(2)] == [200, 429]
     assert (await post(PING, content_length=str(2**30))).status == 413
+
+
+async def test_a_body_that_would_take_much_more_when_read_is_refused(daemon: Gated) -> None:
+    assert (await post(b" " * BODY_BYTES_MAX, daemon.client)).status == 400  # read, and found empty
+    reply = await post(b" " * (BODY_BYTES_MAX + 1), daemon.client)
+    assert (reply.status, reply.code) == (413, "CONTENT_TOO_LARGE")
 
 
 async def keyed(opened: Gated, role: Role, namespace: str | None = None) -> AsgiClient:

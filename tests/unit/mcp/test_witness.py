@@ -123,6 +123,10 @@ ANOTHER: dict[str, tuple[list[Reply], str]] = {
         [raw_answer(note(9)), refusal(500, "INTERNAL_ERROR")],
         "still begins with the 5 entries",
     ),
+    "gone on, entries are away": (
+        [raw_answer(note(9)), refusal(404, "RECORD_NOT_FOUND")],
+        "still begins with the 5 entries it had, for it says that a file with some of them isn't there",
+    ),
     "of another key": (
         [raw_answer(note(9, origin="other"))],
         "has another audit log than before, other in place of",

@@ -53,6 +53,7 @@ from cerememory.storage.rows import (
     parse_state_row,
 )
 from cerememory.storage.text_index import IndexDocument, TextIndex
+from cerememory.storage.undo_rows import MEMORY, UndoRow, batch_key, dump_undo_row, undo_key
 from cerememory.storage.vectors import Space, vector_key
 from tests.support.committing import a_record, an_id, commit, storing, storing_raw, updating
 from tests.support.engine import NOW, text_block
@@ -549,6 +550,14 @@ BROKEN: dict[str, tuple[Callable[[dict[bytes, bytes]], Changes], list[str]]] = {
     "enriched beyond the end": (
         put(system_key(Table.ENRICHED), pack_sequence(999)),
         [f"head: is at commit {LAST}, enriched at 999"],
+    ),
+    "something kept of an import that isn't": (
+        put(undo_key(DEFAULT_NAMESPACE, an_id(88), MEMORY, an_id(1)), dump_undo_row(UndoRow(b"stamp"))),
+        [f"undo: {A1} is kept of {A88}, which isn't"],
+    ),
+    "a kept import that can't be read": (
+        put(batch_key(DEFAULT_NAMESPACE, an_id(88)), b"?"),
+        ["undo: what is kept to undo an import can't be read: .*"],
     ),
     "a head that can't be read": (put(HEAD, b"?"), ["log: a stored row can't be read: .*", "audit: .*"]),
 }

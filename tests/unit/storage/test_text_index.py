@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,20 @@ from cerememory.storage.text_index import (
     TextIndex,
     wipe,
 )
-from tests.support.indexed import RAW, SEMANTIC, WORKING, address, found, memory, numbers, put, raw, search_raw
+from tests.support.engine import WAIT_S
+from tests.support.indexed import (
+    RAW,
+    SEMANTIC,
+    WORKING,
+    address,
+    found,
+    hits,
+    memory,
+    numbers,
+    put,
+    raw,
+    search_raw,
+)
 
 
 @pytest.fixture
@@ -122,6 +136,44 @@ def test_snapshots_are_searched_in_other_threads_while_the_index_is_written(path
     index.close()
     assert seen == [expected * 10] * 3
     assert snapshot.search(DEFAULT_NAMESPACE, "alpha w0", None, 20) == expected[0]
+
+
+def test_small_segments_are_merged_step_by_step_and_nothing_else_changes(path: Path) -> None:
+    index = TextIndex.open(path)
+    for i in range(5):
+        put(index, memory(i, f"alpha w{i % 2}"))
+    assert index.is_scattered
+    before, sequence = hits(index, "alpha w1"), index.applied_sequence()
+    assert settled(index)
+    assert not index.is_scattered
+    assert (hits(index, "alpha w1"), index.applied_sequence()) == (before, sequence)
+    index.close()
+
+
+def settled(index: TextIndex) -> bool:
+    """Whether tantivy, which merges in a thread of its own, was made to within `WAIT_S`."""
+    ends_at = time.monotonic() + WAIT_S
+    return any(index.settle() for _ in iter(lambda: time.monotonic() < ends_at, False))
+
+
+def test_steps_that_a_crash_cuts_short_or_a_commit_overtakes_leave_the_index_as_it_was(path: Path) -> None:
+    index = TextIndex.open(path)
+    for i in range(5):
+        put(index, memory(i, "alpha"))
+    before, sequence = sorted(found(index, "alpha")), index.applied_sequence()
+    for _ in range(2):
+        assert not index.settle()
+    assert sorted(found(index, "alpha")) == before, "searches see no step"
+    index.close()
+    index = TextIndex.open(path)
+    assert (sorted(found(index, "alpha")), index.applied_sequence()) == (before, sequence)
+    assert not index.settle()
+    index.apply([memory(9, "alpha")], [], sequence + 1)
+    index.commit()
+    index.close()
+    index = TextIndex.open(path)
+    assert (sorted(found(index, "alpha")), index.applied_sequence()) == ([*before, 9], sequence + 1)
+    index.close()
 
 
 def test_what_was_committed_is_there_after_opening_again(path: Path) -> None:

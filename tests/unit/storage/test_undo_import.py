@@ -266,6 +266,17 @@ def test_what_was_forgotten_since_does_not_come_back(request_: dict[str, Any]) -
     assert_sound(storage)
 
 
+def test_forgetting_by_id_looks_at_the_rows_of_these_records_alone(
+    storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is kept: many are forgotten one by one."""
+    monkeypatch.setattr(undo_rows, "undo_rows", None)
+    commit(storage, forget(numbers=[1], raw_numbers=[102]))
+    assert done(undo(storage)) == (1, 0, 0)
+    assert stored_texts(storage) == {2: "kettle"}
+    assert undo_rows_of(storage) == []
+
+
 def test_an_entry_whose_session_was_forgotten_does_not_come_back(storage: MemoryStorage) -> None:
     take_in(storage, a_raw(103, session="s-2"), terms=Terms("a-2", REPLACE, IMPORTED, True), batch=SECOND)
     commit(storage, forget(session_id="s-1"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cerememory.storage.audit_file import AuditFile
 from cerememory.telemetry.log_files import LogFiles
 
 
@@ -86,3 +87,16 @@ def test_a_folder_that_is_gone_leaves_the_old_file_open(tmp_path: Path) -> None:
             files.reopen()
         os.write(fd, b"line\n")
     assert (tmp_path / "elsewhere" / "log").read_bytes() == b"line\n"
+
+
+def test_the_audit_log_beside_it_is_no_log_file(tmp_path: Path) -> None:
+    """Whoever moves it with the others loses no line: it is written on in the same file, and no other is made."""
+    log, audit = tmp_path / "log", tmp_path / "audit.jsonl"
+    with opened(log) as fd, AuditFile.open(audit) as file:
+        files = LogFiles([fd])
+        for path in (log, audit):
+            path.rename(path.with_name(f"{path.name}.1"))
+        files.reopen()
+        file.append([b"{}\n"])
+    assert (tmp_path / "audit.jsonl.1").read_bytes() == b"{}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"log", "log.1", "audit.jsonl.1"}

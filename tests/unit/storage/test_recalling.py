@@ -1,0 +1,92 @@
+"""What recalls do to memories, committed together: the same as one after the other, in fewer rows."""
+
+from __future__ import annotations
+
+from cerememory.domain.audit_chain import AuditDraft
+from cerememory.domain.decay import STANDARD
+from cerememory.protocol.records import Store
+from cerememory.protocol.values import NANOS
+from cerememory.storage.dynamics import read_dynamics
+from cerememory.storage.keys import DEFAULT_NAMESPACE, counters_key, state_key
+from cerememory.storage.ledger import Finished, Mutation
+from cerememory.storage.prepared import NewRecord, SavedState
+from cerememory.storage.recalling import SaveRecall, together
+from cerememory.storage.rows import STORE_CODE, parse_counters
+from tests.support.committing import a_record, an_id, commit, saved_state, stored_state, storing
+from tests.support.engine import NOW
+from tests.support.memory_storage import MemoryStorage
+
+EPISODIC = STANDARD[Store.EPISODIC]
+CODE = STORE_CODE[Store.EPISODIC]
+RECORDS = [a_record(number) for number in (1, 2, 3)]
+
+
+def a_recall(*saved: SavedState, namespace: int = DEFAULT_NAMESPACE) -> SaveRecall:
+    ids = tuple(each.record_id for each in saved)
+    audit = AuditDraft(
+        NOW, "recall.query.reconsolidate", ids, ("episodic",) * len(ids), {"records_updated": len(ids)}
+    )
+    return SaveRecall(namespace, saved, audit, (Store.EPISODIC, 1.0))
+
+
+def chain(record: NewRecord, count: int) -> list[SavedState]:
+    """What `count` recalls in a row, each of which saw what the last one did, made of a new memory."""
+    saved, state = [], record.state
+    for number in range(1, count + 1):
+        before, state = state, EPISODIC.retrieved(state, NOW + number * NANOS)
+        saved.append(SavedState(DEFAULT_NAMESPACE, record.record_id, NOW, CODE, before, state))
+    return saved
+
+
+def outcome(*mutations: Mutation[None]) -> tuple[MemoryStorage, Finished]:
+    """Of recalls that are committed behind two memories; the third is gone."""
+    storage = MemoryStorage()
+    commit(storage, storing(*RECORDS[:2]))
+    _answers, finished = commit(storage, *mutations)
+    assert finished is not None
+    return storage, finished
+
+
+def recalls() -> list[SaveRecall]:
+    """Of the first memory in a row, of the second by two who saw the same, of the third after it was forgotten."""
+    ones = chain(RECORDS[0], 3)
+    two = saved_state(RECORDS[1], EPISODIC.retrieved(RECORDS[1].state, NOW + NANOS))
+    gone = saved_state(RECORDS[2], EPISODIC.retrieved(RECORDS[2].state, NOW + NANOS))
+    return [a_recall(ones[0], two), a_recall(ones[1], two), a_recall(ones[2], gone)]
+
+
+def test_recalls_that_are_committed_together_leave_what_they_leave_one_after_the_other() -> None:
+    alone, told_alone = outcome(*recalls())
+    joined, told = outcome(*together(recalls()))
+    assert joined.rows() == alone.rows()
+    assert told.audit_lines == told_alone.audit_lines
+    assert len(told.audit_lines) == 3, "each recall has its entry"
+    assert read_dynamics_of(joined) == (1.0, 1.0, 1.0)
+    counters = parse_counters(joined.rows()[counters_key(DEFAULT_NAMESPACE)])
+    states = [stored_state(joined.rows(), an_id(number)) for number in (1, 2)]
+    assert counters.recalls == 3
+    assert counters.fidelity_sums[CODE] == sum(state.score for state in states)
+    assert [state.access_count for state in states] == [3, 2]
+
+
+def read_dynamics_of(storage: MemoryStorage) -> tuple[float, ...]:
+    with storage.read() as reader:
+        return read_dynamics(reader, DEFAULT_NAMESPACE).evolutions[CODE].hit_rates
+
+
+def test_a_memory_that_many_recalls_touched_is_told_to_its_store_once_with_its_last_state() -> None:
+    _storage, told = outcome(*together(recalls()))
+    assert [saved.record_id for saved in told.effects.saved] == [an_id(1), an_id(2), an_id(3)]
+    assert told.effects.saved[0] is not None
+    assert told.effects.saved[0].state.access_count == 3
+    state_rows = [row for row in told.changes if row == state_key(DEFAULT_NAMESPACE, NOW, an_id(1))]
+    assert len(state_rows) == 1
+
+
+def test_recalls_of_another_namespace_are_committed_beside_them() -> None:
+    own, other = a_recall(), a_recall(namespace=7)
+    assert [(each.namespace, each.recalls) for each in together([own, own, other, own])] == [
+        (DEFAULT_NAMESPACE, (own, own)),
+        (7, (other,)),
+        (DEFAULT_NAMESPACE, (own,)),
+    ]

@@ -84,7 +84,7 @@ class AsyncChunks:
         return self
 
     async def __anext__(self) -> bytes:
-        if (chunk := await self._next_chunk()):
+        if not self._is_at_end and (chunk := await self._next_chunk()):
             return chunk
         self._is_at_end = True  # what comes next on the connection is another's
         raise StopAsyncIteration

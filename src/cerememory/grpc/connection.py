@@ -50,9 +50,7 @@ from hyperframe.frame import GoAwayFrame
 from cerememory.grpc.tls import HTTP2
 from cerememory.http.server import GONE_S, Connection
 
-IDLE_S = (
-    300.0  # clients keep connections for their next call; beyond the most that may be, the oldest idle one goes
-)
+IDLE_S = 300.0  # clients keep a connection for their next call; of too many, the oldest idle one goes
 WINDOW_BYTES = 1_048_576  # of a connection: what comes and isn't taken yet; each stream has HTTP/2's 65,535 of it
 
 AsgiSend = Callable[[ASGISendEvent | None], Awaitable[None]]
@@ -332,32 +330,22 @@ class GrpcConnection(Connection):
         return bool(self.stream.selected_alpn_protocol() == HTTP2)
 
     async def _serve(self) -> None:
+        about = self._about()
         async with task_group.TaskGroup() as tasks:
             self._task_group = tasks
-            self.protocol = ProtocolWrapper(*self._given(tasks))
-            self._http2 = self.protocol.protocol = Protocol(*self._given(tasks))
+            given = (self.app, self.config, self.context, tasks, ConnectionState(self.state), *about)
+            self.protocol = ProtocolWrapper(*given, self.protocol_send)
+            self._http2 = self.protocol.protocol = Protocol(*given, self.protocol_send)
             await self._http2.initiate()
             await self.idle_task.restart(tasks, self._idle_timeout)
             await self._read_data()
 
-    def _given(self, tasks: task_group.TaskGroup) -> tuple[Any, ...]:
-        """What hypercorn makes a protocol of."""
+    def _about(self) -> tuple[bool, Any, Any]:
+        """Whether it is encrypted, and the addresses of client and server; `OSError` when the client has gone."""
         is_encrypted = isinstance(self.stream, trio.SSLStream)
         socket = (self.stream.transport_stream if is_encrypted else self.stream).socket
-        client = parse_socket_addr(socket.family, socket.getpeername())
-        server = parse_socket_addr(socket.family, socket.getsockname())
-        state = ConnectionState(self.state)
-        return (
-            self.app,
-            self.config,
-            self.context,
-            tasks,
-            state,
-            is_encrypted,
-            client,
-            server,
-            self.protocol_send,
-        )
+        client, server = socket.getpeername(), socket.getsockname()
+        return is_encrypted, parse_socket_addr(socket.family, client), parse_socket_addr(socket.family, server)
 
     async def protocol_send(self, event: Event) -> None:
         await super().protocol_send(event)

@@ -354,8 +354,8 @@ class Import(ImportTerms, frozen=True, kw_only=True):
 
 
 class Redact(Request, frozen=True, kw_only=True):
-    """Take secrets out of the next records behind `cursor` (None: the first). Without `include_dreamt` the memories
-    that were dreamt of entries are only looked at.
+    """Take secrets out of the next records behind `cursor` (None: the first). Without `include_dreamt` the
+    memories that were dreamt of entries are only looked at.
     """
 
     cursor: str | None = None

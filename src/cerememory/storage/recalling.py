@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.fidelity import State
 from cerememory.protocol.records import Store
-from cerememory.protocol.values import RecordId
 from cerememory.storage.evolving import note_hit_rates
 from cerememory.storage.keys import state_key
 from cerememory.storage.ledger import Ledger
@@ -42,8 +41,11 @@ class SaveRecalls:
 
     def apply(self, ledger: Ledger) -> None:
         ledger.counters().recalls += len(self.recalls)
-        for touches in _by_record(self.recalls):
-            _save(ledger, touches)
+        touched = _Touched(ledger)
+        for recall in self.recalls:
+            for saved in recall.states:
+                touched.touch(saved)
+        touched.write()
         note_hit_rates(ledger, [recall.hit_rate for recall in self.recalls if recall.hit_rate is not None])
         for recall in self.recalls:
             ledger.audit(recall.audit)
@@ -55,30 +57,38 @@ def together(recalls: Sequence[SaveRecall]) -> list[SaveRecalls]:
     return [SaveRecalls(namespace, tuple(of_it)) for namespace, of_it in grouped]
 
 
-def _by_record(recalls: Iterable[SaveRecall]) -> Iterable[list[SavedState]]:
-    touches: dict[RecordId, list[SavedState]] = {}
-    for recall in recalls:
-        for saved in recall.states:
-            touches.setdefault(saved.record_id, []).append(saved)
-    return touches.values()
+class _Touched:
+    """The states that recalls touch, in their order: sums are those of recalls that are committed one by one."""
 
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._states: dict[bytes, State | None] = {}  # by their keys, as they are by now; None: there is none
+        self._last: dict[bytes, SavedState] = {}
 
-def _save(ledger: Ledger, touches: list[SavedState]) -> None:
-    """What the recalls made of a memory, one after the other."""
-    last = touches[-1]
-    row_key = state_key(last.namespace, last.created_at, last.record_id)
-    value = ledger.get(row_key)
-    if value is not None:  # else it was forgotten in the meantime
-        before = state = parse_state_row(value)[1]
-        for saved in touches:
-            state = _after(ledger, saved, state)
-        ledger.put(row_key, dump_state_row(last.store_code, state))
-        ledger.counters().fidelity_sums[last.store_code] += state.score - before.score
-    ledger.saved(last)
+    def touch(self, saved: SavedState) -> None:
+        row_key = state_key(saved.namespace, saved.created_at, saved.record_id)
+        found = self._states[row_key] if row_key in self._states else self._stored(row_key)
+        after = None  # it was forgotten in the meantime
+        if found is not None:
+            after = self._after(saved, found)
+            self._ledger.counters().fidelity_sums[saved.store_code] += after.score - found.score
+        self._states[row_key] = after
+        self._last[row_key] = saved
 
+    def _stored(self, row_key: bytes) -> State | None:
+        value = self._ledger.get(row_key)
+        return None if value is None else parse_state_row(value)[1]
 
-def _after(ledger: Ledger, saved: SavedState, found: State) -> State:
-    """The state that the recall made of `found`, anew when it isn't the one that the recall saw."""
-    if found == saved.before:
-        return saved.state
-    return ledger.curve(saved.store_code).retrieved(found, saved.state.last_accessed_at)
+    def _after(self, saved: SavedState, found: State) -> State:
+        """The state that the recall made of `found`, anew when it isn't the one that the recall saw."""
+        if found == saved.before:
+            return saved.state
+        return self._ledger.curve(saved.store_code).retrieved(found, saved.state.last_accessed_at)
+
+    def write(self) -> None:
+        """Each once; its store is told of the last."""
+        for row_key, state in self._states.items():
+            saved = self._last[row_key]
+            if state is not None:
+                self._ledger.put(row_key, dump_state_row(saved.store_code, state))
+            self._ledger.saved(saved)

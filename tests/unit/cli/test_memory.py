@@ -139,7 +139,7 @@ def test_a_url_and_offline_exclude_each_other() -> None:
     ("variable", "problem"),
     [
         ("CEREMEMORY_HTTP__PROT", "did you mean CEREMEMORY_HTTP__PORT"),
-        ("CEREMEMORY_GRPC__PORT", "can't do that yet"),
+        ("CEREMEMORY_STORAGE__DSN", "can't do that yet"),
     ],
 )
 def test_a_configuration_that_cant_start_is_refused(

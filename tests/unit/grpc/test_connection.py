@@ -363,6 +363,16 @@ async def test_garbage_ends_its_own_connection(garbage: bytes, autojump_clock: M
         nursery.cancel_scope.cancel()
 
 
+async def test_a_client_that_is_gone_before_it_is_looked_at_is_no_event(logged: Logged) -> None:
+    class Gone(Wire):
+        def getpeername(self) -> tuple[str, int]:
+            raise OSError("not connected")
+
+    served = Served()
+    await connected(served.app, Gone(), served.context).run()
+    assert logged.lines == []
+
+
 async def test_hanging_up_ends_every_call() -> None:
     async with opened() as (client, served):
         for _ in range(5):

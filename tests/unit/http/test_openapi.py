@@ -24,9 +24,13 @@ from cerememory.actors.engine import Engine
 from cerememory.errors import (
     ANSWERS,
     CerememoryError,
+    CompressionUnknown,
     DaemonBusy,
     DaemonUnreachable,
+    DeadlinePassed,
+    MessageTooLarge,
     NoRoute,
+    NoService,
     StartRefused,
     WrongMethod,
 )
@@ -289,7 +293,8 @@ def test_a_route_says_which_key_it_needs(route: Route) -> None:
 def answered(error: type[CerememoryError]) -> bool:
     """Whether a client of the daemon is answered with it, by a route that there is."""
     elsewhere = (StartRefused, DaemonBusy, DaemonUnreachable, NoRoute, WrongMethod)
-    return not issubclass(error, elsewhere)
+    of_grpc = (MessageTooLarge, CompressionUnknown, NoService, DeadlinePassed)
+    return not issubclass(error, elsewhere + of_grpc)
 
 
 def test_every_error_that_a_route_may_answer_has_its_reason() -> None:

@@ -1,11 +1,10 @@
 """Clients that don't read their answers: cut off, over HTTP/1.1 and HTTP/2; on the mock clock.
 
-Model: a wire that holds nothing. What one side sends is sent when the other has read all of it.
+Model: a wire that holds nothing (`Wire`).
 """
 
 from __future__ import annotations
 
-import socket
 from typing import Any, cast
 
 import h2.config
@@ -23,37 +22,11 @@ from trio.testing import MockClock
 from cerememory.http.exchange import Receive, Scope, Send
 from cerememory.http.server import GONE_S, App, Connection, _config
 from tests.support.gated import BARE, bare_gate, with_auth
+from tests.support.h2_client import Wire
 
 MIB = 1_048_576
 READ_TIMEOUT_S = 30.0
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-class Wire:
-    """The server's end of a connection; `client` is the other one."""
-
-    def __init__(self) -> None:
-        self._stream, self.client = trio.testing.lockstep_stream_pair()
-        self.socket = self
-        self.family = socket.AF_INET
-
-    def getpeername(self) -> tuple[str, int]:
-        return "127.0.0.1", 50_000
-
-    def getsockname(self) -> tuple[str, int]:
-        return "127.0.0.1", 8_420
-
-    async def send_all(self, data: bytes) -> None:
-        await self._stream.send_all(data)
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return bytes(await self._stream.receive_some(max_bytes))
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 def connected(app: App, wire: Wire) -> Connection:

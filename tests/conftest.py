@@ -9,8 +9,14 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-from tests.support.sweep import choose_seed, left_out
+from tests.support.sweep import IS_FULL, choose_seed, left_out
+
+# Properties: the same examples for the same test, so that a run says something of the change alone; others in a sweep.
+settings.register_profile("sample", derandomize=True)
+if not IS_FULL:
+    settings.load_profile("sample")
 
 # A shell without job control has what it starts in the background ignore them, and its children after it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from cerememory.domain.audit_chain import GENESIS, AuditDraft
 from cerememory.protocol.replies import AuditRotated
@@ -106,6 +111,18 @@ def rotated(path: Path, *sizes: int) -> RotatedLog:
 
 def lines_in(*files: Path) -> list[bytes]:
     return [line for file in files for line in file.read_bytes().splitlines(keepends=True)]
+
+
+def open_as_any_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files of mode 0400 be opened for reading alone, as for everybody but root, whom tests may run as."""
+    os_open = os.open
+
+    def opened(path: str | os.PathLike[str], flags: int, *args: Any, **given: Any) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY and Path(path).exists() and not Path(path).stat().st_mode & 0o200:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return os_open(path, flags, *args, **given)
+
+    monkeypatch.setattr(os, "open", opened)
 
 
 def rewrite(file: Path, change: Callable[[bytes], bytes]) -> None:

@@ -204,6 +204,9 @@ class AuditLog(Actor):
             if message.begin_file:
                 await self._begin_file(message)
             self._gather(message)
+            if message.begin_file:  # an empty one wouldn't say behind which file it comes, once that is moved away
+                await self._write()
+                await self._sync()
             return None
         if isinstance(message, CommitsUntold):
             self._fall_behind(0.0)

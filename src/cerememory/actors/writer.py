@@ -421,6 +421,7 @@ class Writer(Actor):
         if committed.told is None:
             self._metrics.audit_sequence.set(committed.head.audit_sequence)
             await self._tell_untold()
+            await self._tell_gone(committed.dropped)
         else:
             for finished in committed.told:
                 await self._tell_followers(finished)
@@ -436,12 +437,13 @@ class Writer(Actor):
                 await index.inform(EffectsCommitted(finished.head.commit_sequence, effects))
         if self._graph is not None and (effects.relinked or effects.deletions):
             await self._graph.inform(EdgesCommitted((*effects.relinked, *effects.deletions)))
-        gone = (*effects.deletions, *effects.dropped)
-        if gone:
-            for store in self._stores:
-                await store.inform(RecordsGone(gone))
+        await self._tell_gone((*effects.deletions, *effects.dropped))
         for code, states in _by_store(effects.saved).items():
             await self._stores[code].inform(StatesCommitted(tuple(states)))
+
+    async def _tell_gone(self, gone: tuple[Address, ...]) -> None:
+        for store in self._stores if gone else ():
+            await store.inform(RecordsGone(gone))
 
     async def _recover(self) -> bool:
         """Whether writing works again."""

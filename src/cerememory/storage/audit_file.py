@@ -400,6 +400,8 @@ def complete(path: Path, repair: Repair, outbox: Outbox) -> int:
     """
     if not repair.missing and repair.to_sequence <= outbox.synced:
         return repair.last.sequence
+    if repair.closing and path.exists():
+        path.chmod(FILE_MODE)  # whoever was about to close it may have come as far as its mode
     with AuditFile.open(path) as file:
         file.truncate(repair.kept_bytes)
     lines, reached = iter(outbox.lines(repair.kept + 1)), repair.kept

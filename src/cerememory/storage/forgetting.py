@@ -11,7 +11,7 @@ Source: the engine specification, "Forget".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -74,12 +74,12 @@ class ForgetRecords:
         request = self.request
         named = {*(request.record_ids or ()), *(request.raw_record_ids or ())}
         is_wide = request.cascade or (request.store, request.temporal_range, request.session_id) != (None,) * 3
-        gone = {*raws, *(request.raw_record_ids or ())} if request.cascade else set()
+        gone = {*raws, *(request.raw_record_ids or ())}
 
-        def is_meant(rows: ArchivedRow) -> bool:
+        def is_meant(rows: ArchivedRow, entries: Container[RecordId]) -> bool:
             row = rows.content
             is_chosen = row.store is request.store or _is_within(row.created_at, request.temporal_range)
-            return is_chosen or _is_dreamt_of(row, gone)
+            return is_chosen or (request.cascade and _is_dreamt_of(row, gone, entries))
 
         return Meant(
             frozenset(named | targets.keys() | raws.keys()),
@@ -190,14 +190,14 @@ def _dreamt_of(ledger: Ledger, raws: Mapping[RecordId, RawRow]) -> Iterator[Reco
     All are looked at: an entry names its dreams, but not the copies that consolidation made of them.
     """
     for record_id, row in chain(_stored(ledger), _archived(ledger)) if raws else ():
-        if _is_dreamt_of(row, raws.keys()):
+        if _is_dreamt_of(row, raws):
             yield record_id
 
 
-def _is_dreamt_of(row: ContentRow, raws: Set[RecordId]) -> bool:
+def _is_dreamt_of(row: ContentRow, *raws: Container[RecordId]) -> bool:
     """Of some of `raws`, and of nothing else."""
     sources = raw_ids_of(row.metadata)
-    return bool(sources) and raws >= set(sources)
+    return bool(sources) and all(any(source in each for each in raws) for source in sources)
 
 
 def _stored(ledger: Ledger) -> Iterator[tuple[RecordId, ContentRow]]:

@@ -14,8 +14,9 @@ was replaced is in free pages of the store, and in the index's segments, until t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -183,26 +184,31 @@ class _Look:
         return self._undo(row_key, parse_undo_row(value))
 
     def _memory(self, record_id: RecordId, row: ContentRow) -> _Found:
+        def rows() -> Iterator[ContentRow]:
+            versions = _versions(self._reader, self._namespace, record_id)
+            return chain((row,), (parse_content_row(version) for _key, version in versions))
+
         secrets = Findings()
-        if not _is_dreamt(row):
+        if not any(map(_is_dreamt, rows())):
             return _Found(secrets, True)
-        known = self._known(row)
-        redacted(row, secrets, known)
-        for _key, version in _versions(self._reader, self._namespace, record_id):
-            redacted(parse_content_row(version), secrets, known)
+        known = self._known(rows())
+        for each in rows():
+            redacted(each, secrets, known)
         return _Found(secrets, True, known)
 
     def _undo(self, row_key: bytes, row: UndoRow) -> _Found:
         secrets, known = Findings(), NOTHING_KNOWN
-        if row.memory is not None and _is_dreamt(row.memory.rows.content):
-            known = self._known(row.memory.rows.content, batch_in(row_key))
+        if row.memory is not None:
+            known = self._known(_rows_before(row.memory), batch_in(row_key))
         _redacted_undo(row, secrets, known)
         return _Found(secrets, row.memory is not None, known)
 
-    def _known(self, row: ContentRow, batch: RecordId | None = None) -> frozenset[str]:
-        """The words of the secrets in the entries of which a memory was dreamt, and in those kept in `batch`."""
+    def _known(self, rows: Iterable[ContentRow], batch: RecordId | None = None) -> frozenset[str]:
+        """The words of the secrets in the entries of which `rows` of a memory say that it was dreamt, and in those
+        of them kept in `batch`.
+        """
         secrets = Findings()
-        for record_id in raw_ids_of(row.metadata):
+        for record_id in {record_id for row in rows for record_id in raw_ids_of(row.metadata)}:
             for entry in self._entries(record_id, batch):
                 secrets.update(_secrets_of(entry))
         return secrets.words()
@@ -225,6 +231,7 @@ def _secrets_of(row: RawRow) -> Findings:
 
 
 def _is_dreamt(row: ContentRow) -> bool:
+    """An edit may have taken the word for it; then an earlier version has it."""
     return bool(raw_ids_of(row.metadata))
 
 
@@ -295,10 +302,14 @@ def _redacted_undo(row: UndoRow, secrets: Findings, known: frozenset[str]) -> Un
     if row.raw is not None:
         raw = redacted(row.raw, secrets)
         return row if raw is row.raw else replace(row, raw=raw)
-    if row.memory is None or not _is_dreamt(row.memory.rows.content):
+    if row.memory is None or not any(map(_is_dreamt, _rows_before(row.memory))):
         return row
     before = _redacted_before(row.memory, secrets, known)
     return row if before is row.memory else replace(row, memory=before)
+
+
+def _rows_before(before: MemoryBefore) -> Iterator[ContentRow]:
+    return chain((before.rows.content,), map(parse_content_row, before.history))
 
 
 def _redacted_before(before: MemoryBefore, secrets: Findings, known: frozenset[str]) -> MemoryBefore:
@@ -344,8 +355,7 @@ class RedactPiece:
             case Table.ARCHIVED:
                 store = _rewrite_archived(ledger, record_id, parse_archived_row(value), found, hit.known)
             case Table.UNDO:
-                row = _redacted_undo(parse_undo_row(value), found, hit.known)
-                ledger.put(hit.row_key, dump_undo_row(row))
+                _rewrite_undo(ledger, hit, parse_undo_row(value), found)
         secrets.update(found)
         if found:
             stores[record_id] = store
@@ -364,6 +374,14 @@ def _rewrite_entry(ledger: Ledger, record_id: RecordId, row: RawRow, secrets: Fi
         ledger.put(ledger.key(Table.RAW, record_id), dump_row(changed))
         stamp_anew(ledger, RAW, record_id, raw_stamp(row), raw_stamp(changed))
         ledger.index(record_id)
+
+
+def _rewrite_undo(ledger: Ledger, hit: Hit, row: UndoRow, secrets: Findings) -> None:
+    """An entry that comes back is to be told, then, for what an earlier import has put."""
+    changed = _redacted_undo(row, secrets, hit.known)
+    ledger.put(hit.row_key, dump_undo_row(changed))
+    if row.raw is not None and changed.raw is not None:
+        stamp_anew(ledger, RAW, trailing_id(hit.row_key), raw_stamp(row.raw), raw_stamp(changed.raw))
 
 
 def _rewrite_memory(

@@ -15,7 +15,7 @@ from cerememory.domain.audit_chain import GENESIS
 from cerememory.failpoints import failpoint
 from cerememory.storage.audit_head import check_head
 from cerememory.storage.contract import Reader, Storage, Transaction
-from cerememory.storage.keys import Table, system_key
+from cerememory.storage.keys import Address, Table, system_key
 from cerememory.storage.ledger import Effects, Finished, Ledger, Mutation
 from cerememory.storage.rows import Head, parse_head
 
@@ -31,11 +31,14 @@ Series: TypeAlias = Callable[[], Steps[R]]
 
 @dataclass(frozen=True, slots=True)
 class Committed(Generic[R]):
-    """`told` is what each commit did, without its rows; None when that is too much to tell."""
+    """`told` is what each commit did, without its rows; None when that is too much to tell. `dropped` are to leave
+    working memory all the same, which reads nothing itself.
+    """
 
     answer: R
     head: Head
     told: tuple[Finished, ...] | None
+    dropped: tuple[Address, ...]
 
 
 def commit_series_alone(
@@ -70,7 +73,7 @@ def run_series(
                 head = finished.head
                 telling.add(finished)
     except StopIteration as end:
-        return Committed(end.value, head, telling.told())
+        return Committed(end.value, head, telling.told(), tuple(telling.dropped))
     finally:
         steps.close()
 
@@ -79,10 +82,12 @@ class _Telling:
     """Keeps what was done for the followers while that is little."""
 
     def __init__(self) -> None:
+        self.dropped: list[Address] = []
         self._commits: list[Finished] = []
         self._size = 0
 
     def add(self, finished: Finished) -> None:
+        self.dropped += finished.effects.dropped
         self._size += _size_of(finished.effects)
         if self._size <= TOLD_MAX:
             self._commits.append(replace(finished, changes={}))

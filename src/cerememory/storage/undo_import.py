@@ -9,7 +9,7 @@ What was forgotten since doesn't come back, for nothing is kept of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import islice
@@ -51,7 +51,7 @@ from cerememory.storage.undo_rows import (
     undo_key,
 )
 
-PIECE_ROWS = 500
+PIECE_ROWS, PIECE_BYTES = 500, 1_048_576
 LEFT_MAX = 100  # how many of those that stay an answer names
 NAMED_MAX = 10  # and an error
 NO_BATCH = BatchRow("", 0, 0, 0)
@@ -139,12 +139,12 @@ def check_left(undone: Undone, request: UndoImport) -> None:
 
 def look_at(reader: Reader | Ledger, namespace: int, batch_id: RecordId, position: bytes | None) -> Looked:
     """What would become of the next records of a batch."""
-    prefix, undone = rows_prefix(namespace, batch_id), Undone()
+    prefix, undone, later = rows_prefix(namespace, batch_id), Undone(), _later_than(reader, namespace, batch_id)
     for number, (row_key, value) in enumerate(reader.scan(position or prefix, after(prefix))):
         if number == PIECE_ROWS:
             return Looked(undone, row_key)
         record_id = trailing_id(row_key)
-        undone = undone.plus(_fate(reader, namespace, row_key, parse_undo_row(value)), record_id)
+        undone = undone.plus(_fate(reader, namespace, row_key, parse_undo_row(value), later), record_id)
     return Looked(undone, None)
 
 
@@ -159,11 +159,23 @@ def look_at_held(batch: BatchRow, held: Mapping[RecordId, int]) -> Undone:
     return undone
 
 
-def _fate(reader: Reader | Ledger, namespace: int, row_key: bytes, row: UndoRow) -> Fate:
-    if kind_in(row_key) == GONE:
+def _later_than(reader: Reader | Ledger, namespace: int, batch_id: RecordId) -> list[RecordId]:
+    """The imports that came after that one."""
+    return [each for each, _row in batches(reader, namespace) if each > batch_id]
+
+
+def _fate(
+    reader: Reader | Ledger, namespace: int, row_key: bytes, row: UndoRow, later: Collection[RecordId]
+) -> Fate:
+    """A record that one of the `later` imports has changed may have the stamp of this one all the same: archives
+    bring version and time with them.
+    """
+    kind, record_id = kind_in(row_key), trailing_id(row_key)
+    if kind == GONE:
         return Fate.NOTHING
-    stamp = record_at(reader, namespace, kind_in(row_key), trailing_id(row_key))
-    if stamp == row.stamp:
+    stamp = record_at(reader, namespace, kind, record_id)
+    came_again = (reader.get(undo_key(namespace, batch, kind, record_id)) is not None for batch in later)
+    if stamp == row.stamp and not any(came_again):
         return Fate.REMOVED if row.is_new else Fate.RESTORED
     return Fate.NOTHING if row.is_new and not stamp else Fate.LEFT
 
@@ -233,14 +245,22 @@ class UndoPiece:
     batch_id: RecordId
 
     def apply(self, ledger: Ledger) -> bool:
-        prefix = rows_prefix(self.namespace, self.batch_id)
-        found = list(islice(ledger.scan(prefix, after(prefix)), PIECE_ROWS))
+        later, found = _later_than(ledger, self.namespace, self.batch_id), list(self._first_rows(ledger))
         for row_key, value in found:
             row = parse_undo_row(value)
-            if _fate(ledger, self.namespace, row_key, row) in (Fate.REMOVED, Fate.RESTORED):
+            if _fate(ledger, self.namespace, row_key, row, later) in (Fate.REMOVED, Fate.RESTORED):
                 self._undo(ledger, kind_in(row_key), trailing_id(row_key), row)
             ledger.delete(row_key)
-        return len(found) == PIECE_ROWS
+        return bool(found)
+
+    def _first_rows(self, ledger: Ledger) -> Iterator[tuple[bytes, bytes]]:
+        """At most `PIECE_ROWS`, or about `PIECE_BYTES`."""
+        prefix, size_bytes = rows_prefix(self.namespace, self.batch_id), 0
+        for row_key, value in islice(ledger.scan(prefix, after(prefix)), PIECE_ROWS):
+            yield row_key, value
+            size_bytes += len(value)
+            if size_bytes >= PIECE_BYTES:
+                return
 
     def _undo(self, ledger: Ledger, kind: bytes, record_id: RecordId, row: UndoRow) -> None:
         if kind == RAW:

@@ -249,19 +249,25 @@ def stamp_anew(ledger: Ledger, kind: bytes, record_id: RecordId, old: bytes, new
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What is forgotten: these records, and, when it `is_wide`, what `memory` and `raw` say yes to."""
+    """What is forgotten: these records, and, when it `is_wide`, what `memory` and `raw` say yes to.
+
+    `memory` is told, too, which entries that are only kept are meant.
+    """
 
     record_ids: Collection[RecordId]
     is_wide: bool
-    memory: Callable[[ArchivedRow], bool]
+    memory: Callable[[ArchivedRow, Collection[RecordId]], bool]
     raw: Callable[[RawRow], bool]
 
 
 def forget_kept(ledger: Ledger, meant: Meant) -> None:
     """Leave nothing in the batches of what is forgotten. What they put stays as it is."""
-    for batch, row in batches(ledger, ledger.namespace):
-        if meant.is_wide and row.images:
-            _forget_meant(ledger, batch, meant)
+    kept = batches(ledger, ledger.namespace)
+    imaged = [batch for batch, row in kept if meant.is_wide and row.images]
+    entries = {record_id for batch in imaged for record_id in _meant_entries(ledger, batch, meant)}
+    for batch, row in kept:
+        if batch in imaged:
+            _forget_meant(ledger, batch, meant, entries)
         else:
             _forget_named(ledger, batch, meant.record_ids, is_marked=bool(row.images))
 
@@ -277,21 +283,29 @@ def _forget_named(ledger: Ledger, batch: RecordId, record_ids: Collection[Record
             ledger.put(undo_key(ledger.namespace, batch, GONE, record_id), dump_undo_row(UndoRow(b"")))
 
 
-def _forget_meant(ledger: Ledger, batch: RecordId, meant: Meant) -> None:
+def _meant_entries(ledger: Ledger, batch: RecordId, meant: Meant) -> Iterator[RecordId]:
+    prefix = rows_prefix(ledger.namespace, batch) + RAW
+    for row_key, value in ledger.scan(prefix, after(prefix)):
+        row = parse_undo_row(value)
+        if row.raw is not None and meant.raw(row.raw):
+            yield trailing_id(row_key)
+
+
+def _forget_meant(ledger: Ledger, batch: RecordId, meant: Meant, entries: Collection[RecordId]) -> None:
     for row_key, row in undo_rows(ledger, ledger.namespace, batch):
         if kind_in(row_key) == GONE:
             continue
-        if _is_meant(meant, trailing_id(row_key), row):
+        if _is_meant(meant, entries, trailing_id(row_key), row):
             ledger.delete(row_key)
         elif (left := _without_edges(row, meant.record_ids)) is not row:
             ledger.put(row_key, dump_undo_row(left))
 
 
-def _is_meant(meant: Meant, record_id: RecordId, row: UndoRow) -> bool:
+def _is_meant(meant: Meant, entries: Collection[RecordId], record_id: RecordId, row: UndoRow) -> bool:
     if record_id in meant.record_ids:
         return True
     if row.memory is not None:
-        return meant.memory(row.memory.rows)
+        return meant.memory(row.memory.rows, entries)
     return row.raw is not None and meant.raw(row.raw)
 
 

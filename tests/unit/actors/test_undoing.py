@@ -19,8 +19,10 @@ from cerememory.protocol.records import MemoryRecord, Store
 from cerememory.protocol.replies import ImportUndone
 from cerememory.protocol.requests import Compact, EncodeUpdate, Import, ImportStrategy, UndoImport
 from cerememory.protocol.values import ByteArray, RecordId
+from cerememory.storage import series
 from cerememory.storage.keys import NOWHERE, Table
 from cerememory.storage.sealed import MAGIC
+from cerememory.storage.series import TOLD_MAX
 from tests.support.archives import BUNDLE, archive_of
 from tests.support.engine import Running, WallClock, running_engine, text_block, to_introspect, to_recall, to_store
 from tests.support.memory_storage import MemoryStorage
@@ -92,10 +94,14 @@ async def test_what_an_import_deleted_is_found_again(opened: Running, autojump_c
     assert await opened.engine.introspect_record(to_introspect(record_id)) == shown
 
 
-async def test_what_it_put_into_working_memory_goes_too(opened: Running, autojump_clock: MockClock) -> None:
-    batch_id = await take_in(opened, archive_of(CURATED_ONLY, [HELD]))
+@pytest.mark.parametrize("told_max", [TOLD_MAX, 0], ids=["told", "too much to tell"])
+async def test_what_it_put_into_working_memory_goes_too(
+    opened: Running, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, told_max: int
+) -> None:
+    monkeypatch.setattr(series, "TOLD_MAX", told_max)
+    batch_id = await take_in(opened, archive_of(CURATED_ONLY, [FIRST, HELD]))
     await opened.engine.introspect_record(to_introspect(HELD.id))
-    assert (await undo(opened, batch_id)).records_removed == 1
+    assert (await undo(opened, batch_id)).records_removed == 2
     await trio.sleep(1)
     with pytest.raises(RecordNotFound):
         await opened.engine.introspect_record(to_introspect(HELD.id))

@@ -20,14 +20,14 @@ from cerememory.domain.checkpoint import leaf_of
 from cerememory.domain.merkle import root_of
 from cerememory.errors import AuditBroken
 from cerememory.failpoints import InjectedCrash
-from cerememory.storage.audit_closed import dump_closed
+from cerememory.storage.audit_closed import close_file, dump_closed
 from cerememory.storage.audit_file import AuditFile, plan_repair
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.audit_rotation import CloseAuditFile
 from cerememory.storage.audit_verification import Unseen, verify_log
 from cerememory.storage.fsck import Tally
 from cerememory.storage.fsck_system import check_audit_log
-from tests.support.rotated import NOW, RotatedLog, findings, lines_in, rewrite, rotated
+from tests.support.rotated import NOW, RotatedLog, findings, lines_in, open_as_any_user, rewrite, rotated
 
 
 @pytest.fixture
@@ -42,7 +42,8 @@ def log(path: Path) -> RotatedLog:
 
 
 @pytest.fixture(autouse=True)
-def disarmed() -> Iterator[None]:
+def disarmed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    open_as_any_user(monkeypatch)
     yield
     failpoints.disarm()
 
@@ -132,6 +133,24 @@ def test_a_start_and_a_check_go_on_without_it_and_the_check_says_so(log: Rotated
     tally = Tally()
     assert list(check_audit_log(log.path, log.storage, tally)) == []
     assert tally.notes == [f"audit entries 1 to 4 weren't looked at: {log.closed[0].path(log.path)} isn't there"]
+
+
+def test_one_that_was_moved_away_before_the_store_knew_that_it_was_synced_is_not_missed(path: Path) -> None:
+    """The entry that the last file begins with says so."""
+    log = rotated(path, 4)
+    log.add(1)
+    log.rotate()
+    lines = [line for _sequence, line in log.outbox.lines(5)]
+    with AuditFile.open(path) as file:
+        file.append(lines[:1])
+    close_file(path, log.closed[0])
+    with AuditFile.open(path) as file:
+        file.append(lines[1:])
+    log.forget_lines(4)
+    log.files[0].unlink()
+    assert (log.outbox.synced, log.closed[0].last.sequence) == (4, 5)
+    log.project()
+    assert (log.verify().entries, log.verify().last_sequence) == (1, 6)
 
 
 # What was done to a file

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from tests.support.sweep import IS_FULL, choose_seed, left_out
 
-# Properties: the same examples for the same test, so that a run says something of the change alone; others in a sweep.
+# Properties: the same examples in every run, so that it says something of the change alone; a sweep draws others.
 settings.register_profile("sample", derandomize=True)
 if not IS_FULL:
     settings.load_profile("sample")

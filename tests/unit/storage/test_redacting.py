@@ -271,6 +271,26 @@ def test_an_entry_that_was_redacted_since_its_import_is_undone_all_the_same(stor
     assert undo(storage, SECOND).answer.reply.records_removed == 1
 
 
+def test_so_is_one_that_comes_back_from_what_a_later_import_keeps(storage: MemoryStorage) -> None:
+    take_in(storage, a_raw(101, TELLING), batch=SECOND)
+    take_in(storage, a_raw(101, "said", updated_at=LATER), batch=an_id(902))
+    scan(storage)
+    undo(storage, an_id(902))
+    assert undo(storage, SECOND).answer.reply.records_removed == 1
+
+
+def test_a_memory_was_dreamt_though_an_edit_took_the_word_for_it(storage: MemoryStorage) -> None:
+    commit(storage, storing_raw(101, TELLING), storing(a_record(1, TELLING, metadata=origin(101))))
+    commit(storage, updating(1, metadata={"tag": "tea"}))
+    take_in(storage, a_raw(102), terms=Terms("a-1", ImportStrategy.REPLACE, IMPORTED, True))
+    scan(storage, include_dreamt=True)
+    assert not holds_secret(storage)
+    undo(storage)
+    scan(storage, include_dreamt=True)
+    assert texts(content_row(storage, 1)) == [TOLD]
+    assert not holds_secret(storage)
+
+
 def test_what_was_forgotten_since_it_was_looked_at_is_passed_by(storage: MemoryStorage) -> None:
     commit(storage, storing(a_record(1, TELLING, metadata=origin(101))))
     asked = Redact(cursor=Position(Table.CONTENT, key(0, Table.CONTENT)).cursor(0), include_dreamt=True)

@@ -42,7 +42,7 @@ from cerememory.storage.mutations import Once
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import Head, parse_archived_row, parse_counters, parse_head
 from cerememory.storage.series import Committed, Series, run_series
-from cerememory.storage.undo_import import look_at, undo_steps
+from cerememory.storage.undo_import import UndoPiece, look_at, undo_steps
 from cerememory.storage.undo_rows import DropOldest, HeldImport, batches, rows_prefix
 from tests.support.committing import an_id, commit, storing_raw, updating
 from tests.support.engine import NOW, text_block
@@ -295,6 +295,16 @@ def test_what_was_dreamt_of_forgotten_entries_does_not_come_back() -> None:
     assert stored_texts(storage) == {}
 
 
+def test_nor_does_what_was_dreamt_of_a_forgotten_session_that_is_only_kept() -> None:
+    storage = MemoryStorage()
+    origin = msgspec.Raw(b'{"_origin":{"raw_record_ids":["%b"]}}' % format_id(an_id(101)).encode())
+    take_in(storage, a_memory(1, "a dream", metadata=origin), a_raw(101))
+    take_in(storage, a_raw(103, session="s-2"), terms=Terms("a-2", REPLACE, IMPORTED, True), batch=SECOND)
+    commit(storage, forget(session_id="s-1", cascade=True))
+    undo(storage, SECOND)
+    assert stored_texts(storage) == {}
+
+
 @pytest.mark.parametrize("is_archived", [False, True])
 def test_an_edge_lost_to_what_was_forgotten_is_no_change(storage: MemoryStorage, is_archived: bool) -> None:
     commit(storage, *([Archive(3)] if is_archived else []), forget(numbers=[1]))
@@ -330,6 +340,17 @@ def test_the_later_of_two_imports_of_a_record_is_undone_first(storage: MemorySto
     undo(storage, SECOND)
     undo(storage)
     assert stored_texts(storage) == {1: "old", 2: "kettle"}
+
+
+def test_an_import_that_brought_a_record_again_is_undone_first(storage: MemoryStorage) -> None:
+    """From the same archive, with the same version and time; what was edited in between is kept by the later one."""
+    commit(storage, updating(1, now=LATER, content={"blocks": [text_block("edited")]}))
+    take_in(storage, a_memory(1, "new", updated_at=NOW + 1), batch=SECOND)
+    with pytest.raises(ImportConflict, match=f": {format_id(an_id(1))};"):
+        undo(storage)
+    assert done(undo(storage, keep_changed=True)) == (2, 0, 1)
+    undo(storage, SECOND)
+    assert stored_texts(storage)[1] == "edited"
 
 
 def test_a_record_that_comes_twice_gets_back_what_it_was_at_first(storage: MemoryStorage) -> None:
@@ -385,6 +406,12 @@ def test_an_import_that_is_too_large_for_it_leaves_nothing_to_undo(
     assert (reply.records_imported, reply.batch_id) == (3, msgspec.UNSET)
     assert kept_in(storage) == [BATCH]
     assert all(bytes(BATCH) in row_key for row_key in undo_rows_of(storage))
+
+
+def test_a_step_of_an_undo_has_a_size_at_most(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undo_import, "PIECE_BYTES", 1)
+    assert commit(storage, UndoPiece(DEFAULT_NAMESPACE, BATCH))[0] == [True]
+    assert len(undo_rows_of(storage)) == 3, "two records and the batch"
 
 
 def test_a_retry_is_answered_as_the_first_try(storage: MemoryStorage) -> None:

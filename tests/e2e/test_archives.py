@@ -19,6 +19,7 @@ from tests.support.calls import UNLIMITED, Caller
 from tests.support.daemon import COMMAND, WAIT_S, Daemon, cerememory, clean_environment
 from tests.support.stored import stored_in
 
+NEEDED = "an encrypted archive needs --decryption-key-stdin or another key"
 Ran = subprocess.CompletedProcess[str]
 Run = Callable[..., Ran]
 
@@ -74,7 +75,8 @@ def test_a_backup_is_taken_and_brought_back(command: Run, tmp_path: Path) -> Non
     sealed = tmp_path / "sealed.cma"
     command("export", "--output", str(sealed), "--encrypt", "--encryption-key-stdin", stdin="k\n")
     refused = command("import", str(sealed))
-    assert (refused.returncode, refused.stderr) == (1, "error: encrypted or not an archive\n")
+    assert refused.returncode == 1
+    assert refused.stderr == f"error: encrypted or not an archive (in {sealed}) ({NEEDED})\n"
     replaced = command(
         "import", str(sealed), "--strategy", "replace", "--decryption-key-stdin", "--json", stdin="k\n"
     )
@@ -94,7 +96,7 @@ def test_a_file_that_is_no_archive_changes_nothing(command: Run, tmp_path: Path)
     (tmp_path / "no.cma").write_text("hello\n")
     refused = command("import", str(tmp_path / "no.cma"))
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == "error: encrypted or not an archive\n"
+    assert refused.stderr == f"error: encrypted or not an archive (in {tmp_path / 'no.cma'}) ({NEEDED})\n"
 
 
 def test_a_terminal_sees_how_far_an_export_is(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.support.gated import gated
 from tests.support.logged import Logged, quiet
 
 MIB = 1 << 20
+PAGE_BYTES = 4096  # what is too little for two pages that belong together may be left
 READERS = 3
 ROWS = 2_000
 # A process that may map no more than it has: the map can't grow, and everything goes on with the old one.
@@ -148,7 +149,8 @@ async def test_a_full_map_is_full_until_something_is_forgotten(tmp_path: Path) -
                 assert (answer.status, answer.json) == (200, {"records_deleted": len(forgotten)})
             assert (await client.get("/readiness")).status == 200
             assert (await client.post("/v1/encode", store_body("much " * 800))).status == 200
-            assert storage.map_size_bytes <= storage.used_bytes(), "nobody else has what was kept for it"
+            unused_bytes = storage.map_size_bytes - storage.used_bytes()
+            assert unused_bytes <= PAGE_BYTES, "nobody else has what was kept for it"
 
 
 def test_a_system_that_grants_no_larger_map_refuses_that_commit_alone(tmp_path: Path) -> None:

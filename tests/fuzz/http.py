@@ -30,6 +30,7 @@ from schemathesis.core.result import Ok
 from schemathesis.core.transport import Response
 from schemathesis.specs.openapi import checks
 
+from cerememory.http.rules import MCP_PATH
 from tests.support.calls import UNLIMITED
 from tests.support.daemon import WAIT_S, Daemon
 
@@ -63,6 +64,8 @@ BEYOND_SCHEMAS = (
     "is more than",
     "expected a number, got",  # one of more than 20 digits
     "needs an LLM provider",
+    "expected the next_cursor of an answer",
+    "decryption_key: must not be empty",
 )
 
 
@@ -157,6 +160,8 @@ def faults(case: Case[Any], answer: Response, mode: GenerationMode) -> Iterator[
         case.validate_response(answer, checks=[*CHECKS])
     except (Failure, FailureGroup) as failure:
         yield str(failure)
+    if case.path == MCP_PATH:  # a message that isn't taken is refused in an answer of its own, whatever the status
+        return
     if mode is GenerationMode.NEGATIVE and answer.status_code < 300:
         yield "what the document doesn't allow was taken"
     if mode is GenerationMode.POSITIVE and answer.status_code in (400, 413):

@@ -18,7 +18,7 @@ from cerememory.actors.actor import Actor
 from cerememory.actors.assembly import running
 from cerememory.actors.engine import Engine
 from cerememory.actors.seams import Offload, World, inline
-from cerememory.actors.text_index import Search
+from cerememory.actors.searches import Search
 from cerememory.config.settings import DreamSettings, SecuritySettings, Settings
 from cerememory.protocol import codec
 from cerememory.protocol.records import STORES

@@ -63,6 +63,8 @@ log = structlog.get_logger(__name__)
 async def opened(settings: Settings, directory: DataDir, metrics: Metrics) -> AsyncIterator[Engine]:
     """The engine of an acquired data dir, on its store and in the real world."""
     storage = open_storage(settings, directory)
+    if isinstance(storage, SealedStorage) and storage.is_mixed:
+        log.warning("what was stored before is in plain text: run migrate-store-encryption")
     try:
         async with opened_on(storage, settings, directory, metrics) as engine:
             yield engine
@@ -92,8 +94,6 @@ def open_storage(settings: Settings, directory: DataDir) -> Storage:
         stack.callback(lmdb.close)
         opened_storage = sealed.opened(lmdb, settings.security.store_encryption_passphrase)
         stack.pop_all()
-    if isinstance(opened_storage, SealedStorage) and opened_storage.is_mixed:
-        log.warning("what was stored before is in plain text: run migrate-store-encryption")
     return opened_storage
 
 

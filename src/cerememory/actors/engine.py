@@ -43,9 +43,10 @@ from cerememory.actors.recall import Recall
 from cerememory.actors.redacting import Redacting
 from cerememory.actors.rotation import AuditRotation
 from cerememory.actors.seams import World
+from cerememory.actors.searches import NO_TIME as NO_TIME  # and this
+from cerememory.actors.searches import SearchedRaw, SearchRaw
 from cerememory.actors.statistics import Statistics
 from cerememory.actors.supervisor import Supervisor
-from cerememory.actors.text_index import SearchRaw
 from cerememory.actors.timelines import Timelines
 from cerememory.actors.writer import Commit, Writer
 from cerememory.domain.audit_chain import GENESIS, AuditDraft
@@ -279,7 +280,10 @@ class Engine:
         with Deadline("writer"):
             return await self._encoding.batch_raw(request, idempotency, namespace)
 
-    async def recall_query(self, request: RecallQuery, *, namespace: int = DEFAULT_NAMESPACE) -> Recalled:
+    async def recall_query(
+        self, request: RecallQuery, *, namespace: int = DEFAULT_NAMESPACE, fresh_by: float = NO_TIME
+    ) -> Recalled:
+        """What `wait_for` says is `fresh_by`: till then the search waits for an index that is behind."""
         _check_header(request)
         self._cues.check(request.cue)
         if request.cue.text is not None and not request.cue.text.strip():  # as if there was none
@@ -289,7 +293,7 @@ class Engine:
             with Deadline("recall"):
                 cue = await self._cues.read(request.cue)
                 read = request if cue is request.cue else replace(request, cue=cue)
-                recalled = await self._recall.query(namespace, read)
+                recalled = await self._recall.query(namespace, read, fresh_by)
         finally:
             self._metrics.recall_duration.observe(time.perf_counter() - started)
         self._metrics.recalls.inc()
@@ -316,23 +320,24 @@ class Engine:
             return await self._associations.graph(namespace, request)
 
     async def recall_raw_query(
-        self, request: RecallRawQuery, *, namespace: int = DEFAULT_NAMESPACE
+        self, request: RecallRawQuery, *, namespace: int = DEFAULT_NAMESPACE, fresh_by: float = NO_TIME
     ) -> RawRecalled:
-        """Oldest first; a query means that all its words are there."""
+        """Oldest first; a query means that all its words are there. `fresh_by` as in `recall_query`."""
         _check_header(request)
         span = request.temporal
         if span is not None and span.start > span.end:
             raise ValidationFailed("temporal.start: must not be after temporal.end")
         limit = min(request.limit, LIMIT_MAX)
         with Deadline("raw_journal"):
-            record_ids, total = await self._find_raw(namespace, request, span, limit)
-            entries = await self._actors.journal.ask(FetchRaw(namespace, record_ids))
+            found = await self._find_raw(namespace, request, span, limit, fresh_by)
+            entries = await self._actors.journal.ask(FetchRaw(namespace, tuple(found.record_ids)))
         records = tuple(msgspec.Raw(entry.json()) for entry in entries)
-        return RawRecalled(records=records, total_candidates=total)
+        complete = msgspec.UNSET if found.complete else False
+        return RawRecalled(records=records, total_candidates=found.total, index_complete=complete)
 
     async def _find_raw(
-        self, namespace: int, request: RecallRawQuery, span: TemporalRange | None, limit: int
-    ) -> tuple[tuple[RecordId, ...], int]:
+        self, namespace: int, request: RecallRawQuery, span: TemporalRange | None, limit: int, fresh_by: float
+    ) -> SearchedRaw:
         session = None if request.session_id is None else digest(request.session_id)
         start, end = (None, None) if span is None else (span.start, span.end)
         visible, allowed = _visible(request), _allowed(request)
@@ -340,10 +345,9 @@ class Engine:
             listed = await self._actors.journal.ask(
                 ListRaw(namespace, session, start, end, visible, allowed, limit)
             )
-            return listed.record_ids, listed.total
-        search = SearchRaw(namespace, request.query, session, start, end, visible, allowed, limit)
-        found = await self._actors.text_index.ask(search)
-        return tuple(found.record_ids), found.total
+            return SearchedRaw(list(listed.record_ids), listed.total, complete=True)
+        search = SearchRaw(namespace, request.query, session, start, end, visible, allowed, limit, fresh_by)
+        return await self._actors.text_index.ask(search)
 
     async def lifecycle_dream_tick(
         self,
@@ -565,13 +569,17 @@ class Engine:
         """`call()` where it doesn't hold the event loop: for a surface's large bodies."""
         return await self._world.offload(call, self._limiter)
 
-    async def wait_for(self, sequence: int) -> None:
-        """Return when commit `sequence` is visible; `NotCaughtUp` when it isn't within a second."""
+    async def wait_for(self, sequence: int) -> float:
+        """Return when commit `sequence` is stored: until when (on the loop's clock) searches may wait to see it.
+
+        That is a second from now. `NotCaughtUp` when it isn't stored by then.
+        """
         deadline = trio.current_time() + CAUGHT_UP_S
         while self._commit_sequence() < sequence:
             if trio.current_time() >= deadline:
                 raise NotCaughtUp(f"X-Cerememory-Sequence: commit {sequence} isn't visible yet")
             await trio.sleep(CAUGHT_UP_STEP_S)
+        return deadline
 
     def _commit_sequence(self) -> int:
         with self._storage.read() as reader:

@@ -7,6 +7,7 @@ memories it returns is handed to the writer when the answer is ready; it never d
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -19,11 +20,12 @@ from cerememory.actors.associations import Associations
 from cerememory.actors.graph import Reached, has_edges
 from cerememory.actors.retrieval import WORKING_CODE, Retrieval
 from cerememory.actors.seams import World
+from cerememory.actors.searches import NO_TIME, Search, Searched
 from cerememory.actors.stores import Fetched, Memory
-from cerememory.actors.text_index import Search, Searched, TextIndexer
+from cerememory.actors.text_index import TextIndexer
 from cerememory.actors.vectors import Nearest
 from cerememory.actors.working import Held
-from cerememory.actors.writer import Writer
+from cerememory.actors.writer import StatesCommitted, Writer
 from cerememory.domain import evolution, ranking
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.ranking import Candidate, Ranked, Weights
@@ -45,6 +47,7 @@ from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Table, key, pack_time, trailing_id, trailing_time
 from cerememory.storage.modes import perfect_codes
+from cerememory.storage.prepared import SavedState, by_store
 from cerememory.storage.recalling import SaveRecall
 from cerememory.storage.rows import STORE_CODE
 from cerememory.storage.text_index import Hit
@@ -83,6 +86,7 @@ class _Query:
     limit: int
     weights: Weights
     wanted: int  # how many candidates each signal is asked for
+    fresh_by: float
 
     @property
     def is_plain(self) -> bool:
@@ -125,14 +129,15 @@ class Recall:
         self._world = world
         self._metrics = metrics
 
-    async def query(self, namespace: int, request: RecallQuery) -> Recalled:
-        """The answer to a validated request."""
+    async def query(self, namespace: int, request: RecallQuery, fresh_by: float = NO_TIME) -> Recalled:
+        """The answer to a validated request; `fresh_by`: see `Search`."""
         limit = min(request.limit, LIMIT_MAX)
         searched = STORES if request.stores is None else tuple(dict.fromkeys(request.stores))
         if limit == 0 or not searched:
             return _answer((), _Found([], 0, None, 0, 0, complete=True), searched)
         codes = None if request.stores is None else frozenset(STORE_CODE[store] for store in searched)
-        query = _Query(namespace, request, codes, limit, _weights(request.cue), CANDIDATES_PER_RESULT * limit)
+        wanted = CANDIDATES_PER_RESULT * limit
+        query = _Query(namespace, request, codes, limit, _weights(request.cue), wanted, fresh_by)
         retrieval, by_words = self._retrieval(query), await self._searched(query)
         plain = await self._found_by_words(query, by_words, retrieval) if query.is_plain else None
         found, chosen = plain or await self._found_by_all(query, by_words, retrieval)
@@ -229,7 +234,7 @@ class Recall:
         text, index = query.request.cue.text, self._sources.text_index
         if text is None:
             return NOT_SEARCHED
-        search = Search(query.namespace, text, query.codes, query.wanted, query.request.explain)
+        search = Search(query.namespace, text, query.codes, query.wanted, query.request.explain, query.fresh_by)
         searched = index.search_nowait(search)
         return await index.ask(search) if searched is None else searched
 
@@ -342,6 +347,13 @@ class Recall:
         except (ActorBusy, ActorStopped):
             self._metrics.reconsolidations_dropped.inc()
             log.warning("reconsolidation dropped", records=len(memories))
+            self._let_go(fetched.saved)
+
+    def _let_go(self, saved: Iterable[SavedState]) -> None:
+        """Have the stores go by their rows again, which would else be hidden by what is never saved."""
+        for code, states in by_store(saved).items():
+            with suppress(ActorBusy, ActorStopped):
+                self._sources.stores[code].post_nowait(StatesCommitted(tuple(states)))
 
 
 def _candidate(hit: Hit, hits: list[Hit]) -> Candidate:

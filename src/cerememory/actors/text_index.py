@@ -2,9 +2,9 @@
 
 A search is answered from the last index commit. When changes wait that this commit doesn't have, a search
 makes the index commit at once and waits for it, 50 ms at most: nobody misses a write that was acknowledged
-before. Without searches, the index commits soon after a change, but rests between two commits for a multiple of
-what the last one took. Meanwhile many changes are made ready, so that a search has little more than the commit
-to wait for.
+before. A search that may wait longer does, also for an index that is still catching up. Without searches, the
+index commits soon after a change, but rests between two commits for a multiple of what the last one took.
+Meanwhile many changes are made ready, so that a search has little more than the commit to wait for.
 
 The index is derived. At start, and after any failure, it catches up from storage: from the feed of changed
 ids, or, when it is new, damaged, outdated or older than the feed, from all rows. Until it is level, searches
@@ -29,6 +29,7 @@ import trio
 from cerememory.actors.actor import LATER, Actor, Answered, Reply, Request
 from cerememory.actors.index_changes import Changes, Step
 from cerememory.actors.seams import World
+from cerememory.actors.searches import Search, Searched, SearchRaw
 from cerememory.actors.settling import Settling
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted, IndexApplied, Writer
@@ -36,13 +37,7 @@ from cerememory.errors import ActorBusy, ActorStopped, StorageUnavailable
 from cerememory.failpoints import failpoint
 from cerememory.storage import reindex
 from cerememory.storage.contract import Storage
-from cerememory.storage.text_index import (
-    Hit,
-    RawFound,
-    Snapshot,
-    TextIndex,
-    TextIndexError,
-)
+from cerememory.storage.text_index import Snapshot, TextIndex, TextIndexError
 
 FRESH_WITHIN_S = 0.05
 GATHER_S = 0.01
@@ -55,39 +50,6 @@ RETRY_S = 1.0
 RETRY_MAX_S = 30.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Searched:
-    """`complete` is false while the index is behind by more than the moment that a search waits."""
-
-    hits: list[Hit]
-    complete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Search(Request[Searched]):
-    """Memories by what a text asks; `store_codes` None means all stores; see `Snapshot.search`."""
-
-    namespace: int
-    text: str
-    store_codes: frozenset[int] | None
-    limit: int
-    explain: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRaw(Request[RawFound]):
-    """Raw journal entries by words and filters; see `Snapshot.search_raw`."""
-
-    namespace: int
-    text: str
-    session_digest: bytes | None
-    start: int | None
-    end: int | None
-    visibility_codes: frozenset[int]
-    secrecy_codes: frozenset[int]
-    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +131,14 @@ class TextIndexer(Actor):
             async with trio.open_nursery() as following:
                 following.start_soon(self._follow)
                 async for message, reply in self._mailbox:
-                    if isinstance(message, (Search, SearchRaw)) and reply is not None and self._behind():
+                    if isinstance(message, (Search, SearchRaw)) and reply is not None and self._may_wait(message):
                         answering.start_soon(self._answer_when_fresh, self._wait_for_commit(message, reply))
                     else:
                         await self._handle_one(message, reply)
                     await self._make_room()
                 following.cancel_scope.cancel()
             await self._commit_last()
+            answering.cancel_scope.cancel()  # nothing more comes: who still waits gets what there is
 
     async def _commit_last(self) -> None:
         """What can't be committed any more comes from the feed, at the daemon's next start."""
@@ -188,7 +151,7 @@ class TextIndexer(Actor):
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         match message:
             case Search() | SearchRaw():
-                return self._search(message, is_fresh=self._level)
+                return message.answer(self._snapshot, is_fresh=self._level)
             case EffectsCommitted():
                 effects = message.effects
                 self._note(Step(effects.changed, effects.left, effects.held, [], message.sequence))
@@ -220,23 +183,27 @@ class TextIndexer(Actor):
         if is_first or changes.unready >= AHEAD_MIN or changes.size >= GATHER_MAX:  # else it is due as it was
             self._wake.set()
 
-    def _behind(self) -> bool:
-        """Whether an index commit that is due in a moment has what the last one lacks."""
-        return self._level and bool(self._changes or self._waiters_now is not None)
+    def _may_wait(self, request: Search | SearchRaw) -> bool:
+        """Whether what the last index commit lacks comes in a moment, or may yet come in the time of `request`."""
+        if self._level:
+            return bool(self._changes or self._waiters_now is not None)
+        return trio.current_time() < request.fresh_by
 
     def _wait_for_commit(self, request: Search | SearchRaw, reply: Reply[Any]) -> _Waiter:
         waiter = _Waiter(request, reply)
-        if self._changes or self._waiters_now is None:
-            self._waiters.append(waiter)
-            self._wake.set()
-        else:
+        if self._waiters_now is not None and not self._changes:
             self._waiters_now.append(waiter)
+            return waiter
+        if not self._level:  # which may be so for long
+            self._waiters = [each for each in self._waiters if not each.answered.is_set()]
+        self._waiters.append(waiter)
+        self._wake.set()
         return waiter
 
     async def _answer_when_fresh(self, waiter: _Waiter) -> None:
         """A crash ends the wait, too: this search isn't to blame, and gets what there is."""
         try:
-            with trio.move_on_after(FRESH_WITHIN_S):
+            with trio.move_on_at(max(waiter.request.fresh_by, trio.current_time() + FRESH_WITHIN_S)):
                 await waiter.answered.wait()
         finally:
             self._resolve(waiter, is_fresh=False)
@@ -246,17 +213,15 @@ class TextIndexer(Actor):
             return
         waiter.answered.set()
         with Answered(waiter.reply):
-            waiter.reply.resolve(self._search(waiter.request, is_fresh=is_fresh))
+            waiter.reply.resolve(waiter.request.answer(self._snapshot, is_fresh=is_fresh))
 
-    def _search(self, request: Search | SearchRaw, *, is_fresh: bool) -> Searched | RawFound:
-        if isinstance(request, Search):
-            return self._search_curated(request, is_fresh=is_fresh)
-        return RawFound([], 0) if self._snapshot is None else _search_raw(self._snapshot, request)
-
-    def _search_curated(self, request: Search, *, is_fresh: bool) -> Searched:
-        if self._snapshot is None:
-            return Searched([], complete=False)
-        return Searched(_search(self._snapshot, request), complete=is_fresh)
+    def _resolve_all(self, waiters: list[_Waiter]) -> None:
+        """Answer those who waited for a commit; where it isn't all that they lack, who may wait longer does."""
+        for waiter in waiters:
+            if self._level or not self._may_wait(waiter.request):
+                self._resolve(waiter, is_fresh=self._level)
+            else:
+                self._waiters.append(waiter)
 
     def search_nowait(self, request: Search) -> Searched | None:
         """The answer, when the last index commit has all that was told; None: `ask`, which waits for what is due.
@@ -264,10 +229,10 @@ class TextIndexer(Actor):
         A snapshot never changes, so it may be searched by whoever asks; the way through the mailbox and back
         would cost a sixth of the search. What is damaged is for the actor to mend.
         """
-        if not self.is_idle or self._behind():
+        if not self.is_idle or self._may_wait(request):
             return None
         try:
-            return self._search_curated(request, is_fresh=self._level)
+            return request.answer(self._snapshot, is_fresh=self._level)
         except TextIndexError:
             return None
 
@@ -292,10 +257,15 @@ class TextIndexer(Actor):
                 log.error("text index is behind", reason=str(error), retry_in_s=pause)
                 self._fall_behind()
                 self._wake_who_waits_for_room()
-                self._waiters_now = None
+                self._wait_for_the_next()
                 await self._close()
                 await trio.sleep(pause)
                 pause = min(2 * pause, RETRY_MAX_S)
+
+    def _wait_for_the_next(self) -> None:
+        """After an index commit that failed."""
+        self._waiters += self._waiters_now or []
+        self._waiters_now = None
 
     async def _become_level(self) -> None:
         index = self._index or await self._open()
@@ -319,6 +289,9 @@ class TextIndexer(Actor):
         self._show(index)
         for reply in renewed:
             reply.resolve(None)
+        if not self._changes:  # else the commit that is due answers them
+            waiters, self._waiters = self._waiters, []
+            self._resolve_all(waiters)
 
     def _show(self, index: TextIndex) -> None:
         """Let searches see the last commit; of an index that is being renewed they saw more before."""
@@ -353,7 +326,7 @@ class TextIndexer(Actor):
     async def _until_due(self) -> None:
         while self._level and not self._is_due():
             self._wake = trio.Event()
-            with trio.move_on_at(min(self._due(), self._settling.due)):
+            with trio.move_on_at(self._due() if self._changes else self._settling.due):
                 await self._wake.wait()
             if self._level and self._changes.unready >= AHEAD_MIN:
                 await self._make_ready()
@@ -407,8 +380,7 @@ class TextIndexer(Actor):
             await self._in_thread(partial(_apply, index, self._storage, changes.steps))
         self._snapshot = index.snapshot()
         waiters, self._waiters_now = self._waiters_now, None
-        for waiter in waiters:
-            self._resolve(waiter, is_fresh=self._level)
+        self._resolve_all(waiters)
         self._wake_who_waits_for_room()
         self._rested_at = _rested_at(started)
         self._note_commit()
@@ -493,22 +465,3 @@ def _rested_at(started: float) -> float:
 
 def _next_piece(pieces: Iterator[int]) -> int | None:
     return next(pieces, None)
-
-
-def _search(snapshot: Snapshot, request: Search) -> list[Hit]:
-    return snapshot.search(
-        request.namespace, request.text, request.store_codes, request.limit, explain=request.explain
-    )
-
-
-def _search_raw(snapshot: Snapshot, request: SearchRaw) -> RawFound:
-    return snapshot.search_raw(
-        request.namespace,
-        request.text,
-        request.session_digest,
-        request.start,
-        request.end,
-        request.visibility_codes,
-        request.secrecy_codes,
-        request.limit,
-    )

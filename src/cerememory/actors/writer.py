@@ -35,8 +35,8 @@ from cerememory.storage.dynamics import Curves
 from cerememory.storage.keys import Address, Table, system_key
 from cerememory.storage.ledger import Effects, Finished, Ledger, Mutation
 from cerememory.storage.mutations import Stored, kept_answer
-from cerememory.storage.prepared import SavedState
-from cerememory.storage.recalling import SaveRecall, SaveRecalls, together
+from cerememory.storage.prepared import SavedState, by_store
+from cerememory.storage.recalling import SaveRecall, SaveRecalls, recalls_of, together
 from cerememory.storage.rows import Head, dump_head, parse_head
 from cerememory.storage.series import Committed, Series, run_series
 from cerememory.telemetry.metrics import Metrics
@@ -127,7 +127,7 @@ class RecordsGone:
 
 @dataclass(frozen=True, slots=True)
 class StatesCommitted:
-    """To a durable store: these states of its memories are on disk."""
+    """To a durable store: these states of its memories are on disk, or lost. Its rows say which."""
 
     states: tuple[SavedState, ...]
 
@@ -315,7 +315,7 @@ class Writer(Actor):
             if self._failure is None or await self._recover():
                 await self._commit_group(group)
             else:
-                _fail_all(group, self._failure)
+                await self._fail(group, self._failure)
         finally:
             for item in pending:
                 if item.reply is not None:
@@ -330,7 +330,7 @@ class Writer(Actor):
         except StorageUnavailable as error:
             log.error("commit failed", reason=str(error), cause=str(error.__cause__), requests=len(group.pending))
             self._failure = error
-            _fail_all(group, error)
+            await self._fail(group, error)
             return
         if finished is not None:
             self._metrics.commit_duration.observe(time.perf_counter() - started)
@@ -338,6 +338,15 @@ class Writer(Actor):
             await self._tell_followers(finished)
         for item in group.pending:
             _answer(item, group)
+
+    async def _fail(self, group: _Group, error: StorageUnavailable) -> None:
+        """Everybody is answered; what recalls did is lost."""
+        for item in group.pending:
+            item.outcome = error
+            _answer(item, group)
+        lost = [recall for item in group.pending for recall in recalls_of(item.mutation)]
+        self._metrics.reconsolidations_dropped.inc(len(lost))
+        await self._tell_stores([saved for recall in lost for saved in recall.states])
 
     def _transact(self, group: _Group) -> Finished | None:
         """Decide every mutation and commit them together; runs in the writer's thread."""
@@ -438,7 +447,10 @@ class Writer(Actor):
         if self._graph is not None and (effects.relinked or effects.deletions):
             await self._graph.inform(EdgesCommitted((*effects.relinked, *effects.deletions)))
         await self._tell_gone((*effects.deletions, *effects.dropped))
-        for code, states in _by_store(effects.saved).items():
+        await self._tell_stores(effects.saved)
+
+    async def _tell_stores(self, saved: list[SavedState]) -> None:
+        for code, states in by_store(saved).items():
             await self._stores[code].inform(StatesCommitted(tuple(states)))
 
     async def _tell_gone(self, gone: tuple[Address, ...]) -> None:
@@ -491,16 +503,3 @@ def _answer(item: _Pending, group: _Group) -> None:
             item.reply.resolve(item.outcome)
     except Exception as error:  # noqa: BLE001 - raised again by `_commit`, once the others are answered
         group.bugs.append(error)
-
-
-def _fail_all(group: _Group, error: StorageUnavailable) -> None:
-    for item in group.pending:
-        item.outcome = error
-        _answer(item, group)
-
-
-def _by_store(states: list[SavedState]) -> dict[int, list[SavedState]]:
-    grouped: dict[int, list[SavedState]] = {}
-    for saved in states:
-        grouped.setdefault(saved.store_code, []).append(saved)
-    return grouped

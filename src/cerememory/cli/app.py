@@ -12,7 +12,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Group, Parameter
 from cyclopts.exceptions import UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
 from cerememory import __version__
@@ -89,7 +89,9 @@ def parse(argv: list[str]) -> Run:
     """What `argv` asks for, ready to be run; help and version are printed at once. Raises `UsageError`."""
     own, literal = _split(argv)
     try:
-        run: Run | None = application(literal, named=own).meta(own, exit_on_error=False, print_error=False)
+        options, rest = _common(own)
+        app = application(literal, options, named=rest)
+        run: Run | None = app.meta(rest, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise UsageError(one_line(error)) from None
     return run or nothing
@@ -105,10 +107,32 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:end], argv[end:]
 
 
-def application(literal: Sequence[str] = (), *, named: Collection[str] = ()) -> App:
-    """The application; its meta application reads common options wherever they stand, and returns a `Run`.
+def _common(own: list[str]) -> tuple[Options, list[str]]:
+    """The common options, and the tokens that are left. They are read first: a command that takes `-` for stdin
+    would take them for its file, as they begin with a dash, too.
+    """
+    if not any(token.partition("=")[0] in COMMON_NAMES for token in own):
+        return DEFAULTS, own
+    reader = App(
+        help_flags=(), version_flags=(), default_parameter=Parameter(negative=()), result_action="return_value"
+    )
 
-    `literal` are the tokens from `--` on. Of commands among `named` the help has all that their functions say.
+    @reader.default
+    def read(
+        *tokens: Annotated[str, Parameter(allow_leading_hyphen=True)],
+        options: Annotated[Options, Parameter(name="*")] = DEFAULTS,
+    ) -> tuple[Options, list[str]]:
+        return options, list(tokens)
+
+    parsed: tuple[Options, list[str]] = reader(own, exit_on_error=False, print_error=False)
+    return parsed
+
+
+def application(literal: Sequence[str] = (), given: Options = DEFAULTS, *, named: Collection[str] = ()) -> App:
+    """The application; its meta application shows the common options in its help, and returns a `Run`.
+
+    `literal` are the tokens from `--` on, `given` the common options, which are read already. Of commands among
+    `named` the help has all that their functions say.
     """
     told = {name for _group, name, _path, _summary in COMMANDS if name in named}
     app = App(
@@ -129,12 +153,12 @@ def application(literal: Sequence[str] = (), *, named: Collection[str] = ()) -> 
     @app.meta.default
     def bind(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        options: Annotated[Options, Parameter(name="*", group=COMMON)] = DEFAULTS,
+        options: Annotated[Options, Parameter(name="*", group=COMMON)] = DEFAULTS,  # for the help alone
     ) -> Run:
         if not tokens:
             raise UsageError('a command is missing, "cerememory --help" lists them')
         command, bound, injected = app.parse_args([*tokens, *literal], exit_on_error=False, print_error=False)
-        return partial(command, *bound.args, **bound.kwargs, **dict.fromkeys(injected, options))
+        return partial(command, *bound.args, **bound.kwargs, **dict.fromkeys(injected, given))
 
     return app
 
@@ -150,11 +174,19 @@ def one_line(error: CycloptsError, common_names: tuple[str, ...] = COMMON_NAMES)
         return _unknown("command", error.unused_tokens[0], error.app)
     if isinstance(error, UnknownOptionError):
         names = (name for argument in error.argument_collection for name in argument.names)
-        return _unknown("option", error.token.keyword or error.token.value, [*names, *common_names])
+        given = error.token.keyword or error.token.value
+        return _unknown("option", given, [*names, *common_names]) + _if_text(given, error.argument_collection)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"unexpected argument {error.unused_tokens[0]!r}; put a text of several words in quotes"
     message = " ".join(str(error).split())
     return message[:1].lower() + message[1:]
+
+
+def _if_text(given: str, arguments: ArgumentCollection) -> str:
+    """What helps when a text was meant, as no option has blanks or one dash alone."""
+    takes_text = any(argument.field_info.is_positional for argument in arguments)
+    is_like_one = " " in given or not given.startswith(DASHES)
+    return "; put -- before a text that begins with a dash" if takes_text and is_like_one else ""
 
 
 def _unknown(what: str, given: str, known: Iterable[str]) -> str:

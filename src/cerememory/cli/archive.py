@@ -32,7 +32,7 @@ from cerememory.cli.memory import connect
 from cerememory.cli.output import note, show
 from cerememory.cli.passphrases import passphrase
 from cerememory.cli.progress import measured
-from cerememory.errors import ValidationFailed
+from cerememory.errors import ImportConflict, ValidationFailed
 from cerememory.protocol.codec import plain
 from cerememory.storage.datadir import sync_directory
 
@@ -135,7 +135,7 @@ def import_(
         dry_run: Only count what would change.
     """
     key = passphrase("--decryption-key", decryption_key, decryption_key_stdin, decryption_key_file)
-    with _archive_at(path, key) as archive, connect(options) as memory:
+    with _told_of(path, key), _archive_at(path, key) as archive, connect(options) as memory:
         terms = given(
             {
                 "archive_id": path.name,
@@ -207,6 +207,18 @@ class _Archive(NamedTuple):
     file: BinaryIO
     size_bytes: int
     key: str | None
+
+
+@contextmanager
+def _told_of(path: Path, key: str | None) -> Iterator[None]:
+    """An archive's error says in which file it is, and what an encrypted one needs."""
+    try:
+        yield
+    except ImportConflict as error:
+        error.add_note(f"in {path}")
+        if key is None and "line" not in (error.details or {}):  # no line of it was read
+            error.add_note("an encrypted archive needs --decryption-key-stdin or another key")
+        raise
 
 
 @contextmanager

@@ -44,6 +44,10 @@ def _record_id(_kind: Any, tokens: Sequence[Token]) -> str:
         raise ValueError(f"record id: {error}") from None
 
 
+def _record_ids(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    return tuple(_record_id(kind, [token]) for token in tokens)
+
+
 def _time(_kind: Any, tokens: Sequence[Token]) -> str:
     return format_timestamp(parse_timestamp(tokens[0].value))
 
@@ -80,6 +84,9 @@ FileOrStdin = Annotated[Path, Parameter(converter=_file, allow_leading_hyphen=Tr
 EmbeddingText = Annotated[str, Parameter(allow_leading_hyphen=True)]  # a first number below zero
 HashText = Annotated[str, Parameter(converter=_hash)]
 RecordIdText = Annotated[str, Parameter(converter=_record_id)]
+RecordIdTexts = Annotated[
+    tuple[str, ...], Parameter(converter=_record_ids, n_tokens=1)
+]  # an option's, given again
 TimeText = Annotated[str, Parameter(converter=_time)]
 StoreNames = Annotated[tuple[StoreName, ...], Parameter(converter=_names(StoreName), n_tokens=1)]
 SecrecyNames = Annotated[tuple[SecrecyName, ...], Parameter(converter=_names(SecrecyName), n_tokens=1)]

@@ -59,6 +59,8 @@ def connect(
             raise ValidationFailed(
                 f"{program.title}: has no file that could be written; enter it at {program.place}"
             )
+        if not (program.is_users or target_dir.is_dir()):
+            raise ValidationFailed(f"--target-dir: {target_dir} is not a directory; nothing was written")
         answer |= _applied(program, path, server, force=force)
     show(answer, options, _told)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cerememory.cli.arguments import Common, ModeName, RecordIdText, StoreName, StoreNames
+from cerememory.cli.arguments import Common, ModeName, RecordIdText, RecordIdTexts, StoreName, StoreNames
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
 from cerememory.cli.options import UsageError
@@ -55,7 +55,7 @@ def forget(
     cascade: bool = False,
     store: StoreName | None = None,
     session: str | None = None,
-    raw: tuple[RecordIdText, ...] | None = None,
+    raw: RecordIdTexts | None = None,
     dry_run: bool = False,
     confirm: bool = False,
     compact: bool = False,

@@ -7,6 +7,7 @@ What a command prints is its own; errors, warnings and logs go to stderr.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,6 +26,8 @@ NOT_READ = 141  # 128 + SIGPIPE
 
 def main() -> None:
     os.umask(NOBODY_ELSE)
+    if "serve" in sys.argv:  # a wish to reload, which would end the daemon that has no handler yet
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -7,16 +7,16 @@ there for local commands; without an owner the command owns it for as long as it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from cerememory.cli.options import Options, UsageError, server_key
+from cerememory.cli.options import KEY_VARIABLE, Options, UsageError, server_key
 from cerememory.cli.settings import check_start, load
 from cerememory.client import Client
 from cerememory.client.archives import ArchiveStream
-from cerememory.errors import DataDirLocked
+from cerememory.errors import DataDirLocked, Unauthorized
 from cerememory.storage.datadir import Owner, owner_of, read_token
 
 RETRY_FOR_S = 2.0  # somebody waits for the answer; a daemon that restarts is back by then
@@ -45,7 +45,7 @@ def connect(options: Options) -> AbstractContextManager[Memory]:
         if options.offline:
             raise UsageError("--server-url and --offline exclude each other")
         key = server_key(options.server_api_key_file)
-        return Client(options.server_url, key, retry_for_s=RETRY_FOR_S, namespace=options.namespace)
+        return _keyed(Client(options.server_url, key, retry_for_s=RETRY_FOR_S, namespace=options.namespace))
     loaded = load(options)
     check_start(loaded, for_serve=False)
     path = loaded.settings.data_dir
@@ -57,11 +57,22 @@ def connect(options: Options) -> AbstractContextManager[Memory]:
     return offline(loaded.settings, options.namespace, is_verbose=options.verbose)
 
 
-def _ask_owner(path: Path, owner: Owner, options: Options) -> Client:
+def _ask_owner(path: Path, owner: Owner, options: Options) -> AbstractContextManager[Memory]:
     if not owner.address:
         raise DataDirLocked(f"{path}: in use by {owner}, a command; try again when it is done")
     key = read_token(path) or server_key(options.server_api_key_file)
-    return Client(server_url(owner.address), key, namespace=options.namespace)
+    return _keyed(Client(server_url(owner.address), key, namespace=options.namespace))
+
+
+@contextmanager
+def _keyed(client: Client) -> Iterator[Memory]:
+    """A daemon that wants another key is answered to with where a command takes it from."""
+    try:
+        with client:
+            yield client
+    except Unauthorized as error:
+        error.add_note(f"the key is that of --server-api-key-file, else of {KEY_VARIABLE}")
+        raise
 
 
 def server_url(address: str) -> str:

@@ -25,19 +25,23 @@ def show(
     text: Callable[[Any], str],
     table: Callable[[Any], Table] | None = None,
 ) -> None:
-    """Print `answer`; without a `table` of its own a terminal gets the text too."""
+    """Print `answer`; a terminal gets the text too when there is no `table`, or no room for all of it."""
     if options.json:
         print(pretty(answer))
-    elif table is not None and sys.stdout.isatty():
-        print_table(table(answer))
-    else:
+    elif table is None or not sys.stdout.isatty() or not print_table(table(answer)):
         print(text(answer))
 
 
-def print_table(table: Table) -> None:
+def print_table(table: Table) -> bool:
+    """Whether it was printed: it isn't when the terminal is too narrow, and would cut it off."""
     from rich.console import Console  # here, for a pipe does without
+    from rich.segment import Segment
 
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if any(Segment.get_line_length(line) > console.width for line in Segment.split_lines(console.render(table))):
+        return False
+    console.print(table)
+    return True
 
 
 def warn(message: str) -> None:

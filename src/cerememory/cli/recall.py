@@ -14,6 +14,8 @@ from cerememory.domain.visible import visible
 if TYPE_CHECKING:
     from rich.table import Table
 
+FOLDED_WIDTH = 18  # half a UUID; with more, ids, times and speakers have no room in 80 columns
+
 
 def recall(query: str | None = None, /, *, limit: int = 10, mode: ModeName = "human", options: Common) -> None:
     """Find memories; without a query, the newest.
@@ -26,9 +28,13 @@ def recall(query: str | None = None, /, *, limit: int = 10, mode: ModeName = "hu
     body = {"cue": given({"text": query}), "limit": limit, "recall_mode": mode}
     with connect(options) as memory:
         recalled = memory.call("recall.query", body)
-    if not recalled["query_metadata"].get("index_complete", True):
-        note("the search index is still catching up, there may be more to find")
+    _note_if_behind(recalled["query_metadata"])
     show(recalled, options, _recalled_text, _recalled_table)
+
+
+def _note_if_behind(searched: Any) -> None:
+    if not searched.get("index_complete", True):
+        note("the search index is still catching up, there may be more to find")
 
 
 def _recalled_text(recalled: Any) -> str:
@@ -60,8 +66,10 @@ def _recalled_table(recalled: Any) -> Table:
     return _found_table(("store", "score", "fidelity"), rows, recalled["total_candidates"])
 
 
-def _found_table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]], candidates: int) -> Table:
-    """Each row: the text, the id below it, then the values of `names`."""
+def _found_table(
+    names: tuple[str, ...], rows: Sequence[tuple[str, ...]], candidates: int, *, folded: str | None = None
+) -> Table:
+    """Each row: the text, what is known of it below, then the values of `names`; those of `folded` may be long."""
     from rich.table import Table
     from rich.text import Text
 
@@ -69,9 +77,9 @@ def _found_table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]], candid
     table.add_column("#", justify="right")
     table.add_column("memory", overflow="fold", min_width=36, ratio=1)
     for name in names:
-        table.add_column(name)
-    for rank, (text, record_id, *values) in enumerate(rows, 1):
-        cell = Text(f"{text}\n").append(record_id, style="dim")
+        table.add_column(name, overflow="fold", max_width=FOLDED_WIDTH if name == folded else None)
+    for rank, (text, below, *values) in enumerate(rows, 1):
+        cell = Text(f"{text}\n").append(below, style="dim")
         table.add_row(str(rank), cell, *(Text(value) for value in values))
     return table
 
@@ -137,6 +145,7 @@ def recall_raw(
     }
     with connect(options) as memory:
         recalled = memory.call("recall.raw_query", given(body))
+    _note_if_behind(recalled)
     show(recalled, options, pretty, _raw_table)
 
 
@@ -144,14 +153,13 @@ def _raw_table(recalled: Any) -> Table:
     rows = [
         (
             text_of(record["content"]),
-            record["id"],
+            f"{record['id']}\n{record['created_at'][:19]}Z",  # in a column of its own it has no room in 80
             visible(record["session_id"]),
             record["speaker"],
-            record["created_at"][:19] + "Z",
         )
         for record in recalled["records"]
     ]
-    return _found_table(("session", "speaker", "created"), rows, recalled["total_candidates"])
+    return _found_table(("session", "speaker"), rows, recalled["total_candidates"], folded="session")
 
 
 def inspect(record_id: RecordIdText, /, *, options: Common) -> None:

@@ -97,16 +97,22 @@ def _told(answer: dict[str, Any], *, dry_run: bool) -> str:
         f" kept={answer['kept_redacted']}" + (f" ({kinds})" if kinds else "")
     ]
     if answer["dreamt_ids"]:
-        lines += _left(answer["dreamt_ids"])
+        lines += _left(answer["dreamt_ids"], dry_run=dry_run)
     if "bytes_before" in answer:
         before, after = answer["bytes_before"], answer["bytes_after"]
         lines.append(f"Compacted: bytes_before={before}, bytes_after={after}, gained={before - after}")
     return "\n".join(lines)
 
 
-def _left(dreamt_ids: list[str]) -> list[str]:
+def _left(dreamt_ids: list[str], *, dry_run: bool) -> list[str]:
+    """The entries, once redacted, don't tell any more which of a memory's words were a secret."""
+    what = (
+        "(--include-dreamt redacts them):"
+        if dry_run
+        else "(--include-dreamt redacts what looks like a secret; what doesn't goes with forget):"
+    )
     named = [f"  {record_id}" for record_id in dreamt_ids[:SHOWN_IDS]]
     if len(dreamt_ids) > SHOWN_IDS:
         named.append(f"  and {len(dreamt_ids) - SHOWN_IDS} more")
     count = len(dreamt_ids)
-    return [f"Left {count} memories that were dreamt of entries (--include-dreamt redacts them):", *named]
+    return [f"Left {count} memories that were dreamt of entries {what}", *named]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -44,6 +45,7 @@ from cerememory.telemetry.metrics import Metrics
 from cerememory.telemetry.sd_notify import Notifier
 
 GARBAGE_YOUNG, GARBAGE_OLDER = 10_000, 20  # Python: 700 and 10
+OPTIONS = {"http.port": "--port", "grpc.port": "--grpc-port"}
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Service = tuple[Callable[..., Awaitable[None]], socket.socket]  # what serves, and where it listens
 SWITCH_INTERVAL_S = 0.0005  # the writer's thread shouldn't wait 5 ms for the loop to give the interpreter away
@@ -121,7 +123,8 @@ def _listen(key: str, address: str, port: int) -> socket.socket:
     try:
         return bind(address, port)
     except OSError as error:
-        raise ConfigInvalid(f"{key}: {address}:{port} can't be listened on: {error.strerror}") from None
+        hint = f"; {OPTIONS[key]} takes another" if error.errno == errno.EADDRINUSE else ""
+        raise ConfigInvalid(f"{key}: {address}:{port} can't be listened on: {error.strerror}{hint}") from None
 
 
 def _grpc(settings: Settings, port: int, engine: Engine, routes: Routes, gate: Gate, metrics: Metrics) -> Service:

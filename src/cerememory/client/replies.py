@@ -81,10 +81,11 @@ class Graph(Wire, frozen=True, kw_only=True):
 
 
 class RawRecalled(Wire, frozen=True, kw_only=True):
-    """Oldest first."""
+    """Oldest first; `index_complete` is there, and false, when the search index may lack entries."""
 
     records: tuple[RawJournalRecord, ...]
     total_candidates: int
+    index_complete: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 READ_AS: dict[type[Any], type[Any]] = {

@@ -28,7 +28,10 @@ PARAMETERS: dict[str, Schema] = {
     "Sequence": {
         "name": "X-Cerememory-Sequence",
         "in": "header",
-        "description": "Wait, for a second at most, until this commit is visible.",
+        "description": (
+            "Wait, for a second at most, until this commit is visible; searches also for their index, or they say"
+            " `index_complete: false`."
+        ),
         "schema": {"type": "integer", "minimum": 0},
     },
     "IdempotencyKey": {
@@ -47,7 +50,7 @@ PARAMETERS: dict[str, Schema] = {
         "name": "MCP-Protocol-Version",
         "in": "header",
         "description": "The version of MCP that was agreed on; without it, 2025-03-26.",
-        "schema": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
+        "schema": {"enum": ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]},
     },
     "IfNoneMatch": {
         "name": "If-None-Match",

@@ -22,7 +22,7 @@ from cerememory.http.rules import MCP_PATH
 from cerememory.http.schemas import Schema
 from cerememory.protocol.access import READ, Needs, Role
 from cerememory.protocol.operations import BY_NAME
-from cerememory.protocol.replies import AuditConsistency, AuditInclusion, Imported, ImportPlanned
+from cerememory.protocol.replies import AuditConsistency, AuditInclusion, ErrorBody, Imported, ImportPlanned
 from cerememory.protocol.requests import AuditProof, Export, ImportTerms
 from cerememory.telemetry.metrics import CONTENT_TYPE
 
@@ -62,7 +62,8 @@ def _object(**properties: Schema) -> Schema:
 _TEXT: Schema = {"type": "string"}
 _ARCHIVE = (ARCHIVE_TYPE.decode(), {"type": "string", "format": "binary"})
 _MESSAGE = _object(jsonrpc={"const": "2.0"})
-_RPC: Schema = {"anyOf": [_MESSAGE, {"type": "array", "items": _MESSAGE}]}
+_RPC: Schema = {"anyOf": [_MESSAGE, {"type": "array", "items": _MESSAGE, "minItems": 1}]}
+_RPC_ERROR = _object(jsonrpc={"const": "2.0"}, error=_object(code={"type": "integer"}, message=_TEXT))
 _KNOWN = {304: ("The client has it already.", "", _TEXT)}
 SERVICES: tuple[Service, ...] = (
     Service(
@@ -137,6 +138,7 @@ SERVICES: tuple[Service, ...] = (
         {
             200: ("What was asked is answered; an event stream, when nothing else is accepted.", JSON, _RPC),
             202: ("Nothing was asked.", "", _TEXT),
+            400: ("It isn't MCP, or of no version that is spoken here.", JSON, (_RPC_ERROR, ErrorBody)),
         },
         (*ENGINE, *BODY, *GATE),
         body=(JSON, _RPC),

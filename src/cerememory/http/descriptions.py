@@ -277,6 +277,7 @@ FIELDS: dict[str, str] = {
     "QueryMetadata.index_complete": "False while the search index catches up or is rebuilt.",
     "QueryMetadata.stores_searched": "Which stores were searched.",
     "QueryMetadata.total_records_scanned": "How many memories these stores hold.",
+    "RawRecalled.index_complete": "There, and false, while the search index catches up or is rebuilt.",
     "RawRecalled.records": "The entries.",
     "RecallAssociate.association_types": "Follow links of these kinds only; null: all.",
     "RecallAssociate.depth": "How many links to follow, at most 8; 0 means 2.",

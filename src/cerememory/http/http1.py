@@ -7,28 +7,46 @@ on (`Expect`) or wants another protocol goes hypercorn's way. h11 reads and writ
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import unquote
 
 import h11
 import trio
-from hypercorn.events import RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.utils import suppress_body
 
-from cerememory.http.bodies import WHOLE_BODY
+from cerememory.http.bodies import WHOLE_BODY, ClientGone
 from cerememory.http.exchange import Message, Scope
 
 ELSEWHERE = frozenset({b"transfer-encoding", b"upgrade", b"expect"})  # headers of what goes hypercorn's way
 
 
-class _Closed(Exception):
-    """The connection ends with this answer: nothing else that has come is looked at."""
+class Requests(h11.Connection):
+    """h11's connection, but for what comes behind the last request.
+
+    To h11 that is an error at once, also while the request is answered. Here it is left where it is, and so is all
+    that has come when the connection is closed.
+    """
+
+    is_answering = False  # a request that went hypercorn's way
+    is_over = False
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.is_over:
+            return h11.NEED_DATA
+        if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
+            return h11.PAUSED if self.is_answering else h11.NEED_DATA
+        return super().next_event()
 
 
 class Http1(H11Protocol):
     connection: h11.Connection
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        size_max = self.config.h11_max_incomplete_size
+        self.connection = self.requests = Requests(h11.SERVER, max_incomplete_event_size=size_max)
 
     @classmethod
     def instead_of(cls, spoken: H11Protocol) -> Http1:
@@ -45,9 +63,13 @@ class Http1(H11Protocol):
             spoken.send,
         )
 
-    async def _handle_events(self) -> None:
-        with suppress(_Closed):
-            await super()._handle_events()
+    async def handle(self, event: Event) -> None:
+        """Whoever waits for the end of an answer learns of the end of the connection, too."""
+        if isinstance(event, Closed):
+            self.requests.is_over = True
+        await super().handle(event)
+        if isinstance(event, Closed):
+            await self.can_read.set()
 
     async def _check_protocol(self, request: h11.Request) -> None:
         """HTTP/2 is only looked for where it may be asked for."""
@@ -57,12 +79,15 @@ class Http1(H11Protocol):
     async def _create_stream(self, request: h11.Request) -> None:
         body = self._whole_body(request)
         if body is None:
+            self.requests.is_answering = True
             await super()._create_stream(request)
             return
         await self._answer(request, body)
         await self._maybe_recycle()
-        if self.connection.our_state is not h11.IDLE:
-            raise _Closed
+
+    async def _close_stream(self) -> None:
+        self.requests.is_answering = False
+        await super()._close_stream()
 
     def _whole_body(self, request: h11.Request) -> bytes | None:
         """None: it is yet to come, or isn't ours to read."""
@@ -124,7 +149,7 @@ class Http1(H11Protocol):
 
 
 class _Answer:
-    """An ASGI `send` that writes the answer to one request."""
+    """An ASGI `send` that writes the answer to one request; `ClientGone` when nobody takes its further parts."""
 
     def __init__(self, protocol: Http1, request: h11.Request) -> None:
         self.is_begun = False
@@ -138,7 +163,10 @@ class _Answer:
             self._begin(message["status"], list(message.get("headers", [])))
             return
         head, self._head = self._head, b""
-        await self._protocol.write(head, self._part(message.get("body", b""), bool(message.get("more_body"))))
+        more_body = bool(message.get("more_body"))
+        await self._protocol.write(head, self._part(message.get("body", b""), more_body))
+        if more_body and self._protocol.requests.is_over:
+            raise ClientGone
 
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         protocol = self._protocol

@@ -44,7 +44,8 @@ Bytes are arrays of integers from 0 to 255. A content block may bring them as `d
 `text`; answers have them as base64 when the request says `Accept: application/vnd.cmp+json;bytes=base64`.
 
 A write is answered when it is durable. `Idempotency-Key` makes it safe to send again; `X-Cerememory-Sequence` on
-its answer is the number of its commit, with which a later read can ask for an answer that includes it.
+its answer is the number of its commit, with which a later read can ask for an answer that includes it. A search
+whose index isn't that far within a second answers all the same, and says `index_complete: false`.
 
 Every error of every route has the same body. A route that doesn't exist answers 404, another method 405, both with
 the code `VALIDATION_ERROR`. When `auth.enabled` is on, every route but `/health` and `/readiness` needs a key: one
@@ -145,8 +146,11 @@ class _Document:
     def _content(self, media: str, kind: Any, side: Side) -> Schema:
         """What is said in `kind`: a schema, a type, or one of several."""
         if isinstance(kind, tuple):
-            return {media: {"schema": {"anyOf": [self._schemas.of(part, side) for part in kind]}}}
-        return {media: {"schema": kind if isinstance(kind, dict) else self._schemas.of(kind, side)}}
+            return {media: {"schema": {"anyOf": [self._schema(part, side) for part in kind]}}}
+        return {media: {"schema": self._schema(kind, side)}}
+
+    def _schema(self, kind: Any, side: Side) -> Schema:
+        return kind if isinstance(kind, dict) else self._schemas.of(kind, side)
 
     def _query(self, kind: type[Any], elsewhere: Collection[str]) -> list[Schema]:
         fields = self._schemas.properties(kind, Side.REQUEST)

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
-from cerememory.actors.engine import Engine, ExportedArchive, Idempotency
+from cerememory.actors.engine import NO_TIME, Engine, ExportedArchive, Idempotency
 from cerememory.errors import ValidationFailed
 from cerememory.http.archives import (
     ARCHIVE_PATH,
@@ -227,9 +227,10 @@ class Routes:
 
     async def recall_query(self, call: Call) -> Response:
         request = await self._parse(call, RecallQuery)
-        await self._catch_up(call)
+        fresh_by = await self._catch_up(call)
         namespace = await self._namespace(call)
-        return await self._rendered(call, await self._engine.recall_query(request, namespace=namespace))
+        found = await self._engine.recall_query(request, namespace=namespace, fresh_by=fresh_by)
+        return await self._rendered(call, found)
 
     async def recall_associate(self, call: Call) -> Response:
         request = await self._parse(call, RecallAssociate)
@@ -254,9 +255,10 @@ class Routes:
 
     async def recall_raw_query(self, call: Call) -> Response:
         request = await self._parse(call, RecallRawQuery)
-        await self._catch_up(call)
+        fresh_by = await self._catch_up(call)
         namespace = await self._namespace(call)
-        return await self._rendered(call, await self._engine.recall_raw_query(request, namespace=namespace))
+        found = await self._engine.recall_raw_query(request, namespace=namespace, fresh_by=fresh_by)
+        return await self._rendered(call, found)
 
     async def lifecycle_dream_tick(self, call: Call) -> Response:
         request = await self._parse(call, DreamTick)
@@ -376,10 +378,10 @@ class Routes:
             return codec.parse(call.body, kind)
         return await self._engine.off_loop(partial(codec.parse, call.body, kind))
 
-    async def _catch_up(self, call: Call) -> None:
+    async def _catch_up(self, call: Call) -> float:
+        """Wait for the commit that the request names, if any: until when its searches may wait to see it."""
         asked = call.exchange.header(b"x-cerememory-sequence")
-        if asked is not None:
-            await self._engine.wait_for(_number(asked, "X-Cerememory-Sequence"))
+        return NO_TIME if asked is None else await self._engine.wait_for(_number(asked, "X-Cerememory-Sequence"))
 
     async def _namespace(self, call: Call, *, create: bool = False) -> int:
         """The one that the request is about; with the first thing stored in it, a new name is given a number."""

@@ -97,6 +97,7 @@ class _RawRecord(msgspec.Struct):
 class _RawRecalled(msgspec.Struct):
     records: list[_RawRecord]
     total_candidates: int
+    index_complete: bool = True
 
 
 def _read(answer: object, kind: type[T]) -> T:
@@ -145,6 +146,7 @@ def _recall_raw(answer: Json) -> Json:
     return {
         "records": [_raw_record(record) for record in recalled.records],
         "total_candidates": recalled.total_candidates,
+        **({} if recalled.index_complete else {"index_complete": False}),
     }
 
 

@@ -168,8 +168,11 @@ class Graph(Wire, frozen=True, kw_only=True):
 
 
 class RawRecalled(Wire, frozen=True, kw_only=True):
+    """`index_complete` is there, and false, when the search index may lack entries that were asked for."""
+
     records: tuple[msgspec.Raw, ...]
     total_candidates: int
+    index_complete: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Consolidated(Wire, frozen=True, kw_only=True):

@@ -85,7 +85,7 @@ class ForgetRecords:
             frozenset(named | targets.keys() | raws.keys()),
             is_wide,
             is_meant,
-            lambda row: row.session_id == request.session_id,
+            None if request.session_id is None else lambda row: row.session_id == request.session_id,
         )
 
     def _targets(self, ledger: Ledger, raws: Mapping[RecordId, RawRow]) -> dict[RecordId, Store]:

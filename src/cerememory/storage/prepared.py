@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -35,3 +36,11 @@ class SavedState(msgspec.Struct, frozen=True):
     store_code: int
     before: State
     state: State
+
+
+def by_store(states: Iterable[SavedState]) -> dict[int, list[SavedState]]:
+    """Those of each store, by its code."""
+    grouped: dict[int, list[SavedState]] = {}
+    for saved in states:
+        grouped.setdefault(saved.store_code, []).append(saved)
+    return grouped

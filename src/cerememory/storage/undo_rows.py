@@ -249,7 +249,7 @@ def stamp_anew(ledger: Ledger, kind: bytes, record_id: RecordId, old: bytes, new
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What is forgotten: these records, and, when it `is_wide`, what `memory` and `raw` say yes to.
+    """What is forgotten: these records and, when it `is_wide`, what `memory` and `raw` (None: nothing) say yes to.
 
     `memory` is told, too, which entries that are only kept are meant.
     """
@@ -257,14 +257,14 @@ class Meant:
     record_ids: Collection[RecordId]
     is_wide: bool
     memory: Callable[[ArchivedRow, Collection[RecordId]], bool]
-    raw: Callable[[RawRow], bool]
+    raw: Callable[[RawRow], bool] | None
 
 
 def forget_kept(ledger: Ledger, meant: Meant) -> None:
     """Leave nothing in the batches of what is forgotten. What they put stays as it is."""
     kept = batches(ledger, ledger.namespace)
     imaged = [batch for batch, row in kept if meant.is_wide and row.images]
-    entries = {record_id for batch in imaged for record_id in _meant_entries(ledger, batch, meant)}
+    entries = {record_id for batch in imaged for record_id in _meant_entries(ledger, batch, meant.raw)}
     for batch, row in kept:
         if batch in imaged:
             _forget_meant(ledger, batch, meant, entries)
@@ -283,11 +283,15 @@ def _forget_named(ledger: Ledger, batch: RecordId, record_ids: Collection[Record
             ledger.put(undo_key(ledger.namespace, batch, GONE, record_id), dump_undo_row(UndoRow(b"")))
 
 
-def _meant_entries(ledger: Ledger, batch: RecordId, meant: Meant) -> Iterator[RecordId]:
+def _meant_entries(
+    ledger: Ledger, batch: RecordId, is_meant: Callable[[RawRow], bool] | None
+) -> Iterator[RecordId]:
+    if is_meant is None:
+        return
     prefix = rows_prefix(ledger.namespace, batch) + RAW
     for row_key, value in ledger.scan(prefix, after(prefix)):
         row = parse_undo_row(value)
-        if row.raw is not None and meant.raw(row.raw):
+        if row.raw is not None and is_meant(row.raw):
             yield trailing_id(row_key)
 
 
@@ -306,7 +310,7 @@ def _is_meant(meant: Meant, entries: Collection[RecordId], record_id: RecordId, 
         return True
     if row.memory is not None:
         return meant.memory(row.memory.rows, entries)
-    return row.raw is not None and meant.raw(row.raw)
+    return row.raw is not None and meant.raw is not None and meant.raw(row.raw)
 
 
 def _without_edges(row: UndoRow, targets: Collection[RecordId]) -> UndoRow:

@@ -128,7 +128,7 @@ class Metrics:
         )
         self.reconsolidations_dropped = Counter(
             "cerememory_reconsolidations_dropped",
-            "Recalls whose effect on what they found could not be queued.",
+            "Recalls whose effect on what they found could not be kept.",
             registry=r,
         )
         self.llm_requests = Counter(

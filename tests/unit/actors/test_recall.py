@@ -342,6 +342,8 @@ async def test_a_recall_that_the_writer_has_no_room_for_is_answered_and_counted(
     [shown] = records(await recall(running, "kettle"))
     assert shown.access_count == 1
     assert running.counted("cerememory_reconsolidations_dropped_total") == 1
+    [later] = records(await recall(running, "kettle", reconsolidate=False))
+    assert later.access_count == 0, "the store goes by what is on disk"
 
 
 @pytest.mark.parametrize(

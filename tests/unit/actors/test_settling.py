@@ -64,5 +64,22 @@ async def test_the_index_on_disk_settles_by_itself_and_finds_what_it_found(
         assert await kettles(running) == 5
 
 
+async def test_a_step_that_is_due_waits_for_changes_without_a_turn_of_the_loop(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    settings = settings_for(tmp_path, security=SecuritySettings())
+    async with running_engine(tmp_path, settings=settings) as running:
+        index = running.actor("text_index")
+        assert isinstance(index, TextIndexer)
+        await running.engine.encode_store(to_store("kettle"))
+        index._settling.due = trio.current_time()
+        index._wake.set()
+        waits = set[trio.Event]()
+        for _ in range(50):
+            await trio.lowlevel.checkpoint()
+            waits.add(index._wake)
+        assert len(waits) <= 2
+
+
 async def kettles(running: Running) -> int:
     return len((await running.engine.recall_query(to_recall("kettle", limit=20))).memories)

@@ -17,14 +17,12 @@ from cerememory import failpoints
 from cerememory.actors import text_index
 from cerememory.actors.actor import Actor
 from cerememory.actors.seams import Offload, inline
+from cerememory.actors.searches import Search, Searched, SearchRaw
 from cerememory.actors.text_index import (
     AHEAD_MIN,
     FRESH_WITHIN_S,
     GATHER_S,
     REST_FACTOR,
-    Search,
-    Searched,
-    SearchRaw,
     TextIndexer,
 )
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted, Writer

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from cerememory import failpoints
-from cerememory.actors.text_index import Search
+from cerememory.actors.searches import Search
 from cerememory.actors.vectors import Nearest
 from cerememory.actors.working import WORKING_CAPACITY, CountHeld, Held
 from cerememory.errors import (

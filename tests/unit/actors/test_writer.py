@@ -364,6 +364,19 @@ async def test_of_recalls_that_are_committed_together_one_that_fails_fails_alone
     assert running.restarts == []
 
 
+async def test_what_recalls_did_is_lost_with_a_failed_commit_and_counted_and_their_stores_go_by_their_rows(
+    running: Watched, autojump_clock: MockClock
+) -> None:
+    """Else the store would show that state for ever, whatever is changed in the row."""
+    running.storage.break_disk()
+    recall = SaveRecall(DEFAULT_NAMESPACE, (STATE,), RECALL.audit, None)
+    for _ in range(2):
+        running.writer.commit_later_nowait(recall)
+    await trio.sleep(1.1 * LAZY_S)
+    assert sampled(running, "cerememory_reconsolidations_dropped_total") == 2
+    assert running.stores[STATE.store_code].told == [StatesCommitted((STATE, STATE))]
+
+
 def counters(running: Watched) -> Counters:
     return parse_counters(running.storage.rows()[counters_key(DEFAULT_NAMESPACE)])
 

@@ -35,6 +35,14 @@ def test_common_options_stand_before_or_after_the_command(argv: list[str]) -> No
     assert keywords["options"] == Options(data_dir=Path("/d"), json=True)
 
 
+@pytest.mark.parametrize("command", [["load"], ["config", "init"]], ids=" ".join)
+@pytest.mark.parametrize("file", ["f", "-"])
+def test_common_options_stand_before_a_file_too(command: list[str], file: str) -> None:
+    args, keywords = parsed(*command, "--namespace", "n", "--verbose", file, "--json")
+    assert args == (Path(file),)
+    assert keywords["options"] == Options(namespace="n", verbose=True, json=True)
+
+
 def test_what_stands_behind_two_dashes_is_text() -> None:
     args, keywords = parsed("store", "--", "--json")
     assert args == ("--json",)
@@ -79,6 +87,11 @@ def test_a_dash_alone_is_stdin() -> None:
         (["store", "x", "--stoer", "y"], "unknown option '--stoer', did you mean --store?"),
         (["store", "x", "--ofline"], "unknown option '--ofline', did you mean --offline?"),
         (["load", "--jsn"], "unknown option '--jsn'"),
+        (
+            ["store", "-dash text"],
+            "unknown option '-dash text'; put -- before a text that begins with a dash",
+        ),
+        (["stats", "-x"], "unknown option '-x'"),
         (["store", "two", "words"], "unexpected argument 'words'; put a text of several words in quotes"),
         (["store"], 'command "store" parameter TEXT requires an argument.'),
         (["store", "x", "--data-dir"], "parameter --data-dir requires an argument."),
@@ -94,6 +107,7 @@ def test_a_dash_alone_is_stdin() -> None:
         ),
         (["recall", "--limit", "ten"], 'invalid value for --limit: unable to convert "ten" into int.'),
         (["inspect", "7"], "record id: expected a UUID, got '7'"),
+        (["forget", "--raw", "7"], "invalid value for --raw: record id: expected a UUID, got '7'"),
         (
             ["recall-raw", "--secrecy-levels", "public,hidden"],
             "invalid value for --secrecy-levels: expected public, sensitive, secret with commas between, "

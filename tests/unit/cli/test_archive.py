@@ -313,13 +313,27 @@ def test_an_import_as_json(memory: FakeArchives, tmp_path: Path, capsys: pytest.
     assert json.loads(capsys.readouterr().out) == {**IMPORTED, "path": "a.cma"}
 
 
-def test_an_import_that_is_refused_says_why(
-    memory: FakeArchives, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+NEEDED = " (an encrypted archive needs --decryption-key-stdin or another key)"
+
+
+@pytest.mark.parametrize(
+    ("given", "details", "needed"),
+    [([], {"line": 3}, ""), ([], None, NEEDED), (["--decryption-key-file", "key"], None, "")],
+    ids=["in a line", "without a key", "with a key"],
+)
+def test_an_import_that_is_refused_says_why_and_what_it_needs(
+    memory: FakeArchives,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    details: dict[str, int] | None,
+    needed: str,
 ) -> None:
     (tmp_path / "a.cma").write_bytes(b"archive")
-    memory.error = ImportConflict("line 3: no")
-    assert run(["import", "a.cma"]) == 1
-    assert capsys.readouterr().err == "error: line 3: no\n"
+    (tmp_path / "key").write_text("k")
+    memory.error = ImportConflict("no", details=details)
+    assert run(["import", "a.cma", *given]) == 1
+    assert capsys.readouterr().err == f"error: no (in a.cma){needed}\n"
 
 
 def test_a_file_that_is_not_there_is_named(memory: FakeArchives, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,9 +50,9 @@ def recalled(*texts: str) -> dict[str, Any]:
     return {"memories": hits, "total_candidates": 7, "query_metadata": {"index_complete": True}}
 
 
-def drawn(table: Table) -> str:
+def drawn(table: Table, width: int = WIDTH) -> str:
     text = io.StringIO()
-    Console(file=text, width=WIDTH).print(table)
+    Console(file=text, width=width).print(table)
     return text.getvalue()
 
 
@@ -151,8 +151,11 @@ def test_a_recall_that_may_have_missed_something_says_so(
     memory: FakeMemory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     memory.answers["recall.query"] = {**recalled("x"), "query_metadata": {"index_complete": False}}
-    assert run(["recall"]) == 0
-    assert capsys.readouterr().err == "note: the search index is still catching up, there may be more to find\n"
+    memory.answers["recall.raw_query"] = {"records": [], "total_candidates": 0, "index_complete": False}
+    for command in ("recall", "recall-raw"):
+        assert run([command]) == 0
+        told = capsys.readouterr().err
+        assert told == "note: the search index is still catching up, there may be more to find\n"
 
 
 def test_a_memory_without_text_says_so(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,6 +252,36 @@ def test_a_table_of_raw_entries_shows_who_said_it_when() -> None:
     table = drawn(_raw_table({"records": [entry], "total_candidates": 1}))
     for shown in ("hello", "s\\x07", "user", "2025-05-04T10:00:00Z"):
         assert shown in table
+
+
+def test_a_table_of_raw_entries_has_room_in_80_columns_for_ids_and_times() -> None:
+    entries = [{**record("x" * 90), "session_id": "s" * 90, "speaker": "assistant"}] * 100
+    lines = drawn(_raw_table({"records": entries, "total_candidates": 1}), 80).splitlines()
+    assert {len(line) for line in lines[:-1]} == {80}
+    assert all(any(shown in line for line in lines) for shown in (RECORD_ID, "2025-05-04T10:00:00Z", "assistant"))
+
+
+@pytest.mark.parametrize("columns", [40, 76, 80])
+@pytest.mark.parametrize("command", ["recall", "recall-raw", "timeline"])
+def test_a_terminal_is_never_too_narrow_for_ids_and_times(
+    memory: FakeMemory,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    columns: int,
+) -> None:
+    entry = {**record("hello"), "session_id": "s", "speaker": "user"}
+    memory.answers["recall.query"] = recalled("a fox")
+    memory.answers["recall.raw_query"] = {"records": [entry], "total_candidates": 1}
+    memory.answers["recall.timeline"] = timeline("a fox")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one has 80 columns whatever is said
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run([command]) == 0
+    shown = capsys.readouterr().out
+    assert RECORD_ID in shown
+    assert command != "recall-raw" or "2025-05-04T10:00:00" in shown
+    assert command != "timeline" or "2025-05-04T00:00:00Z" in shown
 
 
 def test_a_table_of_one_record_leaves_out_what_says_nothing() -> None:

@@ -123,6 +123,7 @@ def test_what_is_no_host_of_ours_is_a_mistake_of_usage(capsys: Captured) -> None
     ("arguments", "message"),
     [
         (["cline", "--apply"], "Cline: has no file that could be written"),
+        (["claude-code", "--apply", "--target-dir", "typo"], "--target-dir: typo is not a directory"),
         (["zed", "--with-key"], "Zed can't refer to its environment"),
         (["zed", "--with-key", "--transport", "http"], "Zed can't refer to its environment"),
         (["cline", "--transport", "http"], "Cline: isn't known to speak HTTP"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from cerememory.cli import app
+from cerememory.cli import app, main
 from cerememory.cli.groups import ungrouped
 from cerememory.cli.main import run
 from cerememory.cli.options import UsageError
@@ -90,6 +93,31 @@ def test_the_traceback_is_shown_when_asked_for(
     fail(error)
     run(["x", "--verbose"])
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """What SIGHUP does in this process is as it was afterwards."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(["--json", "serve"], signal.SIG_IGN), (["store", "x"], signal.SIG_DFL)],
+    ids=["the daemon", "a command"],
+)
+def test_sighup_is_ignored_before_a_daemon_handles_it(
+    hangup: None, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: signal.Handlers
+) -> None:
+    found = []
+    monkeypatch.setattr(sys, "argv", ["cerememory", *arguments])
+    monkeypatch.setattr(os, "umask", lambda mask: None)
+    monkeypatch.setattr(main, "run", lambda argv: found.append(signal.getsignal(signal.SIGHUP)))
+    with pytest.raises(SystemExit):
+        main.main()
+    assert found == [expected]
 
 
 def test_what_is_alone_in_a_group_leaves_it() -> None:

@@ -17,6 +17,7 @@ from cerememory.errors import (
     ConfigInvalid,
     DataDirLocked,
     RecordNotFound,
+    Unauthorized,
     ValidationFailed,
 )
 from cerememory.protocol.operations import BY_NAME
@@ -101,6 +102,13 @@ def test_the_owner_is_asked_with_a_key(
         owned.announce(daemon.url.removeprefix("http://"))
         headers = stats_asked_with(daemon, Options(data_dir=data_dir))
     assert headers["authorization"] == f"Bearer {key}"
+
+
+def test_a_wrong_key_is_answered_with_where_keys_come_from() -> None:
+    with FakeDaemon(answer({}, status=401)) as daemon, pytest.raises(Unauthorized) as refused:
+        stats_asked_with(daemon, Options(server_url=daemon.url))
+    said = "the key is that of --server-api-key-file, else of CEREMEMORY_SERVER_API_KEY"
+    assert refused.value.__notes__ == [said]
 
 
 def test_a_key_goes_to_this_machine_alone(owned: DataDir, data_dir: Path) -> None:

@@ -74,12 +74,21 @@ def test_nothing_found_leaves_nothing_to_compact(memory: Pieces, capsys: pytest.
     assert capsys.readouterr() == ("Redacted: entries=0, memories=0, kept=0\n", "")
 
 
-def test_memories_that_are_left_are_named(memory: Pieces, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("given", "verb", "what"),
+    [
+        (["--dry-run"], "Would redact", "redacts them"),
+        ([], "Redacted", "redacts what looks like a secret; what doesn't goes with forget"),
+    ],
+)
+def test_memories_that_are_left_are_named(
+    memory: Pieces, capsys: pytest.CaptureFixture[str], given: list[str], verb: str, what: str
+) -> None:
     memory.pieces = [piece("2.", dreamt_ids=IDS), piece(None, dreamt_ids=IDS[:2])]
-    assert run(["redact", "--rescan", "--dry-run"]) == 0
+    assert run(["redact", "--rescan", *given]) == 0
     first, second, *named = capsys.readouterr().out.splitlines()
-    assert first == "Would redact: entries=0, memories=0, kept=0"
-    assert second == "Left 25 memories that were dreamt of entries (--include-dreamt redacts them):"
+    assert first == f"{verb}: entries=0, memories=0, kept=0"
+    assert second == f"Left 25 memories that were dreamt of entries (--include-dreamt {what}):"
     assert named == [*(f"  {record_id}" for record_id in IDS[:20]), "  and 5 more"]
 
 

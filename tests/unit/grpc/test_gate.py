@@ -134,6 +134,21 @@ async def test_an_idempotency_key_a_version_and_a_sequence_work_as_they_do_over_
         assert (await ask("RecallQuery", RECALL, {"x-cerememory-sequence": "1"})).status == "OK"
 
 
+async def test_a_recall_that_asks_for_a_commit_waits_for_the_index(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    held = HeldOffload()
+    async with called(tmp_path, offload=held) as daemon:
+        held.hold("_apply")
+        stored = await daemon.grpc.ask("EncodeStore", store_body("kettle"))
+        started = trio.current_time()
+        named = {"x-cerememory-sequence": stored.trailers["x-cerememory-sequence"]}
+        behind = (await daemon.grpc.ask("RecallQuery", RECALL, named)).json
+        assert not behind["query_metadata"]["index_complete"]
+        assert trio.current_time() - started == pytest.approx(1.0)
+        held.release("_apply")
+
+
 async def test_keys_are_asked_for_and_roles_and_scopes_hold(tmp_path: Path) -> None:
     settings = with_auth(settings_for(tmp_path, rate_limit=BARE.rate_limit))
     async with called(tmp_path, settings=settings, stored_keys=KeyFile(settings.data_dir)) as daemon:

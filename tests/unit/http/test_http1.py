@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from cerememory.http.bodies import ClientGone
 from cerememory.http.exchange import Message, Receive, Scope, Send
 from tests.support.gated import BARE
 from tests.support.logged import Logged
@@ -55,6 +56,12 @@ async def echoing() -> AsyncIterator[tuple[Echo, Serving]]:
 def a_request(target: str = "/", body: bytes = BODY, *headers: str, method: str = "POST") -> bytes:
     lines = [f"{method} {target} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def in_chunks(target: str, *headers: str) -> bytes:
+    """One that is never answered where it was read, though all of it has come."""
+    lines = [f"POST {target} HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked", *headers]
+    return "\r\n".join([*lines, "", f"{len(BODY):x}", BODY.decode(), "0", "", ""]).encode()
 
 
 async def asked(served: Serving, *parts: bytes) -> bytes:
@@ -119,6 +126,26 @@ async def test_a_bug_of_the_application_is_a_500_and_the_connection_ends(logged:
     assert logged.events() == ["connection crashed"]
 
 
+async def test_an_answer_of_many_parts_ends_when_nobody_takes_them_any_more() -> None:
+    made: list[int] = []
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with pytest.raises(ClientGone):
+            while len(made) < 1_000:
+                made.append(len(made))
+                await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+
+    with trio.fail_after(WAIT_S):
+        async with serving(endless, BARE) as served, await served.connect() as connection:
+            await connection.stream.send_all(a_request())
+            await connection.stream.receive_some(1)
+            await connection.stream.aclose()
+            while served.connections_open:
+                await trio.lowlevel.checkpoint()
+    assert made
+
+
 @pytest.mark.usefixtures("logged")
 async def test_an_answer_that_breaks_off_ends_the_connection() -> None:
     async with echoing() as (_app, served):
@@ -132,6 +159,8 @@ async def test_an_answer_that_breaks_off_ends_the_connection() -> None:
     [
         pytest.param(a_request("/", BODY, CLOSE), BODY, id="the client's last"),
         pytest.param(a_request("/cut"), BODY[:3], id="one whose answer breaks off"),
+        pytest.param(in_chunks("/", CLOSE), BODY, id="the client's last, in chunks"),
+        pytest.param(in_chunks("/cut"), BODY[:3], id="one in chunks whose answer breaks off"),
     ],
 )
 async def test_what_comes_behind_a_last_request_is_left_and_no_connection_is(last: bytes, answered: bytes) -> None:

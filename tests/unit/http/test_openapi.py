@@ -43,6 +43,7 @@ from cerememory.http.routes import Route, Routes
 from cerememory.http.rules import OPEN_ROUTES
 from cerememory.http.schemas import HELD, NARROWED, NARROWED_TYPES
 from cerememory.mcp.endpoint import Endpoint
+from cerememory.mcp.versions import VERSIONS
 from cerememory.protocol import codec, limits, records, replies, requests
 from cerememory.protocol.operations import OPERATIONS, Operation
 from cerememory.protocol.records import MemoryContent, MemoryRecord, RawJournalRecord
@@ -303,6 +304,10 @@ def test_every_error_that_a_route_may_answer_has_its_reason() -> None:
     assert {error.__name__ for error in REASONS} == expected
     shown = {name for response in DOCUMENT["components"]["responses"] for name in response.split("_")}
     assert shown == expected | {"OtherError"}
+
+
+def test_the_versions_of_mcp_are_those_that_are_spoken() -> None:
+    assert tuple(DOCUMENT["components"]["parameters"]["McpVersion"]["schema"]["enum"]) == VERSIONS
 
 
 def test_a_status_comes_with_the_codes_of_its_errors_and_their_headers() -> None:

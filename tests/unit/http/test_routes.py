@@ -17,10 +17,12 @@ from cerememory.http.bodies import LARGE_BODY_BYTES
 from tests.support.asgi import AsgiClient
 from tests.support.engine import raw_body, settings_for, store_body, text_block
 from tests.support.gated import BARE, KEYS, UNLIMITED, Gated, bare, gated, with_auth
+from tests.support.held import HeldOffload
 from tests.support.memory_storage import MemoryStorage
 
 BASE64 = "application/vnd.cmp+json;bytes=base64"
 RETRY = {"idempotency-key": "k-1"}
+SEQUENCE = "x-cerememory-sequence"
 
 
 @pytest.fixture
@@ -204,6 +206,30 @@ async def test_a_commit_that_does_not_come_within_a_second_is_503(
     assert (reply.status, reply.code) == (503, "DECAY_ENGINE_BUSY")
     assert "retry-after" in reply.headers
     assert trio.current_time() - started == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("path", ["/v1/recall/query", "/v1/recall/raw"])
+async def test_a_search_that_asks_for_a_commit_finds_what_it_stored(
+    tmp_path: Path, autojump_clock: MockClock, path: str
+) -> None:
+    """The text index, which is slower than a search waits otherwise, is waited for."""
+    held = HeldOffload()
+    async with gated(tmp_path, offload=held) as daemon, trio.open_nursery() as nursery:
+        held.hold("_apply")
+        await daemon.client.ask("POST", "/v1/encode", store_body("kettle"))
+        sequence = (await daemon.client.ask("POST", "/v1/encode/raw", raw_body("kettle"))).headers[SEQUENCE]
+        body = {"cue": {"text": "kettle"}, "query": "kettle"}
+        hasty = (await daemon.client.ask("POST", path, body)).json
+        assert (hasty["total_candidates"], hasty.get("query_metadata", hasty)["index_complete"]) == (0, False)
+        nursery.start_soon(release_after, 0.5, held)
+        found = (await daemon.client.ask("POST", path, body, {SEQUENCE: sequence})).json
+        assert found["total_candidates"] == 1
+        assert found.get("query_metadata", found).get("index_complete", True)
+
+
+async def release_after(pause_s: float, held: HeldOffload) -> None:
+    await trio.sleep(pause_s)
+    held.release("_apply")
 
 
 async def test_a_sequence_that_is_no_number_is_refused(client: AsgiClient) -> None:

@@ -27,6 +27,8 @@ from tests.support.h2_client import Wire
 MIB = 1_048_576
 READ_TIMEOUT_S = 30.0
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+IN_CHUNKS = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+LAST = b"POST / HTTP/1.0\r\nExpect: no answer here\r\n\r\n"
 
 
 def connected(app: App, wire: Wire) -> Connection:
@@ -55,6 +57,48 @@ async def test_a_client_that_reads_nothing_is_cut_off(autojump_clock: MockClock)
         was_cut_off = ended.is_set()
         await wire.client.aclose()
     assert was_cut_off
+
+
+async def test_a_client_that_reads_nothing_is_cut_off_also_with_its_next_request_behind(
+    autojump_clock: MockClock,
+) -> None:
+    """Nobody reads on while that waits, so the connection has to learn of its end from the answer."""
+    wire = Wire()
+    with trio.move_on_after(4 * READ_TIMEOUT_S) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connected(give_up_after_a_while, wire).run)
+            await wire.client.send_all(IN_CHUNKS + GET)
+    assert not scope.cancelled_caught
+
+
+async def give_up_after_a_while(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % MIB)]})
+    with trio.move_on_after(READ_TIMEOUT_S):
+        await send({"type": "http.response.body", "body": b"x" * MIB, "more_body": True})
+
+
+async def test_what_comes_behind_a_last_request_is_not_taken_while_that_is_answered() -> None:
+    wire, taken = Wire(), 0
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connected(waiting, wire).run)
+        await wire.client.send_all(LAST)
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_blocked, scope)
+            while taken < 10:
+                await wire.client.send_all(GET)
+                taken += 1
+        await wire.client.aclose()
+        nursery.cancel_scope.cancel()
+    assert taken == 1, "the one that shows that there is more"
+
+
+async def cancel_when_blocked(scope: trio.CancelScope) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    scope.cancel()
 
 
 async def test_a_client_that_goes_on_reading_gets_its_answer_however_long_it_takes(

@@ -100,6 +100,12 @@ def test_a_raw_recall_shows_who_said_what_where() -> None:
     }
 
 
+def test_a_raw_recall_that_may_have_missed_something_says_so() -> None:
+    answer = {"records": [raw_record(block(b"said"))], "total_candidates": 1}
+    assert "index_complete" not in shown("recall_raw", answer)
+    assert shown("recall_raw", {**answer, "index_complete": False})["index_complete"] is False
+
+
 def test_an_inspected_record_is_whole_with_text_in_place_of_bytes() -> None:
     answer = record(
         block("grün".encode()),

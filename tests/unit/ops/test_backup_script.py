@@ -19,10 +19,10 @@ namespaces) printf '%s\\n' default work ;;
 export)
 	while [ "$1" != --output ]; do shift; done
 	echo archive >"$2"
-	echo "Exported 7 records to $2 (9 bytes, archive_id=x, checksum=y)" ;;
+	printf '{{\\n  "record_count": 7,\\n  "path": "%s"\\n}}\\n' "$2" ;;
 import)
 	[ -z "$CEREMEMORY_DATA_DIR" ] || exit 1
-	echo "{imported}" ;;
+	printf '{{\\n  "records_imported": {imported},\\n  "path": "x"\\n}}\\n' ;;
 esac
 """
 
@@ -40,7 +40,7 @@ class Backup:
             (self.folder / name).mkdir(parents=True)
         self.pretend()
 
-    def pretend(self, broken: str = "nothing", imported: str = "Imported 7 records from x") -> None:
+    def pretend(self, broken: str = "nothing", imported: str = "7") -> None:
         self.command.write_text(COMMAND.format(asked=self.asked, broken=broken, imported=imported))
         self.command.chmod(0o755)
 
@@ -81,6 +81,7 @@ def test_each_namespace_is_exported_encrypted_and_proved(backup: Backup) -> None
     assert all("--include-raw-journal" in line for line in exports)
     imports = [line for line in asked if line.startswith("import")]
     assert not any("--data-dir" in line for line in imports), "never into what was exported"
+    assert all("--json" in line for line in imports), "or it says how to take back what is thrown away"
     assert ["--namespace default" in imports[0], "--namespace work" in imports[1]] == [True, True]
 
 
@@ -90,8 +91,8 @@ def test_each_namespace_is_exported_encrypted_and_proved(backup: Backup) -> None
         {"broken": "namespaces"},
         {"broken": "export"},
         {"broken": "import"},
-        {"imported": "Imported 6 records from x"},
-        {"imported": "All is well"},
+        {"imported": "6"},
+        {"imported": "null"},
     ],
     ids=str,
 )

@@ -258,3 +258,10 @@ def test_the_versions_and_history_of_a_record_stand_beside_its_fields() -> None:
 def test_a_timeline_says_only_of_a_cut_that_it_was_made() -> None:
     assert codec.dump(replies.Timeline(buckets=())) == b'{"buckets":[]}'
     assert codec.dump(replies.Timeline(buckets=(), truncated=True)) == b'{"buckets":[],"truncated":true}'
+
+
+def test_a_raw_recall_speaks_of_its_index_only_when_that_is_behind() -> None:
+    level = replies.RawRecalled(records=(), total_candidates=0)
+    behind = replies.RawRecalled(records=(), total_candidates=0, index_complete=False)
+    assert codec.dump(level) == b'{"records":[],"total_candidates":0}'
+    assert codec.dump(behind) == b'{"records":[],"total_candidates":0,"index_complete":false}'

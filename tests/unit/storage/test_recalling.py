@@ -11,7 +11,7 @@ from cerememory.storage.keys import DEFAULT_NAMESPACE, counters_key, state_key
 from cerememory.storage.ledger import Finished, Mutation
 from cerememory.storage.prepared import NewRecord, SavedState
 from cerememory.storage.recalling import SaveRecall, together
-from cerememory.storage.rows import STORE_CODE, parse_counters
+from cerememory.storage.rows import STORE_CODE, parse_counters, parse_state_row
 from tests.support.committing import a_record, an_id, commit, saved_state, stored_state, storing
 from tests.support.engine import NOW
 from tests.support.memory_storage import MemoryStorage
@@ -90,3 +90,15 @@ def test_recalls_of_another_namespace_are_committed_beside_them() -> None:
         (7, (other,)),
         (DEFAULT_NAMESPACE, (own,)),
     ]
+
+
+def test_a_memory_that_is_in_another_store_by_now_stays_there() -> None:
+    """As after an import that replaced it, by one of the same time."""
+    storage, semantic = MemoryStorage(), STORE_CODE[Store.SEMANTIC]
+    commit(storage, storing(a_record(1, store=Store.SEMANTIC)))
+    commit(storage, *together([a_recall(*chain(RECORDS[0], 1))]))
+    code, state = parse_state_row(storage.rows()[state_key(DEFAULT_NAMESPACE, NOW, an_id(1))])
+    assert (code, state.access_count) == (semantic, 1)
+    assert state == STANDARD[Store.SEMANTIC].retrieved(a_record(1, store=Store.SEMANTIC).state, NOW + NANOS)
+    sums = parse_counters(storage.rows()[counters_key(DEFAULT_NAMESPACE)]).fidelity_sums
+    assert (sums[CODE], sums[semantic]) == (0.0, state.score)

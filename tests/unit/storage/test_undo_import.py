@@ -343,7 +343,7 @@ def test_the_later_of_two_imports_of_a_record_is_undone_first(storage: MemorySto
 
 
 def test_an_import_that_brought_a_record_again_is_undone_first(storage: MemoryStorage) -> None:
-    """From the same archive, with the same version and time; what was edited in between is kept by the later one."""
+    """From the same archive, with the same version and time; the later one keeps what was edited in between."""
     commit(storage, updating(1, now=LATER, content={"blocks": [text_block("edited")]}))
     take_in(storage, a_memory(1, "new", updated_at=NOW + 1), batch=SECOND)
     with pytest.raises(ImportConflict, match=f": {format_id(an_id(1))};"):

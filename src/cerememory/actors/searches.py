@@ -1,0 +1,83 @@
+"""What the text index is asked, and how each question is answered from a snapshot of it.
+
+A question says how long it may wait for changes that the index has yet to commit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cerememory.actors.actor import Request
+from cerememory.protocol.values import RecordId
+from cerememory.storage.text_index import Hit, Snapshot
+
+NO_TIME = -math.inf  # as `fresh_by`: no longer than every search may wait
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """`complete` is false while the index is behind by more than the time that a search waits."""
+
+    hits: list[Hit]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedRaw:
+    """The first of the entries that were found, and how many were; `complete` as in `Searched`."""
+
+    record_ids: list[RecordId]
+    total: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Request[Searched]):
+    """Memories by what a text asks; `store_codes` None means all stores; see `Snapshot.search`.
+
+    It may wait until `fresh_by` (on the loop's clock), where that is longer than any search waits.
+    """
+
+    namespace: int
+    text: str
+    store_codes: frozenset[int] | None
+    limit: int
+    explain: bool = False
+    fresh_by: float = NO_TIME
+
+    def answer(self, snapshot: Snapshot | None, *, is_fresh: bool) -> Searched:
+        if snapshot is None:
+            return Searched([], complete=False)
+        hits = snapshot.search(self.namespace, self.text, self.store_codes, self.limit, explain=self.explain)
+        return Searched(hits, complete=is_fresh)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRaw(Request[SearchedRaw]):
+    """Raw journal entries by words and filters; see `Snapshot.search_raw`, and `Search` for `fresh_by`."""
+
+    namespace: int
+    text: str
+    session_digest: bytes | None
+    start: int | None
+    end: int | None
+    visibility_codes: frozenset[int]
+    secrecy_codes: frozenset[int]
+    limit: int
+    fresh_by: float = NO_TIME
+
+    def answer(self, snapshot: Snapshot | None, *, is_fresh: bool) -> SearchedRaw:
+        if snapshot is None:
+            return SearchedRaw([], 0, complete=False)
+        found = snapshot.search_raw(
+            self.namespace,
+            self.text,
+            self.session_digest,
+            self.start,
+            self.end,
+            self.visibility_codes,
+            self.secrecy_codes,
+            self.limit,
+        )
+        return SearchedRaw(found.record_ids, found.total, complete=is_fresh)

@@ -17,11 +17,11 @@ serve: install
 	$(BIN)/cerememory serve
 
 test: install
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # Every round of the crash sweeps, not the sample that `make test` runs.
 test-all: install
-	CEREMEMORY_TEST_SWEEP=full $(BIN)/pytest -n 3
+	CEREMEMORY_TEST_SWEEP=full $(BIN)/pytest -n 3 --dist worksteal
 
 # What is in ops/, read and run by nginx, Caddy, promtool and systemd-analyze, which must be there.
 check-ops: install

@@ -58,6 +58,7 @@ def without_fidelity(lines: list[bytes]) -> list[object]:
     return found
 
 
+@pytest.mark.sample(1)
 def test_a_backup_is_taken_and_brought_back(command: Run, tmp_path: Path) -> None:
     file, archive = tmp_path / "a.cma", FOLDER / "bundle-v2-encrypted.cma"
     plan = command("import", str(archive), "--decryption-key-stdin", "--dry-run", stdin=PASSPHRASE)

@@ -21,7 +21,7 @@ from tests.support.reports import Report, report
 from tests.support.stored import Stored, stored_in
 from tests.support.sweep import IS_FULL, run_seed
 
-ROUNDS = 20 if IS_FULL else 3
+ROUNDS = 20 if IS_FULL else 2
 THREADS = 6
 BATCH = 5
 ACKNOWLEDGED_MIN, ACKNOWLEDGED_MAX = 20, 120  # records after which a round is killed

@@ -258,11 +258,19 @@ class InvertedIndex:
         return False
 
     def close(self) -> None:
-        """Waits for merges, drops what wasn't committed, lets go of the directory."""
+        """Waits for merges, drops what wasn't committed, lets go of the directory.
+
+        A write that failed may be told of once more here, by tantivy's own thread: that is no news.
+        """
         writer, self._writer = self._writer, None
-        if writer is not None:
+        if writer is None:
+            return
+        try:
             with writing():
                 writer.wait_merging_threads()
+        except IndexWriteFailed:
+            if not self._has_failed:
+                raise
 
     @contextmanager
     def _writing(self) -> Iterator[tantivy.IndexWriter]:

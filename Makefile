@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Where it is set, every process of the many that are started here would compile all of the project anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install proto serve test test-all check-ops simulate reliability fuzz fuzz-codecs check docs screens walkthrough format bench clean
 
 install: $(STAMP)

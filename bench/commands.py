@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "cerememory"
 MIB = 1 << 20
 LIMIT_S = 60.0
-HELP_MODULES = ("cerememory.cli.main", "cerememory.cli.app")
+HELP_MODULES = ("cerememory.cli.main", "cerememory.cli.overview")
 PROXY_MODULES = ("cerememory.cli.main", "cerememory.cli.quick")
 TIMED_IMPORT = "import time; started = time.perf_counter(); import {}; print(time.perf_counter() - started)"
 INITIALIZE = (

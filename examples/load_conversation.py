@@ -2,7 +2,8 @@
 
 The file holds `[{"id", "turns": [{"dia_id", "session", "date", "speaker", "text"}]}]`; other keys are ignored.
 A turn keeps its session (`context.session_id`), who said it (`context.source`), when (`context.temporal`), and
-its own id (`metadata.dia_id`). The daemon's key is read from CEREMEMORY_SERVER_API_KEY.
+its own id (`metadata.dia_id`). The daemon's key is read from CEREMEMORY_SERVER_API_KEY; without `--server-url` it
+is the one on this machine, at the port in CEREMEMORY_HTTP__PORT if that is set.
 
     python examples/load_conversation.py conversations.json --server-url http://127.0.0.1:8420
 """
@@ -40,9 +41,10 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
+    port = os.environ.get("CEREMEMORY_HTTP__PORT") or "8420"
     parser = argparse.ArgumentParser(description="Load conversations from a file into a running daemon.")
     parser.add_argument("file", type=Path)
-    parser.add_argument("--server-url", default="http://127.0.0.1:8420")
+    parser.add_argument("--server-url", default=f"http://127.0.0.1:{port}")
     parser.add_argument("--limit-conversations", type=int, metavar="N", help="load the first N alone")
     return parser.parse_args()
 

@@ -12,6 +12,7 @@ from cyclopts import App, ArgumentCollection
 from docs.generate.markdown import code, codes, sentence, table
 
 from cerememory.cli import app as daemon_app
+from cerememory.cli.commands import COMMANDS
 from cerememory.cli.recorder import app as recorder_app
 
 HEADS = ("argument", "default", "meaning")
@@ -41,11 +42,11 @@ class Command:
 def daemon_commands() -> tuple[Command, ...]:
     """Those of `cerememory`."""
     app = daemon_app.application()
-    rows = [row for row in daemon_app.COMMANDS if not row[1].startswith(FLAG)]
+    rows = [row for row in COMMANDS if not row[1].startswith(FLAG)]
     return tuple(
         command
         for group, name, _path, summary in rows
-        for command in _read(app[name], app, group.name, f"cerememory {name}", summary)
+        for command in _read(app[name], app, group, f"cerememory {name}", summary)
     )
 
 
@@ -95,7 +96,7 @@ def commands() -> str:
 
 
 def common_options() -> str:
-    flags = [(code(name), "", said) for _group, name, _path, said in daemon_app.COMMANDS if name.startswith(FLAG)]
+    flags = [(code(name), "", said) for _group, name, _path, said in COMMANDS if name.startswith(FLAG)]
     return table(HEADS, [*_rows(common().arguments), *flags])
 
 

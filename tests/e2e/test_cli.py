@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from cerememory.cli import main
-from cerememory.storage.datadir import DataDir
+from cerememory.cli import main, memory
+from cerememory.storage.datadir import DataDir, prepare
 from tests.support.daemon import Daemon, cerememory
 from tests.support.terminal import shown_by
 
@@ -108,7 +108,8 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture(params=["daemon", "offline", "server-url"])
 def run(request: pytest.FixtureRequest, daemon: Daemon, elsewhere: Daemon, tmp_path: Path) -> Run:
-    """`cerememory` in one of the three ways; what it stores can be found when it returns."""
+    """`cerememory` in one of the three ways, where a data dir is; what it stores can be found when it returns."""
+    prepare(tmp_path / "data")
     asked = {"daemon": daemon, "offline": None, "server-url": elsewhere}[request.param]
     told: dict[str, list[str | Path]] = {
         "daemon": ["--data-dir", daemon.data_dir],
@@ -178,9 +179,31 @@ def test_a_night_makes_memories_of_the_day(run: Run) -> None:
     for dry_run, made in ((["--dry-run"], 0), ([], 1)):
         consolidated = printed(run(*night, "consolidate", "--strategy", "full", *dry_run))
         assert consolidated == f"Consolidated: {counted}, semantic_nodes_created={made}\n"
+    for strategy, processed in (("full", 2), ("incremental", 0)):
+        again = printed(run(*night, "consolidate", "--strategy", strategy))
+        counted = f"processed={processed}, migrated=0, compressed=0, pruned=0"
+        assert again == f"Consolidated: {counted}, semantic_nodes_created=0\n"
     assert run(*night, "consolidate", "--strategy", "selective").stderr == (
         "error: strategy: selective needs min_age_hours or min_access_count\n"
     )
+
+
+def test_a_night_takes_new_memories_too_and_each_once(run: Run) -> None:
+    new = ["--namespace", "new"]
+    for text in ("the gull sleeps", "the tern wakes"):
+        run(*new, "store", text)
+    copied = "Consolidated: processed=2, migrated=2, compressed=0, pruned=0, semantic_nodes_created=2\n"
+    assert printed(run(*new, "consolidate")) == copied
+    before = answer(run(*new, "stats"))["records_by_store"]
+    assert (before["episodic"], before["semantic"]) == (2, 2)
+    for strategy in ("incremental", "full"):
+        run(*new, "consolidate", "--strategy", strategy)
+    assert answer(run(*new, "stats"))["records_by_store"] == before
+
+
+def test_what_decay_archived_is_listed_and_brought_back(run: Run) -> None:
+    assert printed(run("--namespace", "attic", "restore")) == "Found 0 memories that can be restored\n"
+    assert answer(run("--namespace", "attic", "restore", "--json")) == {"records_restored": 0, "archived": []}
 
 
 def test_recall_ranks_what_it_found(run: Run) -> None:
@@ -199,6 +222,32 @@ def test_recall_without_a_query_lists_the_newest(run: Run) -> None:
     run("store", "second of two")
     listed = printed(run("recall", "--limit", "2", "--mode", "perfect"))
     assert re.findall(r"^   (\w+ of two)$", listed, re.M) == ["second of two", "first of two"]
+
+
+def test_recall_keeps_to_what_it_is_told(run: Run, tmp_path: Path) -> None:
+    lines = tmp_path / "said.jsonl"
+    lines.write_text(
+        '{"text": "The ladder is red", "session": "shed", "speaker": "Ada"}\n'
+        '{"text": "The ladder is blue", "session": "shed", "speaker": "Tom"}\n'
+        '{"text": "The ladder is green", "session": "barn", "speaker": "Ada"}\n'
+    )
+    apart = ["--namespace", "scope"]
+    run(*apart, "load", lines)
+    run(*apart, "store", "The ladder is white", "--meta-json", '{"tags": ["paint", "new"]}')
+
+    def colours(*arguments: str) -> list[str]:
+        return re.findall(r"^   The ladder is (\w+)$", printed(run(*apart, "recall", *arguments)), re.M)
+
+    for query in ([], ["ladder"]):
+        assert set(colours(*query)) == {"red", "blue", "green", "white"}
+        assert set(colours(*query, "--session-id", "shed")) == {"red", "blue"}
+        assert colours(*query, "--session-id", "shed", "--source", "Tom") == ["blue"]
+        assert colours(*query, "--tag", "new", "--tag", "paint") == ["white"]
+        assert colours(*query, "--tag", "new", "--tag", "old") == []
+        assert colours(*query, "--metadata", "room=7") == []
+    assert run("recall", "--metadata", "_context=1").stderr == (
+        "error: scope.metadata._context: the daemon's own, which can't be asked for\n"
+    )
 
 
 def test_timeline_shows_what_was_stored_this_week(run: Run) -> None:
@@ -377,7 +426,10 @@ def test_offline_refuses_a_data_dir_that_a_daemon_owns(daemon: Daemon) -> None:
     )
 
 
-def test_a_data_dir_that_a_command_owns_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_data_dir_that_a_command_keeps_for_itself_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "FREE_WITHIN_S", 0.0)
     with DataDir.acquire(tmp_path / "data") as directory:
         directory.announce("")
         refused = run_here("store", "x", "--data-dir", tmp_path / "data")

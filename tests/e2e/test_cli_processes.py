@@ -126,6 +126,32 @@ def test_a_daemon_that_was_killed_leaves_its_data_to_the_next_command(daemon: Da
     assert "The ferry leaves at nine" in found.stdout
 
 
+def test_commands_that_come_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    texts = [f"ferry number {i}" for i in range(4)]
+    running = [
+        subprocess.Popen(
+            [COMMAND, "store", text, "--data-dir", tmp_path / "data"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environment(),
+        )
+        for text in texts
+    ]
+    try:
+        outputs = [process.communicate(timeout=WAIT_S) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    notes = {"", f"note: {tmp_path / 'data'}: in use by another command; waiting until it is done\n"}
+    assert [process.returncode for process in running] == [0] * 4, outputs
+    assert {stderr for _stdout, stderr in outputs} <= notes
+    found = json.loads(cerememory("recall", "--json", "--data-dir", tmp_path / "data").stdout)["memories"]
+    stored = [bytes(each["record"]["content"]["blocks"][0]["data"]).decode() for each in found]
+    assert sorted(stored) == texts
+
+
 def test_an_interrupt_ends_a_command_quietly() -> None:
     batch = "".join(f"line {i}\n" for i in range(201))  # more than goes at once, so that it reads on afterwards
     with FakeDaemon() as daemon:

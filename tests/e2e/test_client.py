@@ -45,6 +45,7 @@ from cerememory.protocol.requests import (
     RecallMode,
     RecallQuery,
     RecallRawQuery,
+    RecallScope,
     RecallTimeline,
     Restore,
     SetMode,
@@ -168,6 +169,9 @@ async def recalled(client: Any, first: RecordId) -> None:
     assert best.record.content.blocks[0].data == b"The red kettle leaks" == best.rendered_content.blocks[0].data
     assert msgspec.json.decode(best.record.metadata) == {"room": "kitchen"}
     assert best.explanation.text > 0
+    scope = RecallScope(metadata={"room": msgspec.Raw(b'"kitchen"')})
+    kept_to = await client.recall_query(RecallQuery(cue=RecallCue(), scope=scope))
+    assert [memory.record.id for memory in kept_to.memories] == [first]
     linked = await client.recall_associate(RecallAssociate(record_id=found.memories[1].record.id))
     assert [memory.record.id for memory in linked.memories] == [first]
     months = await client.recall_timeline(RecallTimeline(range=EVER, granularity=Granularity.MONTH))
@@ -212,6 +216,7 @@ async def moved(client: Any) -> None:
 
 async def forgotten(client: Any, record_ids: list[RecordId]) -> None:
     assert (await client.lifecycle_restore(Restore(record_ids=tuple(record_ids)))).records_restored == 0
+    assert (await client.lifecycle_restore(Restore(dry_run=True))).archived == ()
     chosen = Forget(record_ids=tuple(record_ids), confirm=False)
     with refused(ForgetUnconfirmed):
         await client.lifecycle_forget(chosen)

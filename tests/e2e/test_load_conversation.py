@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import WAIT_S, Daemon, cerememory, clean_environment
+from tests.support.daemon import NO_ENV, WAIT_S, Daemon, cerememory, clean_environment
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "load_conversation.py"
@@ -18,12 +18,12 @@ CONVERSATION = ROOT / "examples" / "conversation.json"
 NOBODY = "http://127.0.0.1:9"
 
 
-def load(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def load(file: Path, *arguments: str, env: Mapping[str, str] = NO_ENV) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, EXAMPLE, file, *arguments],
         capture_output=True,
         text=True,
-        env=clean_environment(),
+        env=clean_environment(env),
         timeout=WAIT_S,
         check=False,
     )
@@ -76,6 +76,21 @@ def test_only_the_first_conversations_are_loaded_when_told(tmp_path: Path) -> No
         loaded = load(CONVERSATION, "--limit-conversations", "1", "--server-url", daemon.url)
     assert loaded.stdout.splitlines()[0] == "Conversation 1: 6 turns"
     assert "Loaded 6 turns of 1 conversations" in loaded.stdout
+
+
+def test_without_a_url_it_asks_at_the_configured_port(tmp_path: Path) -> None:
+    with Daemon(tmp_path / "data") as daemon:
+        configured = {"CEREMEMORY_HTTP__PORT": str(daemon.port)}
+        loaded = load(CONVERSATION, "--limit-conversations", "1", env=configured)
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    assert "Loaded 6 turns of 1 conversations" in loaded.stdout
+
+
+def test_a_port_that_is_none_is_refused_in_one_line() -> None:
+    refused = load(CONVERSATION, env={"CEREMEMORY_HTTP__PORT": "none"})
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: server_url: ")
+    assert refused.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("text", ["{", "7", '[{"id": 1}]', '[{"id": 1, "turns": [{"text": "no session"}]}]'])

@@ -68,6 +68,10 @@ def test_an_agent_stores_and_recalls(daemon: Daemon, tmp_path: Path) -> None:
         [memory] = called(peer, "recall", query="when does the ferry leave", stores="episodic")["memories"]
         assert memory["record_id"] == stored["record_id"]
         assert (memory["text"], memory["emotion"]) == ("The ferry leaves at noon", "joy")
+        called(peer, "store", content="The ferry leaves at six on Sundays", meta_json={"tags": ["sunday"]})
+        daemon.wait_until_searchable()
+        [memory] = called(peer, "recall", query="when leaves the ferry", scope={"tags": ["sunday"]})["memories"]
+        assert memory["text"] == "The ferry leaves at six on Sundays"
         peer.call_tool("update", "update", record_id=stored["record_id"], content="The ferry leaves at one")
         assert peer.receive()["result"]["content"][0]["text"] == f"Updated record {stored['record_id']}"
         shown = called(peer, "inspect", record_id=stored["record_id"])

@@ -88,6 +88,44 @@ async def test_a_day_of_an_agent(daemon: Gated, autojump_clock: MockClock) -> No
     check_against(FOLDER / "day.txt", talk.text())
 
 
+async def test_recalls_within_a_scope(daemon: Gated, autojump_clock: MockClock) -> None:
+    talk = Conversation(daemon.client)
+    talk.heading("Two kettles, of two conversations")
+    said = [("red", "Ada", "s-1", ["kitchen"], 7), ("blue", "Tom", "s-2", ["kitchen", "old"], "7")]
+    bodies = [
+        store_body(
+            f"The {colour} kettle leaks",
+            embedding=[1.0, 0.0],
+            context={"session_id": session, "source": source},
+            metadata={"room": room},
+            meta={"tags": tags},
+        )
+        for colour, source, session, tags, room in said
+    ]
+    blue = (await talk.ask("POST", "/v1/encode/batch", {"records": bodies})).json["results"][1]["record_id"]
+    await a_moment()
+
+    talk.heading("Each is found by what it alone has, whatever the cue")
+    plain = {"reconsolidate": False, "recall_mode": "perfect"}
+    for cue, scope in (
+        ({"text": "kettle"}, {"session_id": "s-1", "tags": ["kitchen"]}),
+        ({"embedding": [0.5, 1.0]}, {"source": "Tom"}),
+        ({"embedding": [1.0, 1.0]}, {"metadata": {"room": 7.0}}),
+        ({}, {"tags": ["old", "kitchen"], "metadata": {}}),
+    ):
+        await talk.ask("POST", "/v1/recall/query", {"cue": cue, "scope": scope, **plain})
+
+    talk.heading("It moves to another scope with its tags")
+    await talk.ask("PATCH", f"/v1/encode/{blue}", {"meta": {"tags": ["new"]}})
+    for tag in ("old", "new"):
+        await talk.ask("POST", "/v1/recall/query", {"cue": {"text": "kettle"}, "scope": {"tags": [tag]}, **plain})
+
+    talk.heading("What can't be asked for")
+    for refused in ({"session": "s-1"}, {"metadata": {"_context": {"source": "Tom"}}}, {"tags": "kitchen"}):
+        await talk.ask("POST", "/v1/recall/query", {"cue": {}, "scope": refused})
+    check_against(FOLDER / "scope.txt", talk.text())
+
+
 async def test_a_walk_along_associations(daemon: Gated, autojump_clock: MockClock) -> None:
     talk = Conversation(daemon.client)
     talk.heading("Three steps, each linked to the next, and why the last one was taken")

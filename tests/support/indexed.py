@@ -57,7 +57,7 @@ def put(index: TextIndex, *documents: IndexDocument) -> None:
 
 def hits(index: TextIndex, text: str, limit: int = 100, **given: Any) -> list[Hit]:
     search: dict[str, Any] = {"namespace": DEFAULT_NAMESPACE, "stores": None} | given
-    return index.snapshot().search(text=text, limit=limit, **search)
+    return list(index.snapshot().search(text=text, limit=limit, **search))
 
 
 def found(index: TextIndex, text: str, limit: int = 100, **given: Any) -> list[int]:

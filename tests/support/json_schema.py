@@ -115,6 +115,7 @@ _CHECKS: dict[str, tuple[Any, Callable[[Any, Any], bool]]] = {
     "enum": (object, lambda value, choices: any(same(value, choice) for choice in choices)),
     "const": (object, same),
     "required": (dict, lambda value, names: set(names) <= value.keys()),
+    "maxProperties": (dict, lambda value, most: len(value) <= most),
     "minItems": (list, lambda value, least: len(value) >= least),
     "maxItems": (list, lambda value, most: len(value) <= most),
     "minimum": (_NUMBER, lambda value, least: value >= least),

@@ -18,7 +18,7 @@ from docs.generate import pages as generated
 from docs.generate.commands import common, daemon_commands, recorder_commands
 from docs.generate.metrics import name_of
 
-from cerememory.cli.app import COMMANDS
+from cerememory.cli.commands import COMMANDS
 from cerememory.config.keys import BY_NAME, BY_VARIABLE, KEYS, SECTIONS, SPECIAL_VARIABLES
 from cerememory.config.sources import OTHER_PREFIXES, OTHER_VARIABLES
 from cerememory.errors import ANSWERS

@@ -286,6 +286,7 @@ class Engine:
         """What `wait_for` says is `fresh_by`: till then the search waits for an index that is behind."""
         _check_header(request)
         self._cues.check(request.cue)
+        limits.check_scope(request.scope)
         if request.cue.text is not None and not request.cue.text.strip():  # as if there was none
             request = replace(request, cue=replace(request.cue, text=None))
         started = time.perf_counter()

@@ -18,15 +18,20 @@ from cerememory.actors.text_index import Renew
 from cerememory.actors.working import Held
 from cerememory.actors.writer import Commit, Compact
 from cerememory.config.settings import DecaySettings
+from cerememory.domain.audit_chain import GENESIS
 from cerememory.protocol import limits
 from cerememory.protocol.replies import Compacted, Decayed, Forgotten, Restored
 from cerememory.protocol.requests import DecayTick, Forget, Restore, SetMode
+from cerememory.protocol.values import RecordId
+from cerememory.storage.archived import restorable
 from cerememory.storage.contract import Storage
 from cerememory.storage.decaying import RestoreMemories
 from cerememory.storage.forgetting import ForgetRecords, HeldMemory
+from cerememory.storage.keys import Table, system_key
 from cerememory.storage.ledger import Mutation
 from cerememory.storage.modes import SetModes
 from cerememory.storage.mutations import Stored
+from cerememory.storage.rows import parse_head
 from cerememory.storage.undo_rows import DropOldest, with_batches
 
 REFERENCE_DURATION_S = 3_600  # what a tick adds in the reference when its request doesn't say
@@ -75,8 +80,11 @@ class Lifecycle:
         return await self._writer.ask(Commit(mutation if request.dry_run else keep_answer(mutation)))
 
     async def restore(self, namespace: int, request: Restore, keep_answer: KeepAnswer) -> Stored[Restored]:
-        """Bring back what decay archived."""
-        mutation = RestoreMemories(namespace, request.record_ids, self._world.now())
+        """Bring back what decay archived, or say what could be."""
+        limits.check_restore(request)
+        if request.dry_run:
+            return await self._world.offload(partial(_restorable, self._storage, namespace, request.record_ids))
+        mutation = RestoreMemories(namespace, request.record_ids or (), self._world.now())
         return await self._writer.ask(Commit(keep_answer(mutation)))
 
     async def compact(self) -> Compacted:
@@ -87,6 +95,12 @@ class Lifecycle:
         compaction = await self._writer.ask(Compact())
         await self._text_index.ask(Renew())
         return Compacted(bytes_before=compaction.bytes_before, bytes_after=compaction.bytes_after)
+
+
+def _restorable(storage: Storage, namespace: int, record_ids: tuple[RecordId, ...] | None) -> Stored[Restored]:
+    with storage.read() as reader:
+        head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
+    return Stored(restorable(storage, namespace, record_ids), head.commit_sequence)
 
 
 def _held(memory: Memory) -> HeldMemory:

@@ -19,6 +19,7 @@ from cerememory.actors.actor import Actor
 from cerememory.actors.associations import Associations
 from cerememory.actors.graph import Reached, has_edges
 from cerememory.actors.retrieval import WORKING_CODE, Retrieval
+from cerememory.actors.scoping import Scoping
 from cerememory.actors.seams import World
 from cerememory.actors.searches import NO_TIME, Search, Searched
 from cerememory.actors.stores import Fetched, Memory
@@ -30,6 +31,7 @@ from cerememory.domain import evolution, ranking
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.ranking import Candidate, Ranked, Weights
 from cerememory.domain.render import CLEAR, rendered
+from cerememory.domain.scope import asked_terms
 from cerememory.errors import ActorBusy, ActorStopped
 from cerememory.protocol import codec
 from cerememory.protocol.limits import clamp_timestamp
@@ -50,7 +52,7 @@ from cerememory.storage.modes import perfect_codes
 from cerememory.storage.prepared import SavedState, by_store
 from cerememory.storage.recalling import SaveRecall
 from cerememory.storage.rows import STORE_CODE
-from cerememory.storage.text_index import Hit
+from cerememory.storage.text_index import Hit, Hits
 from cerememory.storage.vectors import Space
 from cerememory.telemetry.metrics import Metrics
 
@@ -62,7 +64,7 @@ ALL_CODES = frozenset(STORE_CODE.values())
 
 log = structlog.get_logger(__name__)
 Candidates = dict[RecordId, Candidate]
-NOT_SEARCHED = Searched([], complete=True)
+NOT_SEARCHED = Searched(Hits(), complete=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class _Query:
     weights: Weights
     wanted: int  # how many candidates each signal is asked for
     fresh_by: float
+    scope: Scoping | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -137,12 +140,18 @@ class Recall:
             return _answer((), _Found([], 0, None, 0, 0, complete=True), searched)
         codes = None if request.stores is None else frozenset(STORE_CODE[store] for store in searched)
         wanted = CANDIDATES_PER_RESULT * limit
-        query = _Query(namespace, request, codes, limit, _weights(request.cue), wanted, fresh_by)
+        scope = None if request.scope is None else self._scope(namespace, request, fresh_by)
+        query = _Query(namespace, request, codes, limit, _weights(request.cue), wanted, fresh_by, scope)
         retrieval, by_words = self._retrieval(query), await self._searched(query)
         plain = await self._found_by_words(query, by_words, retrieval) if query.is_plain else None
         found, chosen = plain or await self._found_by_all(query, by_words, retrieval)
         memories = await self._read(query, chosen, retrieval)
         return _answer(self._results(query, chosen, memories), found, searched)
+
+    def _scope(self, namespace: int, request: RecallQuery, fresh_by: float) -> Scoping | None:
+        """None when it lets everything in."""
+        terms = asked_terms(namespace, request.scope)
+        return Scoping(self._sources.text_index, self._world, namespace, terms, fresh_by) if terms else None
 
     def _retrieval(self, query: _Query) -> Retrieval:
         return Retrieval(self._sources.stores, query.namespace, self._world.now())
@@ -178,7 +187,8 @@ class Recall:
         dropped = await self._drop_faded(query, candidates)
         if trace is not None or query.request.min_fidelity is not None:  # which was read, and counts
             ranked = _ranked(query, candidates.values())
-        return _Found(ranked, len(ranked), trace, scanned, dropped, searched.complete)
+        is_complete = searched.complete and (query.scope is None or query.scope.is_complete)
+        return _Found(ranked, len(ranked), trace, scanned, dropped, is_complete)
 
     async def _choose(self, query: _Query, ranked: list[Ranked], retrieval: Retrieval) -> list[Ranked]:
         leading = ranked[: query.limit]
@@ -215,10 +225,10 @@ class Recall:
         with self._storage.read() as reader:
             return perfect_codes(reader, query.namespace)
 
-    async def _candidates(self, query: _Query, hits: list[Hit]) -> Candidates:
-        """What any signal of the cue finds; `hits` are those of its words."""
+    async def _candidates(self, query: _Query, by_words: Hits) -> Candidates:
+        """What any signal of the cue finds; `by_words` is what its words find."""
         cue = query.request.cue
-        found = {hit.record_id: _candidate(hit, hits) for hit in hits}
+        found = _by_id(by_words)
         if cue.embedding is not None:
             await self._by_vector(query, found, Space.CONTENT, cue.embedding)
         if cue.emotion is not None and _has_emotion(cue):
@@ -235,12 +245,16 @@ class Recall:
         if text is None:
             return NOT_SEARCHED
         search = Search(query.namespace, text, query.codes, query.wanted, query.request.explain, query.fresh_by)
+        if query.scope is not None:
+            search = replace(search, scope=query.scope.terms)
         searched = index.search_nowait(search)
         return await index.ask(search) if searched is None else searched
 
     async def _by_vector(self, query: _Query, found: Candidates, space: Space, vector: tuple[float, ...]) -> None:
         nearest = Nearest(query.namespace, space, vector, query.wanted, query.codes)
-        for near in await self._sources.vectors.ask(nearest):
+        vectors = self._sources.vectors
+        found_near = vectors.ask(nearest) if query.scope is None else query.scope.nearest(vectors, nearest)
+        for near in await found_near:
             candidate = _joined(found, near.record_id, near.store_code, near.created_at)
             cosine = min(near.cosine, 1.0)
             if space is Space.CONTENT:
@@ -263,6 +277,9 @@ class Recall:
 
     async def _created_within(self, query: _Query, start: int, end: int, count: int) -> Candidates:
         """The newest of the range, working memory included."""
+        if query.scope is not None:
+            hits = await query.scope.newest(query.codes, start, end, count)
+            return {hit.record_id: Candidate(hit.record_id, hit.store_code, hit.created_at) for hit in hits}
         scan = partial(_scan_by_time, self._storage, query, clamp_timestamp(start), clamp_timestamp(end), count)
         found = {candidate.record_id: candidate for candidate in await self._world.offload(scan)}
         if query.codes is None or WORKING_CODE in query.codes:
@@ -281,7 +298,10 @@ class Recall:
         activated = await self._sources.associations.activated(
             query.namespace, source.record_id, query.request.activation_depth
         )
-        reached = [memory for memory in activated.memories if query.admits(memory)][: query.wanted]
+        admitted = [memory for memory in activated.memories if query.admits(memory)]
+        if query.scope is not None:
+            admitted = await query.scope.reached(admitted)
+        reached = admitted[: query.wanted]
         for memory in reached:
             candidate = _joined(candidates, memory.record_id, memory.store_code, memory.created_at)
             candidate.activation = memory.activation
@@ -339,7 +359,7 @@ class Recall:
             now,
             "recall.query.reconsolidate",
             tuple(memory.record_id for memory in memories),
-            tuple(memory.row.store.value for memory in memories),
+            tuple(memory.row.store_name for memory in memories),
             {"records_updated": len(memories)},
         )
         try:
@@ -356,18 +376,21 @@ class Recall:
                 self._sources.stores[code].post_nowait(StatesCommitted(tuple(states)))
 
 
-def _candidate(hit: Hit, hits: list[Hit]) -> Candidate:
-    """A hit among those of the same words."""
-    found = Candidate(hit.record_id, hit.store_code, hit.created_at, words=hit.score / hits[0].score)
-    if hit.parts is not None:
-        found.word_parts = hit.parts
+def _by_id(hits: Iterable[Hit]) -> Candidates:
+    """Each with what explains its score, if that was asked for."""
+    found: Candidates = {}
+    for hit, (_score, candidate) in zip(hits, _by_words(hits), strict=True):
+        if hit.parts is not None:
+            candidate.word_parts = hit.parts
+        found[hit.record_id] = candidate
     return found
 
 
-def _by_words(hits: list[Hit]) -> Iterator[Ranked]:
+def _by_words(hits: Iterable[Hit]) -> Iterator[Ranked]:
     """The hits as they are ranked when nothing else counts: in their own order, by their share of the best."""
-    best = hits[0].score if hits else 1.0
+    best = 0.0
     for hit in hits:
+        best = best or hit.score
         words = hit.score / best
         yield Ranked(words, Candidate(hit.record_id, hit.store_code, hit.created_at, words))
 

@@ -6,12 +6,15 @@ A question says how long it may wait for changes that the index has yet to commi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from cerememory.actors.actor import Request
 from cerememory.protocol.values import RecordId
-from cerememory.storage.text_index import Hit, Snapshot
+from cerememory.storage.text_index import Hits, Snapshot
 
+T = TypeVar("T")
 NO_TIME = -math.inf  # as `fresh_by`: no longer than every search may wait
 
 
@@ -19,7 +22,7 @@ NO_TIME = -math.inf  # as `fresh_by`: no longer than every search may wait
 class Searched:
     """`complete` is false while the index is behind by more than the time that a search waits."""
 
-    hits: list[Hit]
+    hits: Hits
     complete: bool
 
 
@@ -45,12 +48,36 @@ class Search(Request[Searched]):
     limit: int
     explain: bool = False
     fresh_by: float = NO_TIME
+    scope: tuple[str, ...] = ()
 
     def answer(self, snapshot: Snapshot | None, *, is_fresh: bool) -> Searched:
         if snapshot is None:
-            return Searched([], complete=False)
-        hits = snapshot.search(self.namespace, self.text, self.store_codes, self.limit, explain=self.explain)
+            return Searched(Hits(), complete=False)
+        hits = snapshot.search(
+            self.namespace, self.text, self.store_codes, self.limit, explain=self.explain, scope=self.scope
+        )
         return Searched(hits, complete=is_fresh)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked(Generic[T]):
+    """`found` is None while there is no index; `complete` as in `Searched`."""
+
+    found: T | None
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Request[Looked[T]]):
+    """What `look` finds in the index; see `Search` for `fresh_by`."""
+
+    look: Callable[[Snapshot], T]
+    fresh_by: float = NO_TIME
+
+    def answer(self, snapshot: Snapshot | None, *, is_fresh: bool) -> Looked[T]:
+        if snapshot is None:
+            return Looked(None, complete=False)
+        return Looked(self.look(snapshot), complete=is_fresh)
 
 
 @dataclass(frozen=True, slots=True)

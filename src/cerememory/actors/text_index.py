@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 import trio
@@ -29,7 +29,7 @@ import trio
 from cerememory.actors.actor import LATER, Actor, Answered, Reply, Request
 from cerememory.actors.index_changes import Changes, Step
 from cerememory.actors.seams import World
-from cerememory.actors.searches import Search, Searched, SearchRaw
+from cerememory.actors.searches import Look, Search, Searched, SearchRaw
 from cerememory.actors.settling import Settling
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted, IndexApplied, Writer
@@ -49,6 +49,9 @@ PROGRESS_EVERY = 20_000  # rows of a rebuild between two lines in the log
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
 
+QUESTIONS = (Search, SearchRaw, Look)
+Question: TypeAlias = Search | SearchRaw | Look[Any]
+
 log = structlog.get_logger(__name__)
 
 
@@ -59,7 +62,7 @@ class Renew(Request[None]):
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    request: Search | SearchRaw
+    request: Question
     reply: Reply[Any]
     answered: trio.Event = field(default_factory=trio.Event)
 
@@ -131,7 +134,7 @@ class TextIndexer(Actor):
             async with trio.open_nursery() as following:
                 following.start_soon(self._follow)
                 async for message, reply in self._mailbox:
-                    if isinstance(message, (Search, SearchRaw)) and reply is not None and self._may_wait(message):
+                    if isinstance(message, QUESTIONS) and reply is not None and self._may_wait(message):
                         answering.start_soon(self._answer_when_fresh, self._wait_for_commit(message, reply))
                     else:
                         await self._handle_one(message, reply)
@@ -150,7 +153,7 @@ class TextIndexer(Actor):
 
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         match message:
-            case Search() | SearchRaw():
+            case Search() | SearchRaw() | Look():
                 return message.answer(self._snapshot, is_fresh=self._level)
             case EffectsCommitted():
                 effects = message.effects
@@ -183,13 +186,13 @@ class TextIndexer(Actor):
         if is_first or changes.unready >= AHEAD_MIN or changes.size >= GATHER_MAX:  # else it is due as it was
             self._wake.set()
 
-    def _may_wait(self, request: Search | SearchRaw) -> bool:
+    def _may_wait(self, request: Question) -> bool:
         """Whether what the last index commit lacks comes in a moment, or may yet come in the time of `request`."""
         if self._level:
             return bool(self._changes or self._waiters_now is not None)
         return trio.current_time() < request.fresh_by
 
-    def _wait_for_commit(self, request: Search | SearchRaw, reply: Reply[Any]) -> _Waiter:
+    def _wait_for_commit(self, request: Question, reply: Reply[Any]) -> _Waiter:
         waiter = _Waiter(request, reply)
         if self._waiters_now is not None and not self._changes:
             self._waiters_now.append(waiter)

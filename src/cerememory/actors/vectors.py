@@ -8,7 +8,7 @@ is scanned in pieces at every question. Vectors of working memory exist only her
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,12 +23,14 @@ from cerememory.actors.working import Evicted, TellAnew, ToldAnew
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted
 from cerememory.errors import ActorBusy, ActorStopped
 from cerememory.protocol.records import Store
+from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Address
 from cerememory.storage.rows import STORE_CODE
 from cerememory.storage.vectors import Near, Space, VectorChange, VectorTable, closeness, vector_range
 
 PIECE_ROWS = 4_096
+VALUES_A_NAME = 50  # looking up one record costs as much
 INLINE_VALUES_MAX = 1_000_000  # above it a product takes over 2 ms and runs in a thread
 WORKING_CODE = STORE_CODE[Store.WORKING]
 
@@ -46,13 +48,21 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Nearest(Request[list[Near]]):
-    """The `limit` closest to `vector`; `store_codes` None means all stores."""
+    """The `limit` closest to `vector`; `store_codes` None means all stores, `among` None all records."""
 
     namespace: int
     space: Space
     vector: tuple[float, ...]
     limit: int
     store_codes: frozenset[int] | None
+    among: frozenset[RecordId] | None = None
+
+    def search(self, table: VectorTable) -> Callable[[], list[Near]]:
+        return partial(table.nearest, self.vector, self.limit, self.store_codes, self.among)
+
+    def values_read(self, table: VectorTable) -> int:
+        """How much work it is in `table`, as so many values of a product."""
+        return len(table) * table.dimensions + VALUES_A_NAME * len(self.among or ())
 
 
 class VectorIndexer(Actor):
@@ -130,8 +140,8 @@ class VectorIndexer(Actor):
         table = await self._table(kind)
         if table is None:
             return await self._scan(kind, request)
-        search = partial(table.nearest, request.vector, request.limit, request.store_codes)
-        if len(table) * table.dimensions <= INLINE_VALUES_MAX:
+        search = request.search(table)
+        if request.values_read(table) <= INLINE_VALUES_MAX:
             return search()
         return await self._world.offload(search, self._limiter)
 
@@ -173,7 +183,7 @@ class VectorIndexer(Actor):
     async def _scan(self, kind: Kind, request: Nearest) -> list[Near]:
         held = VectorTable(kind.dimensions)
         self._put_held(held, kind)
-        found = held.nearest(request.vector, request.limit, request.store_codes)
+        found = request.search(held)()
         found += await self._world.offload(partial(self._scan_stored, kind, request), self._limiter)
         return sorted(found, key=closeness)[: request.limit]
 
@@ -182,7 +192,7 @@ class VectorIndexer(Actor):
         for piece in self._pieces(kind):
             table = VectorTable(kind.dimensions)
             table.load(piece)
-            best += table.nearest(request.vector, request.limit, request.store_codes)
+            best += request.search(table)()
             best = sorted(best, key=closeness)[: request.limit]
         return best
 

@@ -73,11 +73,24 @@ def _names(known: Any) -> Callable[[Any, Sequence[Token]], tuple[str, ...]]:
     return read
 
 
+def _members(_kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    for token in tokens:
+        if "=" not in token.value:
+            raise ValueError(f"expected NAME=VALUE, got {token.value[:64]!r}")
+    return tuple(token.value for token in tokens)
+
+
 def _file(_kind: Any, tokens: Sequence[Token]) -> Path:
     name = tokens[0].value
     if name.startswith("-") and name != "-":
         raise ValueError(f"unknown option {name!r}")
     return Path(name)
+
+
+def _within_unit(_kind: Any, value: float | None) -> None:
+    """Also keeps out NaN, which would be sent as null, as if nothing were given."""
+    if value is not None and not 0.0 <= value <= 1.0:
+        raise ValueError(f"expected a number from 0 to 1, got {value:g}")
 
 
 FileOrStdin = Annotated[Path, Parameter(converter=_file, allow_leading_hyphen=True)]  # for "-" alone
@@ -87,6 +100,9 @@ RecordIdText = Annotated[str, Parameter(converter=_record_id)]
 RecordIdTexts = Annotated[
     tuple[str, ...], Parameter(converter=_record_ids, n_tokens=1)
 ]  # an option's, given again
+UnitNumber = Annotated[float, Parameter(validator=_within_unit)]
+MemberTexts = Annotated[tuple[str, ...], Parameter(converter=_members, n_tokens=1)]
+Texts = tuple[str, ...]  # an option's, given again
 TimeText = Annotated[str, Parameter(converter=_time)]
 StoreNames = Annotated[tuple[StoreName, ...], Parameter(converter=_names(StoreName), n_tokens=1)]
 SecrecyNames = Annotated[tuple[SecrecyName, ...], Parameter(converter=_names(SecrecyName), n_tokens=1)]

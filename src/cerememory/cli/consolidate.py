@@ -18,13 +18,16 @@ def consolidate(
     dedup: bool = False,
     options: Common,
 ) -> None:
-    """Merge duplicates, and make knowledge of memories.
+    """Merge duplicates, and make knowledge of memories: each gets one copy in the semantic store.
+
+    Without --min-age-hours and --min-access-count these are all episodic memories, new ones too. A memory that has
+    its copy gets no second one, however often this runs.
 
     Args:
         strategy: Incremental looks at what changed since the last time, full at all, selective at what the
             other options say.
-        min_age_hours: Only memories of this age.
-        min_access_count: Only memories that were recalled so often.
+        min_age_hours: Copy only memories of this age; 0 also those of this moment.
+        min_access_count: Copy only memories that were recalled so often; 0 also those that never were.
         dry_run: Only count what would be done.
         dedup: Take memories with near embeddings for the same, whatever their texts say.
     """
@@ -35,7 +38,7 @@ def consolidate(
         "dry_run": dry_run,
         "dedup": dedup,
     }
-    with connect(options) as memory:
+    with connect(options, reads_only=dry_run) as memory:
         consolidated = memory.call("lifecycle.consolidate", body)
     show(consolidated, options, _line, lambda answer: rows_table(leaves(answer)))
 

@@ -14,8 +14,8 @@ from cerememory.cli.arguments import (
     StoreName,
     VisibilityName,
 )
+from cerememory.cli.bodies import check_filled, given, meta, text_content
 from cerememory.cli.bodies import emotion as emotion_vector
-from cerememory.cli.bodies import given, meta, text_content
 from cerememory.cli.memory import connect
 from cerememory.cli.options import UsageError
 from cerememory.cli.output import pretty, show, warn
@@ -40,6 +40,7 @@ def store(
         emotion: What it felt like: joy, trust, fear, surprise, sadness, disgust, anger or anticipation.
         meta_json: Why it is kept, as the JSON of a MetaMemory.
     """
+    check_filled(text)
     body = {
         "content": text_content(text, embedding),
         "store": store,
@@ -82,6 +83,7 @@ def store_raw(
         secrecy_level: How secret it is.
         meta_json: Why it is kept, as the JSON of a MetaMemory.
     """
+    check_filled(text)
     body = {
         "session_id": session_id,
         "topic_id": topic_id,
@@ -114,6 +116,8 @@ def update(
         emotion: What it felt like: joy, trust, fear, surprise, sadness, disgust, anger or anticipation.
         meta_json: Why it is kept, as the JSON of a MetaMemory.
     """
+    if text is not None:
+        check_filled(text)
     changes = given(
         {
             "content": None if text is None else text_content(text),

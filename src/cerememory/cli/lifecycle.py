@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -11,9 +11,13 @@ from cyclopts.validators import Number
 from cerememory.cli.arguments import Common, ModeName, RecordIdText, RecordIdTexts, StoreName, StoreNames
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
-from cerememory.cli.options import UsageError
-from cerememory.cli.output import leaves, rows_table, show
+from cerememory.cli.options import Options, UsageError
+from cerememory.cli.output import indented, leaves, note, rows_table, show
+from cerememory.domain.visible import visible
 from cerememory.errors import ForgetUnconfirmed
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def decay_tick(
@@ -79,7 +83,7 @@ def forget(
         raise UsageError("what is to be forgotten? Give ids, --store, --session or --raw")
     if dry_run and compact:
         raise UsageError("--dry-run and --compact exclude each other")
-    with connect(options) as memory:
+    with connect(options, reads_only=dry_run) as memory:
         asked = {**body, "cascade": cascade, "confirm": True}
         if not (dry_run or confirm):
             _ask(memory.call("lifecycle.forget", {**asked, "dry_run": True})["records_deleted"])
@@ -113,16 +117,48 @@ def _ask(count: int) -> None:
 
 
 def restore(*record_id: RecordIdText, options: Common) -> None:
-    """Bring back memories that decay has archived.
+    """Bring back memories that decay has archived; without ids, list those that can be.
 
     Args:
         record_id: The memories' ids.
     """
     if not record_id:
-        raise UsageError("which memories are to be restored? Give their ids")
+        _list_archived(options)
+        return
     with connect(options) as memory:
         answer = memory.call("lifecycle.restore", {"record_ids": record_id})
     show(answer, options, lambda answer: f"Restored {answer['records_restored']} record(s)")
+
+
+def _list_archived(options: Options) -> None:
+    with connect(options, reads_only=True) as memory:
+        answer = memory.call("lifecycle.restore", {"dry_run": True})
+    if (shown := len(answer["archived"])) < answer["records_restored"]:
+        note(f"there are more: the list ends at {shown}, those that go for good first come first")
+    show(answer, options, _archived_text, _archived_table)
+
+
+def _archived_text(answer: dict[str, Any]) -> str:
+    lines = [f"Found {answer['records_restored']} memories that can be restored"]
+    for each in answer["archived"]:
+        lines.append(f"{each['record_id']} [{each['store']}] until {each['kept_until']}")
+        lines.append(f"   {each['created_at']}\n{indented(visible(each['summary']))}")
+    return "\n".join(lines)
+
+
+def _archived_table(answer: dict[str, Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(caption=f"{answer['records_restored']} can be restored", caption_justify="left")
+    table.add_column("memory", overflow="fold", min_width=36, ratio=1)
+    for name in ("store", "made", "kept until"):
+        table.add_column(name)
+    for each in answer["archived"]:
+        cell = Text(f"{visible(each['summary'])}\n").append(each["record_id"], style="dim")
+        times = (f"{each[name][:10]}" for name in ("created_at", "kept_until"))
+        table.add_row(cell, each["store"], *times)
+    return table
 
 
 def compact(*, options: Common) -> None:

@@ -6,6 +6,7 @@ What a command prints is its own; errors, warnings and logs go to stderr.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from io import TextIOWrapper
 
-from cerememory.cli.options import UsageError
+from cerememory.cli.options import UsageError, command_of, read_common
 from cerememory.domain.visible import visible
 from cerememory.errors import CerememoryError, ConfigInvalid, answer_of
 
@@ -23,21 +24,58 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 NOBODY_ELSE = 0o077  # whatever a command writes, its owner alone may read
 NOT_READ = 141  # 128 + SIGPIPE
 
+Command = Callable[[], int | None]
+Load = Callable[[list[str]], Command]
+
 
 def main() -> None:
     os.umask(NOBODY_ELSE)
-    if "serve" in sys.argv:  # a wish to reload, which would end the daemon that has no handler yet
+    if command_of(sys.argv[1:]) == "serve":  # a wish to reload, which would end the daemon that has no handler yet
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], kept(command)))
 
 
-def run(argv: list[str], perform: Callable[[list[str]], int] | None = None) -> int:
-    """The exit code of the command that `argv` names; `perform` (here: a command of cerememory's) runs it."""
+def kept(load: Load) -> Load:
+    """`load`, for a process of one command: what is loaded stays, so no search for garbage ever looks at it.
+
+    Not even the last one, at the end of the process, which would take a tenth of a short command's time.
+    """
+
+    def load_kept(argv: list[str]) -> Command:
+        gc.disable()
+        loaded = load(argv)
+        gc.freeze()
+        gc.enable()
+        return loaded
+
+    return load_kept
+
+
+def command(argv: list[str]) -> Command:
+    """The command that `argv` means; what it needs is imported here, for most of a command's time is loading."""
+    if argv[:1] == ["mcp"]:
+        from cerememory.cli.quick import usual
+
+        if (proxy := usual(argv[1:])) is not None:
+            return proxy
+    from cerememory.cli.commands import asks_for_overview
+
+    if asks_for_overview(read_common(argv)[1]):
+        from cerememory.cli.overview import show
+
+        return show
+    from cerememory.cli.app import parse
+
+    return parse(argv)
+
+
+def run(argv: list[str], load: Load = command) -> int:
+    """The exit code of the command that `argv` means; `load` makes that command of it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = (perform or _run)(argv)
+        code = load(argv)() or 0
         print(end="", flush=True)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -47,18 +85,6 @@ def run(argv: list[str], perform: Callable[[list[str]], int] | None = None) -> i
     except Exception as error:  # noqa: BLE001 - the outermost surface
         return _answer(error, is_verbose="--verbose" in argv)
     return code
-
-
-def _run(argv: list[str]) -> int:
-    """Imports what it needs when it needs it: most of a command's time is loading."""
-    if argv[:1] == ["mcp"]:
-        from cerememory.cli.quick import usual
-
-        if (proxy := usual(argv[1:])) is not None:
-            return proxy()
-    from cerememory.cli.app import parse
-
-    return parse(argv)() or 0
 
 
 def _drop_output() -> None:

@@ -2,24 +2,33 @@
 
 `connect` finds out and gives a `Memory`; a command asks it and can't tell which it is. With a `--server-url`
 it is that daemon. Else the data dir decides: its running owner is asked, with the key that the owner left
-there for local commands; without an owner the command owns it for as long as it works.
+there for local commands; without an owner the command owns it for as long as it works. An owner that is a
+command itself is waited for: it lasts a moment.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cerememory.cli.options import KEY_VARIABLE, Options, UsageError, server_key
+from cerememory.cli.output import note
 from cerememory.cli.settings import check_start, load
 from cerememory.client import Client
 from cerememory.client.archives import ArchiveStream
 from cerememory.errors import DataDirLocked, Unauthorized
-from cerememory.storage.datadir import Owner, owner_of, read_token
+from cerememory.protocol.namespaces import check_name
+from cerememory.storage.datadir import DataDir, Owner, check_is_there, owner_of, read_token
+
+if TYPE_CHECKING:
+    from cerememory.config.settings import Settings
 
 RETRY_FOR_S = 2.0  # somebody waits for the answer; a daemon that restarts is back by then
+FREE_WITHIN_S = 10.0  # how long other commands may take with the data dir
+TOLD_AFTER_S = 1.0
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -39,8 +48,12 @@ class Memory(Protocol):
         ...
 
 
-def connect(options: Options) -> AbstractContextManager[Memory]:
-    """Raises `StartRefused` when the data dir can't be used, `UsageError` for options that contradict."""
+def connect(options: Options, *, reads_only: bool = False) -> AbstractContextManager[Memory]:
+    """Raises `StartRefused` when the data dir can't be used, `UsageError` for options that contradict.
+
+    Entering waits, up to `FREE_WITHIN_S`, for other commands that own the data dir. `reads_only`: a data dir that
+    isn't there isn't made.
+    """
     if options.server_url is not None:
         if options.offline:
             raise UsageError("--server-url and --offline exclude each other")
@@ -49,19 +62,57 @@ def connect(options: Options) -> AbstractContextManager[Memory]:
     loaded = load(options)
     check_start(loaded, for_serve=False)
     path = loaded.settings.data_dir
+    if options.namespace is not None:
+        check_name(options.namespace)
+    if reads_only:
+        check_is_there(path)
     owner = None if options.offline else owner_of(path)
-    if owner is not None:
-        return _ask_owner(path, owner, options)
+    if owner is not None and owner.address:
+        return _ask_daemon(path, owner, options)
+    return _own(loaded.settings, options)
+
+
+def _ask_daemon(path: Path, daemon: Owner, options: Options) -> AbstractContextManager[Memory]:
+    key = read_token(path) or server_key(options.server_api_key_file)
+    return _keyed(Client(server_url(daemon.address), key, namespace=options.namespace))
+
+
+@contextmanager
+def _own(settings: Settings, options: Options) -> Iterator[Memory]:
+    """The data dir itself; or the daemon that came to own it while it was waited for."""
     from cerememory.cli.offline import offline  # here, for it loads the whole daemon
 
-    return offline(loaded.settings, options.namespace, is_verbose=options.verbose)
+    taken = _taken(settings.data_dir, options)
+    if isinstance(taken, Owner):
+        with _ask_daemon(settings.data_dir, taken, options) as memory:
+            yield memory
+    else:
+        with offline(settings, taken, options.namespace, is_verbose=options.verbose) as memory:
+            yield memory
 
 
-def _ask_owner(path: Path, owner: Owner, options: Options) -> AbstractContextManager[Memory]:
-    if not owner.address:
-        raise DataDirLocked(f"{path}: in use by {owner}, a command; try again when it is done")
-    key = read_token(path) or server_key(options.server_api_key_file)
-    return _keyed(Client(server_url(owner.address), key, namespace=options.namespace))
+def _taken(path: Path, options: Options) -> DataDir | Owner:
+    """The data dir, as soon as no other command owns it; its owner, when that is a daemon now.
+
+    Raises `DataDirLocked` after `FREE_WITHIN_S`, and with `--offline` at once for a daemon.
+    """
+    started, told = time.monotonic(), False
+    while True:
+        try:
+            return DataDir.acquire(path)  # which takes a moment to give up
+        except DataDirLocked:
+            owner = owner_of(path)  # None: it doesn't own it any more, or hasn't said yet who it is
+            if owner is not None and owner.address:
+                if options.offline:
+                    raise
+                return owner
+        waited_s = time.monotonic() - started
+        if waited_s >= FREE_WITHIN_S:
+            who = "another process" if owner is None else f"{owner}, a command"
+            raise DataDirLocked(f"{path}: in use by {who}; try again when it is done")
+        if waited_s >= TOLD_AFTER_S and not told:
+            note(f"{path}: in use by another command; waiting until it is done")
+            told = True
 
 
 @contextmanager

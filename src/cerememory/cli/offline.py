@@ -102,13 +102,15 @@ METHODS: dict[str, Callable[..., Awaitable[object]]] = {
 
 
 @contextmanager
-def offline(settings: Settings, namespace: str | None, is_verbose: bool) -> Iterator[OfflineMemory]:
-    """Raises `StartRefused` when the data dir can't be owned or isn't whole."""
+def offline(
+    settings: Settings, directory: DataDir, namespace: str | None, is_verbose: bool
+) -> Iterator[OfflineMemory]:
+    """`directory` is released at the end. Raises `StartRefused` when what is in it isn't whole."""
     quiet = settings.log.level if is_verbose else max(settings.log.level, "warn", key=logs.LEVELS.__getitem__)
     logs.configure(quiet, settings.log.format)
     with (
         ungrouped(),
-        DataDir.acquire(settings.data_dir) as directory,
+        directory,
         start_blocking_portal("trio") as portal,
         ExitStack() as stack,
     ):

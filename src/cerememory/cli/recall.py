@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cerememory.cli.arguments import AssociationNames, Common, ModeName, RecordIdText, SecrecyNames
-from cerememory.cli.bodies import given
+from cerememory.cli.arguments import (
+    AssociationNames,
+    Common,
+    MemberTexts,
+    ModeName,
+    RecordIdText,
+    SecrecyNames,
+    Texts,
+    UnitNumber,
+)
+from cerememory.cli.bodies import given, scope
 from cerememory.cli.memory import connect
 from cerememory.cli.output import indented, leaves, note, pretty, rows_table, show, text_of
 from cerememory.domain.visible import visible
@@ -17,16 +26,32 @@ if TYPE_CHECKING:
 FOLDED_WIDTH = 18  # half a UUID; with more, ids, times and speakers have no room in 80 columns
 
 
-def recall(query: str | None = None, /, *, limit: int = 10, mode: ModeName = "human", options: Common) -> None:
+def recall(
+    query: str | None = None,
+    /,
+    *,
+    limit: int = 10,
+    mode: ModeName = "human",
+    session_id: str | None = None,
+    source: str | None = None,
+    tag: Texts | None = None,
+    metadata: MemberTexts | None = None,
+    options: Common,
+) -> None:
     """Find memories; without a query, the newest.
 
     Args:
         query: Words, or a question.
         limit: How many to show at most.
         mode: Human shows faded memories with holes, perfect as they were stored.
+        session_id: Only those of this session.
+        source: Only those from this source.
+        tag: Only those with this tag; may be given again, and then with all of them.
+        metadata: Only those with this in their metadata, as NAME=VALUE, JSON where it is any; may be given again.
     """
-    body = {"cue": given({"text": query}), "limit": limit, "recall_mode": mode}
-    with connect(options) as memory:
+    kept_to = scope(session_id, source, tag, metadata)
+    body = given({"cue": given({"text": query}), "limit": limit, "recall_mode": mode, "scope": kept_to})
+    with connect(options, reads_only=True) as memory:
         recalled = memory.call("recall.query", body)
     _note_if_behind(recalled["query_metadata"])
     show(recalled, options, _recalled_text, _recalled_table)
@@ -90,7 +115,7 @@ def associate(
     *,
     depth: int = 2,
     limit: int = 10,
-    min_weight: float = 0.1,
+    min_weight: UnitNumber = 0.1,
     association_types: AssociationNames | None = None,
     options: Common,
 ) -> None:
@@ -100,7 +125,7 @@ def associate(
         record_id: The memory's id.
         depth: How many links away at most, up to 8.
         limit: How many to show at most, up to 256.
-        min_weight: Links that weigh less aren't followed.
+        min_weight: Links that weigh less, from 0 to 1, aren't followed.
         association_types: Follow links of these types alone, with commas between.
     """
     body = {
@@ -109,7 +134,7 @@ def associate(
         "min_weight": min_weight,
         "association_types": association_types,
     }
-    with connect(options) as memory:
+    with connect(options, reads_only=True) as memory:
         found = memory.call("recall.associate", given(body), path_params={"record_id": record_id})
     show(found, options, _recalled_text, _recalled_table)
 
@@ -143,7 +168,7 @@ def recall_raw(
         "include_sealed": include_sealed,
         "secrecy_levels": secrecy_levels,
     }
-    with connect(options) as memory:
+    with connect(options, reads_only=True) as memory:
         recalled = memory.call("recall.raw_query", given(body))
     _note_if_behind(recalled)
     show(recalled, options, pretty, _raw_table)
@@ -168,7 +193,7 @@ def inspect(record_id: RecordIdText, /, *, options: Common) -> None:
     Args:
         record_id: The memory's id.
     """
-    with connect(options) as memory:
+    with connect(options, reads_only=True) as memory:
         record = memory.call("introspect.record", path_params={"record_id": record_id})
     show(record, options, pretty, _record_table)
 

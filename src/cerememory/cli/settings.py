@@ -1,4 +1,7 @@
-"""The configuration of a command: from the common options, the environment and the file."""
+"""The configuration of a command: from the common options, the environment and the file.
+
+What reads it is loaded when it is asked for: a command that is told which daemon to ask needs none.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import os
 import time
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from cerememory.cli.options import Options
-from cerememory.config.checks import check
-from cerememory.config.sources import Loaded
-from cerememory.config.sources import load as load_sources
+
+if TYPE_CHECKING:
+    from cerememory.config.sources import Loaded
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -20,12 +24,16 @@ def load(options: Options, overrides: Mapping[str, object] = NOTHING, *, only: C
 
     `only` names the keys that a command uses, when it should work whatever is wrong with the others.
     """
+    from cerememory.config.sources import load as load_sources
+
     told = {"data_dir": options.data_dir, **overrides}
     return load_sources(options.config, os.environ, told, only=only)
 
 
 def check_start(loaded: Loaded, *, for_serve: bool) -> None:
     """Raise `ConfigInvalid` unless a command may start so. Keys of the data dir count as those of the settings."""
+    from cerememory.config.checks import check
+
     auth = loaded.settings.auth
     needs_keys = auth.enabled and not auth.api_keys
     has_stored_keys = needs_keys and _has_stored_keys(loaded)

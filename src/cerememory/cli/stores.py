@@ -13,7 +13,9 @@ from cerememory.storage.audit_head import check_head
 from cerememory.storage.audit_keys import KEY_NAME, read_keys
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.audit_tree import AuditTree
+from cerememory.storage.backup import STORE_NAME
 from cerememory.storage.contract import Storage
+from cerememory.storage.datadir import check_is_there
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.sealed import KEYRING_KEY, opened_readonly
 
@@ -29,7 +31,9 @@ def open_readonly(settings: Settings, path: Path | None = None) -> Storage:
 
     Raises `DataDirUnusable` when there is none, `PassphraseRefused` when it is encrypted with another.
     """
-    lmdb = LmdbStorage.open_readonly(settings.data_dir / "store" if path is None else path)
+    if path is None and not (settings.data_dir / STORE_NAME).exists():
+        check_is_there(settings.data_dir)
+    lmdb = LmdbStorage.open_readonly(settings.data_dir / STORE_NAME if path is None else path)
     with ExitStack() as stack:
         stack.callback(lmdb.close)
         storage = opened_readonly(lmdb, settings.security.store_encryption_passphrase)

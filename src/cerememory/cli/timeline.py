@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from cerememory.cli.arguments import Common, GranularityName, TimeText
+from cerememory.cli.arguments import Common, GranularityName, TimeText, UnitNumber
 from cerememory.cli.bodies import emotion as emotion_vector
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
@@ -23,7 +23,7 @@ def timeline(
     start: TimeText | None = None,
     end: TimeText | None = None,
     granularity: GranularityName = "day",
-    min_fidelity: float | None = None,
+    min_fidelity: UnitNumber | None = None,
     emotion: str | None = None,
     options: Common,
 ) -> None:
@@ -44,7 +44,7 @@ def timeline(
         "min_fidelity": min_fidelity,
         "emotion_filter": emotion_vector(emotion),
     }
-    with connect(options) as memory:
+    with connect(options, reads_only=True) as memory:
         found = memory.call("recall.timeline", given(body))
     if found.get("truncated"):
         note("there are more memories than one answer has; take a shorter range to see the others")

@@ -145,7 +145,7 @@ class AsyncOperations(ABC):
         return await self._ask(write("lifecycle.forget", request, idempotency_key), Forgotten)
 
     async def lifecycle_restore(self, request: Restore, *, idempotency_key: str | None = None) -> Restored:
-        """Bring back memories that decay has archived."""
+        """Bring back memories that decay has archived, or list them."""
         return await self._ask(write("lifecycle.restore", request, idempotency_key), Restored)
 
     async def lifecycle_export(self, request: Export, *, sequence: int | None = None) -> Exported:

@@ -150,7 +150,7 @@ class Operations(ABC):
         return self._ask(write("lifecycle.forget", request, idempotency_key), Forgotten)
 
     def lifecycle_restore(self, request: Restore, *, idempotency_key: str | None = None) -> Restored:
-        """Bring back memories that decay has archived."""
+        """Bring back memories that decay has archived, or list them."""
         return self._ask(write("lifecycle.restore", request, idempotency_key), Restored)
 
     def lifecycle_export(self, request: Export, *, sequence: int | None = None) -> Exported:

@@ -11,9 +11,10 @@ many are answered as without, with .1 .002 fewer, with .2 .009.) In a time range
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
+
+import msgspec
 
 from cerememory.domain.activation import Activation
 from cerememory.protocol.values import RecordId
@@ -46,8 +47,7 @@ class WordParts(NamedTuple):
 NO_WORDS = WordParts(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-@dataclass(slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, gc=False):
     """`words`, `vector`, `emotion` are scaled to 0..1, 0 where that signal didn't find the memory.
 
     `activation` is what came over associations from the best of those that any signal has found. `fidelity`

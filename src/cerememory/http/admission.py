@@ -7,6 +7,7 @@ bytes in flight are those of all bodies.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import trio
 
@@ -36,6 +37,14 @@ class Admission:
         """Take over what may change while the daemon runs: the rate limit, and the keys of `auth.api_keys`."""
         self._rate_limit.change(settings.rate_limit.requests_per_second, settings.rate_limit.burst)
         self._keys.change(settings.auth)
+
+    def charge(self, exchange: Exchange) -> None:
+        """Count one more request of this client, or raise `RateLimited`."""
+        self._rate_limit.check(self._addresses.client(exchange), trio.current_time())
+
+    def reserved(self, body_bytes: int) -> AbstractContextManager[object]:
+        """Room for a body of `body_bytes` among the bytes in flight; `TooManyBytes`."""
+        return self.inflight.reserved(body_bytes)
 
     def admit(self, exchange: Exchange, check: Callable[[Grant], None] | None) -> None:
         """Note whose request it is and which namespace it is about, or raise why it isn't answered.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Self
 
 import trio
@@ -32,28 +31,37 @@ class Inflight:
         self._bytes_max = bytes_max
         self._bytes = 0
 
-    @contextmanager
-    def reserved(self, body_bytes: int) -> Iterator[Room]:
-        """Room for a body of `body_bytes`, and more when it turns out to be longer; `TooManyBytes`."""
-        room = Room(self)
-        try:
-            room.extend(body_bytes)
-            yield room
-        finally:
-            self._bytes -= room.size_bytes
+    def reserved(self, body_bytes: int) -> Room:
+        """A block with room for a body of `body_bytes`, and more when it turns out to be longer; `TooManyBytes`."""
+        return Room(self, body_bytes)
 
     def take(self, size_bytes: int) -> None:
         if self._bytes + size_bytes > self._bytes_max:
             raise TooManyBytes("too many bytes in flight, try again")
         self._bytes += size_bytes
 
+    def give_back(self, size_bytes: int) -> None:
+        self._bytes -= size_bytes
+
 
 class Room:
-    """What one body takes of `Inflight`."""
+    """What one body takes of `Inflight`, until the end of the block."""
 
-    def __init__(self, inflight: Inflight) -> None:
+    __slots__ = ("_body_bytes", "_inflight", "size_bytes")
+
+    def __init__(self, inflight: Inflight, body_bytes: int) -> None:
         self._inflight = inflight
+        self._body_bytes = body_bytes
         self.size_bytes = 0
+
+    def __enter__(self) -> Room:
+        self.extend(self._body_bytes)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inflight.give_back(self.size_bytes)
 
     def extend(self, body_bytes: int) -> None:
         """Take what a body of `body_bytes` in all needs beyond what is taken."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 TYPES: dict[str, str] = {
     "Activation": "How strongly one memory was activated on the way.",
     "ActivationTrace": "How activation spread from the best candidate along associations.",
+    "ArchivedMemory": "A memory that decay has archived, shortened.",
     "Associated": "The memories that are linked to the one asked for, strongest first.",
     "Association": "A weighted link from a memory to another.",
     "AssociationInput": "A weighted link from the new memory to another, which needn't exist yet.",
@@ -89,6 +90,10 @@ TYPES: dict[str, str] = {
     "RecallMode": "`human`: words of faded memories are missing. `perfect`: as they were stored.",
     "RecallQuery": "What to look for, and what is done with what is found.",
     "RecallRawQuery": "Which entries to find; all conditions have to hold.",
+    "RecallScope": (
+        "Only memories of which all of this holds; of the others none is found by any signal. Null and what is"
+        " empty ask for nothing."
+    ),
     "RecallTimeline": "Which stretch of time, in which steps.",
     "Recalled": "The memories that were found, best first.",
     "RecalledMemory": "A memory that was found, and how well it fits.",
@@ -97,8 +102,8 @@ TYPES: dict[str, str] = {
     "Redact": "Which piece of the scan it is, and what is done with what is found.",
     "Redacted": "What was found in the piece, and where the next one begins.",
     "Relation": "How one memory is related to another.",
-    "Restore": "Which memories are brought back.",
-    "Restored": "What was brought back.",
+    "Restore": "Which memories are brought back; without ids, a dry run lists what could be.",
+    "Restored": "What was brought back, or could be in a dry run.",
     "SecrecyLevel": "How secret an entry is; `secret` ones are found only when they are asked for.",
     "RotateAudit": "Nothing has to be said.",
     "SetMode": "The mode, and for which stores it holds.",
@@ -167,6 +172,8 @@ FIELDS: dict[str, str] = {
     "Activation.edge_type": "The kind of the link that it came along.",
     "Activation.hop": "How many links away.",
     "ActivationTrace.activations": "What was activated.",
+    "ArchivedMemory.kept_until": "When it goes for good, with the next decay tick.",
+    "ArchivedMemory.summary": "Its summary, else the beginning of its text.",
     "Association.last_co_activation": "When both were last recalled together.",
     "BlockInput.data": "The bytes as an array of integers.",
     "BlockInput.data_b64": "The bytes as base64; used when `data` is missing.",
@@ -303,9 +310,17 @@ FIELDS: dict[str, str] = {
     "RecallQuery.include_decayed": "Don't leave out what has faded below `min_fidelity`.",
     "RecallQuery.recall_mode": "How the memories are told.",
     "RecallQuery.reconsolidate": "Strengthen what is recalled.",
+    "RecallQuery.scope": "Which memories may be answered at all; null: all.",
     "RecallRawQuery.query": "Words.",
     "RecallRawQuery.session_id": "Entries of this conversation or run only.",
     "RecallRawQuery.temporal": "Entries of this time only.",
+    "RecallScope.metadata": (
+        "Its metadata has these members, at most 32: the same names with equal values as JSON (1 equals 1.0, the"
+        " order of keys doesn't matter). What the daemon keeps there, as `_context`, can't be asked for."
+    ),
+    "RecallScope.session_id": "It was stored with this `context.session_id`, or dreamt of this raw session.",
+    "RecallScope.source": "It was stored with this `context.source`; `dream`: it was dreamt.",
+    "RecallScope.tags": "Its `meta.tags` have all of these, at most 32 of 1,024 bytes each.",
     "RecallTimeline.emotion_filter": "Only memories that felt alike.",
     "RecallTimeline.granularity": "How long a bucket is.",
     "RecallTimeline.range": "Which stretch of time.",
@@ -389,8 +404,13 @@ FIELDS: dict[str, str] = {
     "Redacted.next_cursor": "Where the next piece begins; null: that was the last one.",
     "Redacted.records_scanned": "How many records were looked at.",
     "Redacted.secrets": "How many secrets were found, by what they were told by.",
-    "Restore.record_ids": "These memories; ids of others are ignored.",
-    "Restored.records_restored": "How many memories were brought back.",
+    "Restore.dry_run": "Bring nothing back, and list in `archived` what could be.",
+    "Restore.record_ids": "These memories; ids of others are ignored. Null, in a dry run alone: all.",
+    "Restored.archived": (
+        "In a dry run: what could be brought back, at most 1,000; without ids, those that go for good first come"
+        " first."
+    ),
+    "Restored.records_restored": "How many memories were brought back, or could be.",
     "SetMode.mode": "How memories are told; `perfect` wins over the mode of a recall.",
     "SetMode.scope": "For these stores only; null: all.",
     "UndoImport.keep_changed": "Leave records that were changed since as they are, instead of refusing.",

@@ -39,7 +39,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
             {"session_id": "s-1", "speaker": "assistant", "content": _content("It is the blue one.")},
         ]
     },
-    "recall.query": {"cue": {"text": "kettle"}, "stores": ["episodic", "semantic"], "limit": 5},
+    "recall.query": {
+        "cue": {"text": "kettle"},
+        "stores": ["episodic", "semantic"],
+        "limit": 5,
+        "scope": {"session_id": "s-1", "tags": ["kitchen"]},
+    },
     "mcp": {
         "jsonrpc": "2.0",
         "id": 1,

@@ -65,7 +65,7 @@ class Gate:
         stored_keys: KeyFile | None = None,
     ) -> None:
         self._origins = Origins(settings)
-        self.admission = Admission(settings, metrics, local_token, stored_keys)
+        self.admission = routes.admission = Admission(settings, metrics, local_token, stored_keys)
         self._read_timeout_s = float(settings.http.read_timeout_secs)
         self._metrics = metrics
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # of each kind of answer

@@ -1,8 +1,9 @@
 """HTTP/1.1 as it mostly is: a request that has come whole is answered where it was read.
 
 hypercorn starts a task for each request, hands it the body through a channel, and makes events of its own of each
-message in between. A request whose body is there with its head needs none of this. What still comes, asks to go
-on (`Expect`) or wants another protocol goes hypercorn's way. h11 reads and writes all of it.
+message in between. A request whose body is there with its head needs none of this; one that is plain besides
+(`http.plain`) needn't trouble h11, which reads and writes all others. What still comes, asks to go on (`Expect`) or
+wants another protocol goes hypercorn's way.
 """
 
 from __future__ import annotations
@@ -12,14 +13,24 @@ from urllib.parse import unquote
 
 import h11
 import trio
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.utils import suppress_body
 
+from cerememory.http import plain
 from cerememory.http.bodies import WHOLE_BODY, ClientGone
-from cerememory.http.exchange import Message, Scope
+from cerememory.http.exchange import Headers, Message, Scope
+from cerememory.http.plain import PlainRequest
 
-ELSEWHERE = frozenset({b"transfer-encoding", b"upgrade", b"expect"})  # headers of what goes hypercorn's way
+HTTP2_BEGINNING = b"PRI * HTTP/2.0\r\n\r\n"  # a head, to HTTP/1.1
+
+
+class Http2Begins(Exception):
+    """What a client began with is HTTP/2; `data` is all that has come."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data = data
 
 
 class Requests(h11.Connection):
@@ -31,6 +42,17 @@ class Requests(h11.Connection):
 
     is_answering = False  # a request that went hypercorn's way
     is_over = False
+
+    @property
+    def is_between_requests(self) -> bool:
+        """Whether the next byte is the first of a request."""
+        return self.their_state is h11.IDLE and not self.is_over and not self.trailing_data[0]
+
+    def take(self, data: bytes) -> None:
+        """Read the request that `data` is, which was read already."""
+        self.receive_data(data)
+        while not isinstance(self.next_event(), h11.EndOfMessage):
+            pass
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         if self.is_over:
@@ -65,6 +87,10 @@ class Http1(H11Protocol):
 
     async def handle(self, event: Event) -> None:
         """Whoever waits for the end of an answer learns of the end of the connection, too."""
+        if isinstance(event, RawData) and (request := self._plain_request(event.data)) is not None:
+            await self.send(Updated(idle=False))
+            await self._answer(request, request.body, event.data)
+            return
         if isinstance(event, Closed):
             self.requests.is_over = True
         await super().handle(event)
@@ -72,9 +98,12 @@ class Http1(H11Protocol):
             await self.can_read.set()
 
     async def _check_protocol(self, request: h11.Request) -> None:
-        """HTTP/2 is only looked for where it may be asked for."""
-        if request.method == b"PRI" or any(name == b"upgrade" for name, _value in request.headers):
-            await super()._check_protocol(request)
+        """HTTP/2 begins with words of its own. `Upgrade: h2c` is ignored: RFC 9113 (3.1) has given it up."""
+        if request.method == b"PRI" and request.target == b"*" and request.http_version == b"2.0":
+            raise Http2Begins(HTTP2_BEGINNING + self.connection.trailing_data[0])
+
+    def _plain_request(self, data: bytes) -> PlainRequest | None:
+        return plain.read(data) if self.requests.is_between_requests else None
 
     async def _create_stream(self, request: h11.Request) -> None:
         body = self._whole_body(request)
@@ -83,7 +112,8 @@ class Http1(H11Protocol):
             await super()._create_stream(request)
             return
         await self._answer(request, body)
-        await self._maybe_recycle()
+        if self.connection.trailing_data[0]:  # others may have a turn between many requests in one read
+            await trio.lowlevel.checkpoint()
 
     async def _close_stream(self) -> None:
         self.requests.is_answering = False
@@ -93,7 +123,7 @@ class Http1(H11Protocol):
         """None: it is yet to come, or isn't ours to read."""
         length = 0
         for name, value in request.headers:
-            if name in ELSEWHERE:
+            if name in plain.ELSEWHERE:
                 return None
             if name == b"content-length":
                 length = int(value)
@@ -105,9 +135,9 @@ class Http1(H11Protocol):
         assert isinstance(event, h11.EndOfMessage)
         return b"".join(parts)
 
-    async def _answer(self, request: h11.Request, body: bytes) -> None:
-        """What the application doesn't answer is a 500, as with hypercorn."""
-        answer = _Answer(self, request)
+    async def _answer(self, request: h11.Request | PlainRequest, body: bytes, unread: bytes = b"") -> None:
+        """What the application doesn't answer is a 500, as with hypercorn. `unread`: see `_Answer`."""
+        answer = _Answer(self, request.method, unread)
         try:
             await self.app(
                 cast(Any, self._scope(request, body)),
@@ -118,10 +148,15 @@ class Http1(H11Protocol):
             )
         except Exception:  # noqa: BLE001 - of the application, which says for itself what it knows
             await self.config.log.exception("Error in ASGI Framework")
+        if answer.was_plain:
+            await self.send(Closed() if self.context.terminated.is_set() else Updated(idle=True))
+            return
         if not answer.is_begun:
+            answer.tell_h11()
             await self._send_error_response(500)
+        await self._maybe_recycle()
 
-    def _scope(self, request: h11.Request, body: bytes) -> Scope:
+    def _scope(self, request: h11.Request | PlainRequest, body: bytes) -> Scope:
         path, _, query_string = request.target.partition(b"?")
         return {
             "type": "http",
@@ -149,31 +184,53 @@ class Http1(H11Protocol):
 
 
 class _Answer:
-    """An ASGI `send` that writes the answer to one request; `ClientGone` when nobody takes its further parts."""
+    """An ASGI `send` that writes the answer to one request; `ClientGone` when nobody takes its further parts.
 
-    def __init__(self, protocol: Http1, request: h11.Request) -> None:
+    `unread` is the request, when h11 knows nothing of it yet. As it never learns of a plain answer, both are told
+    it together, or neither is.
+    """
+
+    def __init__(self, protocol: Http1, method: bytes, unread: bytes = b"") -> None:
         self.is_begun = False
+        self.was_plain = False
         self._protocol = protocol
-        self._request = request
-        self._head = b""
+        self._method = method
+        self._unread = unread
+        self._status = 0
+        self._headers: Headers = []
         self._is_bodiless = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._begin(message["status"], list(message.get("headers", [])))
+            self._status = message["status"]
+            self._headers = [*message.get("headers", []), *self._protocol.config.response_headers("h11")]
             return
-        head, self._head = self._head, b""
-        more_body = bool(message.get("more_body"))
-        await self._protocol.write(head, self._part(message.get("body", b""), more_body))
+        if self.was_plain:  # and has ended
+            return
+        body, more_body = message.get("body", b""), bool(message.get("more_body"))
+        head = b"" if self.is_begun else self._begun(body, more_body)
+        await self._protocol.write(head, body if self.was_plain else self._part(body, more_body))
         if more_body and self._protocol.requests.is_over:
             raise ClientGone
 
-    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        protocol = self._protocol
-        headers += protocol.config.response_headers("h11")
-        self._head = self._sent(h11.Response(status_code=status, headers=headers))
-        self._is_bodiless = suppress_body(self._request.method.decode("ascii"), status)
+    def _begun(self, body: bytes, more_body: bool) -> bytes:
+        """The head."""
+        head = None
+        if self._unread and not more_body:
+            head = plain.answer_head(self._status, self._headers, len(body))
+        self.was_plain = head is not None
+        if head is None:
+            self.tell_h11()
+            head = self._sent(h11.Response(status_code=self._status, headers=self._headers))
+            self._is_bodiless = suppress_body(self._method.decode("ascii"), self._status)
         self.is_begun = True
+        return head
+
+    def tell_h11(self) -> None:
+        """Have it read what it knows nothing of."""
+        if self._unread:
+            self._protocol.requests.take(self._unread)
+            self._unread = b""
 
     def _part(self, body: bytes, more_body: bool) -> bytes:
         part = self._sent(h11.Data(data=body)) if body and not self._is_bodiless else b""

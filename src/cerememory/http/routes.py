@@ -65,6 +65,7 @@ from cerememory.storage.mutations import Stored
 from cerememory.telemetry.metrics import CONTENT_TYPE, Metrics
 
 if TYPE_CHECKING:
+    from cerememory.http.admission import Admission
     from cerememory.http.reference import Reference
 
 T = TypeVar("T")
@@ -88,7 +89,7 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Response]]
-McpAnswer = Callable[[Exchange, bytes], Awaitable[Response]]  # to a POST with this body
+McpAnswer = Callable[[Exchange, bytes, "Admission"], Awaitable[Response]]  # to a POST with this body
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,8 @@ class Route:
 
 class Routes:
     def __init__(self, engine: Engine, metrics: Metrics | None, mcp: McpAnswer | None = None) -> None:
-        """`metrics`, `mcp` None: there is no such route."""
+        """`metrics`, `mcp` None: there is no such route. `admission` is set by the gate in front."""
+        self.admission: Admission | None = None
         self._engine = engine
         self._metrics = metrics
         self._mcp = mcp
@@ -191,8 +193,9 @@ class Routes:
     async def mcp(self, call: Call) -> Response:
         """Any key may ask; each tool asks for the role that it needs."""
         assert self._mcp is not None
+        assert self.admission is not None
         _check_json(call.exchange)
-        return await self._mcp(call.exchange, call.body)
+        return await self._mcp(call.exchange, call.body, self.admission)
 
     async def encode_store(self, call: Call) -> Response:
         request = await self._parse(call, EncodeStore)

@@ -21,13 +21,21 @@ from msgspec import inspect
 from cerememory.errors import ANSWERS
 from cerememory.http.descriptions import FIELDS, TYPES
 from cerememory.protocol import codec
-from cerememory.protocol.limits import BLOCKS_MAX, CALLER_ID_BYTES_MAX, FLOAT32_MAX, FORECASTS_MAX
+from cerememory.protocol.limits import (
+    BLOCKS_MAX,
+    CALLER_ID_BYTES_MAX,
+    FLOAT32_MAX,
+    FORECASTS_MAX,
+    OWN_METADATA,
+)
 from cerememory.protocol.records import STORES, MemoryContent, MemoryRecord, MetaMemory, RawJournalRecord
 from cerememory.protocol.requests import (
     ASSOCIATE_DEPTH_MAX,
     ASSOCIATE_LIMIT_MAX,
     BATCH_RECORDS_MAX,
     EXPORT_FORMATS,
+    SCOPE_METADATA_MAX,
+    SCOPE_TAGS_MAX,
 )
 from cerememory.protocol.values import ByteArray, RecordId, Timestamp
 
@@ -65,6 +73,7 @@ HELD: dict[str, Any] = {
 }
 _FLOAT32S = {"minItems": 1, "items": {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}}
 _CALLER_ID = {"maxLength": CALLER_ID_BYTES_MAX}
+_HAS_OWN = {"anyOf": [{"type": "object", "required": [name]} for name in sorted(OWN_METADATA)]}
 NARROWED: dict[str, Schema] = {
     "BlockInput.data_b64": {"contentEncoding": "base64", "pattern": _BASE64},
     "BlockInput.embedding": _FLOAT32S,
@@ -85,6 +94,10 @@ NARROWED: dict[str, Schema] = {
     "RecallCue.audio": {"minItems": 1},
     "RecallCue.embedding": _FLOAT32S,
     "RecallCue.image": {"minItems": 1},
+    "RecallScope.metadata": {"maxProperties": SCOPE_METADATA_MAX, "not": _HAS_OWN},
+    "RecallScope.session_id": _CALLER_ID,
+    "RecallScope.source": _CALLER_ID,
+    "RecallScope.tags": {"maxItems": SCOPE_TAGS_MAX, "items": {"type": "string", **_CALLER_ID}},
     "Stats.records_by_store": {"required": list(STORES)},
 }
 
@@ -181,6 +194,7 @@ class Schemas:
             "type": "object",
             "properties": self.properties(kind.cls, side),
             **({"required": required} if required else {}),
+            **({"additionalProperties": False} if kind.cls.__struct_config__.forbid_unknown_fields else {}),
             **NARROWED_TYPES.get(kind.cls.__name__, {}),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import ssl
 import time
@@ -23,11 +24,13 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 
 from cerememory.config.settings import Settings
 from cerememory.http.exchange import Receive, Scope, Send
-from cerememory.http.http1 import Http1
+from cerememory.http.http1 import Http1, Http2Begins
+from cerememory.http.http2 import Http2
 
 GRACE_S = 30.0
 GONE_S = 5.0  # what still serves a client that is gone
 BACKLOG = 512
+READ_BYTES = 65_536
 WRITE_BYTES = 262_144  # that a client has to take within the idle time
 HEAD_BYTES_BUFFERED_MAX = 65_536  # above the gate's own limit, which answers 431
 
@@ -118,6 +121,10 @@ class Connection(TCPServer):
         self._ends_at = at
         self._writing.deadline = min(self._writing.deadline, at)
 
+    def end_soon(self) -> None:
+        """A client that reads closes before; a request that it had begun it makes anew elsewhere."""
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + GONE_S)
+
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
             self.idle_since = trio.current_time() if event.idle else None
@@ -139,11 +146,25 @@ class Connection(TCPServer):
         except trio.WouldBlock:
             await self.send_lock.acquire()
         try:
-            await self._write_parts(memoryview(data))
+            taken_bytes = self._taken_at_once(data)
+            if taken_bytes < len(data):
+                await self._write_parts(memoryview(data)[taken_bytes:])
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self.protocol.handle(Closed())
         finally:
             self.send_lock.release()
+
+    def _taken_at_once(self, data: bytes) -> int:
+        """How many bytes of `data` the system has room for: of most answers all, without a turn of the loop."""
+        if not isinstance(self.stream, trio.SocketStream):
+            return 0
+        descriptor = self.stream.socket.fileno()
+        if descriptor < 0:
+            return 0
+        try:
+            return os.write(descriptor, data)
+        except OSError:  # there is no room, or nobody who reads: `_write_parts` waits, or finds out
+            return 0
 
     async def _write_parts(self, rest: memoryview) -> None:
         while rest:
@@ -167,14 +188,54 @@ class Connection(TCPServer):
         if self.idle_since is not None:
             with trio.CancelScope(shield=True):
                 await self._initiate_server_close()
+        elif isinstance(spoken := self.protocol.protocol, Http2):  # the server stops
+            await spoken.go_away()
+
+    async def _initiate_server_close(self) -> None:
+        if isinstance(spoken := self.protocol.protocol, Http2):
+            await spoken.go_away()
+            self.end_soon()
+        else:
+            await super()._initiate_server_close()
 
     async def _read_data(self) -> None:
-        """Until the client is gone; hypercorn's HTTP/2 would then wait for ever to send it the rest."""
+        """Until the client is gone; what is sent still would then wait for ever."""
         if isinstance(spoken := self.protocol.protocol, H11Protocol):
             self.protocol.protocol = Http1.instead_of(spoken)
-        await super()._read_data()
+        data = await self._read_up_to_http2()
+        if data is not None:
+            await self._speak_http2(data)
+            await self._read_until_gone()
         await self.idle_task.stop()
         self._scope.deadline = trio.current_time() + GONE_S
+
+    async def _read_up_to_http2(self) -> bytes | None:
+        """What has come of it; None when nothing did, and the client is gone."""
+        try:
+            await self._read_until_gone()
+        except Http2Begins as begins:
+            return begins.data
+        return None
+
+    async def _speak_http2(self, data: bytes) -> None:
+        http2 = Http2.instead_of(cast(Http1, self.protocol.protocol), self.end_soon)
+        self.protocol.protocol = http2
+        await self.protocol_send(Updated(idle=True))  # what seemed a request is none
+        await http2.initiate()
+        await http2.handle(RawData(data))
+
+    async def _read_until_gone(self) -> None:
+        data: bytes | None = None
+        while data != b"" and (data := await self._received()) is not None:
+            await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
+
+    async def _received(self) -> bytes | None:
+        """What has come; empty when the client says no more, None when the connection is broken."""
+        try:
+            return bytes(await self.stream.receive_some(READ_BYTES))
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            return None
 
 
 def _is_final_head(data: bytes) -> bool:

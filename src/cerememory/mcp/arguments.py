@@ -17,9 +17,10 @@ import msgspec
 
 from cerememory.domain.emotions import EMOTIONS, emotion_of
 from cerememory.errors import ValidationFailed
-from cerememory.protocol import codec
+from cerememory.mcp.values import VALUES_MAX, too_many
+from cerememory.protocol import codec, limits
 from cerememory.protocol.records import EmotionVector
-from cerememory.protocol.requests import BATCH_RECORDS_MAX
+from cerememory.protocol.requests import BATCH_RECORDS_MAX, RecallScope
 from cerememory.protocol.values import RecordId, Timestamp, parse_id, parse_timestamp
 
 Schema: TypeAlias = dict[str, Any]
@@ -213,6 +214,22 @@ class JsonObject(msgspec.Struct, frozen=True):
         return _decoded(value, dict, where)
 
 
+class Scope(msgspec.Struct, frozen=True):
+    """What a recall is kept to: an object, or JSON text of one; an empty session or source counts as not given."""
+
+    def schema(self) -> Schema:
+        return {"type": "object"}
+
+    def read(self, value: object, where: str) -> dict[str, Any] | None:
+        given = {name: part for name, part in _decoded(value, dict, where).items() if not _is_left_out(name, part)}
+        limits.check_scope(codec.parse(codec.dump(given), RecallScope, where))
+        return given or None
+
+
+def _is_left_out(name: str, part: object) -> bool:
+    return part is None or (part == "" and name in ("session_id", "source"))
+
+
 class Items(msgspec.Struct, frozen=True):
     """An array of objects, or JSON text of one; each object is read by `parameters`, without a clock."""
 
@@ -243,7 +260,10 @@ def _read_list(value: object, where: str) -> list[object]:
 def _decoded(value: object, kind: type[T], where: str) -> T:
     """`value` itself, or what it holds as JSON text; a `kind` in both cases."""
     if isinstance(value, str):
-        return codec.parse(value.encode(), kind, where)
+        text = value.encode()
+        if too_many(text):
+            raise ValidationFailed(f"{where}: may have {VALUES_MAX} values")
+        return codec.parse(text, kind, where)
     if not isinstance(value, kind):
         raise _wrong_type(_JSON_TYPES[kind], value, where)
     return value

@@ -17,6 +17,8 @@ from cerememory.mcp.render import Result, render, render_update
 from cerememory.mcp.tools import BY_NAME
 from cerememory.protocol.values import Timestamp
 
+_SHOWN_BY = ("record_id", "budget_tokens")
+
 
 class Asked(msgspec.Struct, frozen=True):
     """What a call of `tool` with `arguments` asks of the memory."""
@@ -24,6 +26,11 @@ class Asked(msgspec.Struct, frozen=True):
     tool: str
     arguments: Arguments
     call: Call
+
+    def once_asked(self) -> Asked:
+        """What `shown` needs, without what was to be asked."""
+        kept = {name: self.arguments[name] for name in _SHOWN_BY if name in self.arguments}
+        return Asked(self.tool, kept, Call(self.call.operation))
 
     def shown(self, answer: Any, namespace: str) -> Result:
         """The result; `answer` is the decoded CMP answer, of an export what `render_export` is for."""
@@ -36,7 +43,5 @@ def asked(tool: str, given: Mapping[str, object], now: Timestamp) -> Asked:
     """What a client has `given` to `tool`, read. Raises `ValidationFailed`, which names the argument."""
     if tool not in BY_NAME:
         raise ValidationFailed(f"name: there is no tool {tool[:64]!r}")
-    if tool == "recall" and given.get("scope") is not None:  # ignored, it would give more than was asked for
-        raise ValidationFailed("scope: not built yet; leave it out, or use a namespace")
     arguments = read_arguments(BY_NAME[tool].parameters, given, now)
     return Asked(tool, arguments, CALLS[tool](arguments))

@@ -105,6 +105,7 @@ def _recall(arguments: Arguments) -> Call:
                 "reconsolidate": arguments["reconsolidate"],
                 "activation_depth": arguments["activation_depth"],
                 "recall_mode": arguments["mode"],
+                "scope": arguments["scope"],
             }
         ),
     )

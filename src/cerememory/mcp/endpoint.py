@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import structlog
@@ -21,7 +22,7 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 from cerememory.actors.engine import Engine
-from cerememory.errors import CerememoryError, ContentTooLarge, ValidationFailed, is_ours
+from cerememory.errors import CerememoryError, ContentTooLarge, RateLimited, ValidationFailed, is_ours
 from cerememory.http.exchange import Exchange, Response
 from cerememory.mcp import engine_calls, jsonrpc
 from cerememory.mcp.asked import Asked, asked
@@ -37,7 +38,8 @@ from cerememory.protocol.values import Timestamp
 VERSION_HEADER = "MCP-Protocol-Version"
 UNNAMED_VERSION = "2025-03-26"  # what a client without the header speaks, by the specification
 JSON, EVENTS = "application/json", "text/event-stream"
-BODY_BYTES_MAX = 8 * 1_048_576  # the longest text, escaped; read without types JSON takes up to 24 times its bytes
+BODY_BYTES_MAX = 8 * 1_048_576  # the longest text, escaped
+MORE_IN_FLIGHT = 3  # times the body beside the gate's own: text is read twice, as wide as its widest letter
 INLINE_BYTES_MAX = 32_768  # what is larger is read, or shown (which takes 2 ms), in a thread
 BATCH_BYTES_MAX = 16 * 1_048_576  # of answers, before the rest of a batch is refused
 _TOO_MUCH = "not done: what this batch asked before has too long answers; ask for less at once"
@@ -56,6 +58,16 @@ class Pending(msgspec.Struct, frozen=True):
     arguments: tuple[Any, ...]
 
 
+class Allowance(Protocol):
+    """What a POST may take beyond what the gate has taken for it."""
+
+    def charge(self, exchange: Exchange) -> None:
+        """Count one more request of this client, or raise `RateLimited`."""
+
+    def reserved(self, body_bytes: int) -> AbstractContextManager[object]:
+        """Room among the bytes in flight; `TooManyBytes`."""
+
+
 R = TypeVar("R")
 Step: TypeAlias = Pending | bytes  # bytes: what is answered already
 
@@ -72,19 +84,26 @@ class Endpoint:
         self._now = now
         self._own = own_methods(SERVED)
 
-    async def answer(self, exchange: Exchange, body: bytes) -> Response:
+    async def answer(self, exchange: Exchange, body: bytes, allowance: Allowance) -> Response:
         """The answer to one POST.
 
-        Raises `ContentTooLarge`, and `ValidationFailed` for a version of the protocol that isn't spoken.
+        Raises `ContentTooLarge`, `TooManyBytes`, and `ValidationFailed` for a version that isn't spoken.
         """
         if len(body) > BODY_BYTES_MAX:
             raise ContentTooLarge(f"body: {len(body)} bytes, at most {BODY_BYTES_MAX} are allowed here")
         is_batch = _version(exchange) in WITH_BATCHES and body.lstrip().startswith(b"[")
+        is_large = len(body) > INLINE_BYTES_MAX
+        with allowance.reserved(MORE_IN_FLIGHT * len(body)) if is_large else nullcontext():
+            return await self._answered_as(exchange, body, is_batch, allowance)
+
+    async def _answered_as(
+        self, exchange: Exchange, body: bytes, is_batch: bool, allowance: Allowance
+    ) -> Response:
         try:
             steps = await self._where_fit(len(body), partial(self._read, body, is_batch))
         except NotARequest as error:
             return Response(400, jsonrpc.error_message(error.message_id, error.code, str(error)))
-        answers = await self._all_answered(exchange, steps)
+        answers = await self._all_answered(exchange, steps, _Spent(exchange, allowance))
         if not answers:
             return Response(202, content_type=None)
         return _response(exchange, b"[" + b",".join(answers) + b"]" if is_batch else answers[0])
@@ -130,18 +149,17 @@ class Endpoint:
                 "use cerememory export, cerememory mcp or POST /v1/archive"
             )
         tool = asked(call.tool, call.arguments, self._now())
-        return Pending(message_id, call, tool, engine_calls.typed(tool.call))
+        return Pending(message_id, call.once_asked(), tool.once_asked(), engine_calls.typed(tool.call))
 
-    async def _all_answered(self, exchange: Exchange, steps: list[Step]) -> list[bytes]:
-        """In their order. What comes after too many bytes of answers is refused without being done."""
+    async def _all_answered(self, exchange: Exchange, steps: list[Step], spent: _Spent) -> list[bytes]:
+        """In their order. Behind a call for which nothing is left none is done: it may rest on that one."""
         answers: list[bytes] = []
-        size_bytes = 0
         for step in steps:
-            if size_bytes > BATCH_BYTES_MAX and isinstance(step, Pending):
-                answers.append(jsonrpc.failure_message(step.id, ContentTooLarge(_TOO_MUCH)))
+            if isinstance(step, Pending) and (refusal := spent.refusal()) is not None:
+                answers.append(jsonrpc.failure_message(step.id, refusal))
             else:
                 answers.append(await self._answered(exchange, step))
-            size_bytes += len(answers[-1])
+            spent.size_bytes += len(answers[-1])
         return answers
 
     async def _answered(self, exchange: Exchange, step: Step) -> bytes:
@@ -151,7 +169,7 @@ class Endpoint:
         try:
             exchange.grant.check(BY_NAME[step.asked.call.operation].needs, step.asked.tool)
             with step.call.asking():
-                dumped = await self._dumped(step, namespace)
+                dumped = await self._dumped(step, namespace, sees_all=exchange.grant.namespace is None)
             return await self._where_fit(len(dumped), partial(_shown, step, dumped, namespace))
         except NotARequest as error:
             return jsonrpc.error_message(step.id, error.code, str(error))
@@ -160,9 +178,38 @@ class Endpoint:
                 log.error("tool failed", tool=step.asked.tool, reason=str(error))
             return jsonrpc.failure_message(step.id, error, exchange.request_id)
 
-    async def _dumped(self, step: Pending, namespace: str) -> bytes:
-        operation = step.asked.call.operation
-        return codec.dump(await engine_calls.ask(self._engine, operation, step.arguments, namespace))
+    async def _dumped(self, step: Pending, namespace: str, *, sees_all: bool) -> bytes:
+        operation, arguments = step.asked.call.operation, step.arguments
+        return codec.dump(await engine_calls.ask(self._engine, operation, arguments, namespace, sees_all=sees_all))
+
+
+class _Spent:
+    """What the calls of one POST have used up. Each counts as a request; the first one the gate has counted."""
+
+    def __init__(self, exchange: Exchange, allowance: Allowance) -> None:
+        self.size_bytes = 0  # of answers
+        self._exchange = exchange
+        self._allowance = allowance
+        self._is_first = True
+        self._refusal: CerememoryError | None = None
+
+    def refusal(self) -> CerememoryError | None:
+        """Why the next call isn't done; None when it may be."""
+        if self._refusal is None:
+            self._refusal = self._found()
+        return self._refusal
+
+    def _found(self) -> CerememoryError | None:
+        if self.size_bytes > BATCH_BYTES_MAX:
+            return ContentTooLarge(_TOO_MUCH)
+        if self._is_first:
+            self._is_first = False
+            return None
+        try:
+            self._allowance.charge(self._exchange)
+        except RateLimited as error:
+            return RateLimited(f"not done: {error}", retry_after_s=error.retry_after_s or 1)
+        return None
 
 
 def _shown(step: Pending, dumped: bytes, namespace: str) -> bytes:

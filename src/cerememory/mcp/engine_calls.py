@@ -12,6 +12,7 @@ from cerememory.protocol.operations import BY_NAME
 from cerememory.protocol.values import parse_id
 
 Ask = Callable[..., Awaitable[Any]]
+STATS = "introspect.stats"
 
 _STORING: dict[str, Ask] = {
     "encode.store": Engine.encode_store,
@@ -32,7 +33,7 @@ _READING: dict[str, Ask] = {
     "recall.timeline": Engine.recall_timeline,
     "recall.associate": Engine.recall_associate,
     "introspect.record": Engine.introspect_record,
-    "introspect.stats": Engine.introspect_stats,
+    STATS: Engine.introspect_stats,
 }
 
 
@@ -47,9 +48,16 @@ def typed(call: Call) -> tuple[Any, ...]:
     return (*ids, codec.parse(codec.dump(call.body), kind))
 
 
-async def ask(engine: Engine, operation: str, arguments: tuple[Any, ...], namespace: str) -> Any:
-    """The CMP reply, None where there is none. The first thing that is stored in a namespace makes it."""
+async def ask(
+    engine: Engine, operation: str, arguments: tuple[Any, ...], namespace: str, *, sees_all: bool
+) -> Any:
+    """The CMP reply, None where there is none. The first thing that is stored in a namespace makes it.
+
+    `sees_all`: whoever asks may see all namespaces, and so what is told of all of them together.
+    """
     number = await engine.namespace(namespace, create=operation in _STORING)
+    if operation == STATS:
+        return await _READING[STATS](engine, namespace=number, with_sizes=sees_all)
     if operation in _READING:
         return await _READING[operation](engine, *arguments, namespace=number)
     return (await _CHANGING[operation](engine, *arguments, namespace=number)).reply

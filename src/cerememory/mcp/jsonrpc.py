@@ -1,8 +1,9 @@
 """JSON-RPC 2.0 as MCP uses it: one message a line or a body, requests in, results and errors out.
 
 `read_message` takes a line apart; what can't be a request raises `NotARequest`, with the id to answer to when
-there is one. `read_batch` takes a batch apart, and `Batch` puts its answers together. Source: the JSON-RPC 2.0
-specification; MCP's narrowing (no null ids, batches in one version alone).
+there is one. `read_batch` takes a batch apart, and `Batch` puts its answers together. What has too many values
+(`values`) is refused before any is made. Source: the JSON-RPC 2.0 specification; MCP's narrowing (no null ids,
+batches in one version alone).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cerememory.errors import (
     is_ours,
     public_message,
 )
+from cerememory.mcp.values import VALUES_MAX, too_many
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -43,6 +45,12 @@ class Request(msgspec.Struct, frozen=True):
     id: MessageId
     method: str
     params: dict[str, Any]
+
+
+class _Named(msgspec.Struct):
+    """Of a message, what can be said without reading the rest."""
+
+    id: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class NotARequest(Exception):
@@ -103,12 +111,23 @@ class Batch:
 
 
 def _decoded(line: bytes) -> Any:
+    if too_many(line):
+        raise NotARequest(INVALID_REQUEST, f"a message may have {VALUES_MAX} values", _skimmed_id(line))
     try:
         return msgspec.json.decode(line)
     except UnicodeDecodeError:
         raise NotARequest(PARSE_ERROR, "the message is not UTF-8", _salvaged_id(line)) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise NotARequest(PARSE_ERROR, f"the message is not JSON: {error}", _salvaged_id(line)) from None
+
+
+def _skimmed_id(line: bytes) -> MessageId:
+    """The id of a message that isn't to be read."""
+    try:
+        raw = bytes(msgspec.json.decode(line, type=_Named).id)
+        return None if raw[:1] in (b"[", b"{") else _id({"id": msgspec.json.decode(raw)})
+    except (ValueError, RecursionError):
+        return None
 
 
 def _salvaged_id(line: bytes) -> MessageId:

@@ -36,6 +36,10 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: dict[str, Any]
     uri: str | None = None
 
+    def once_asked(self) -> ToolCall:
+        """What `answered` and `asking` need."""
+        return ToolCall(self.tool, {}, self.uri)
+
     def answered(self, result: Result) -> dict[str, Any]:
         return result.as_mcp() if self.uri is None else contents(self.uri, result.text)
 

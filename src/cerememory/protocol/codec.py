@@ -33,6 +33,7 @@ _WHERE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
 _RANGE = re.compile(r"Expected `(\w+)` (.+)")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _ENUM = re.compile(r"Invalid enum value (.+)")
 _JSON_NAMES = {"str": "string", "dict": "object", "list": "array", "bool": "boolean", "NoneType": "null"}
 
@@ -157,6 +158,8 @@ def _explain(message: str, where: str) -> str:
     path, reason = (match[1], message[: match.start()]) if match else ("", message)
     if missing := _MISSING.fullmatch(reason):
         return f"{_join(where, path, missing[1])}: missing field"
+    if unknown := _UNKNOWN.fullmatch(reason):
+        return f"{_join(where, path, unknown[1][:REASON_CHARS_MAX])}: unknown field"
     return f"{_join(where, path) or 'body'}: {_reason(reason)[:REASON_CHARS_MAX]}"
 
 

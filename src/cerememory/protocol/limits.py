@@ -8,7 +8,7 @@ anything is changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import accumulate
 from typing import Any
 
@@ -29,6 +29,8 @@ from cerememory.protocol.requests import (
     ASSOCIATE_LIMIT_MAX,
     BATCH_RECORDS_MAX,
     EXPORT_FORMATS,
+    SCOPE_METADATA_MAX,
+    SCOPE_TAGS_MAX,
     DecayForecast,
     EncodeContext,
     EncodeStore,
@@ -38,6 +40,8 @@ from cerememory.protocol.requests import (
     ImportTerms,
     RecallAssociate,
     RecallCue,
+    RecallScope,
+    Restore,
 )
 from cerememory.protocol.values import NIL_ID, TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
 
@@ -55,7 +59,11 @@ BLOCKS_MAX = 1_024
 METADATA_BYTES_MAX = 1_000_000
 FORECASTS_MAX = 1_000
 METADATA_DEPTH_MAX = 64
+SHOWN_CHARS_MAX = 64  # of a caller's name in a message
 CALLER_ID_BYTES_MAX = 1_024  # session_id, turn_id, topic_id
+OWN_METADATA = frozenset(  # what the daemon keeps in the metadata of memories, and changes as it sees fit
+    ("_context", "_derived", "_dream", "_origin", "_relations_of", "extracted_relations")
+)
 FLOAT32_MAX = 3.4028234663852886e38  # beyond it a number is infinite as float32
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
@@ -230,6 +238,32 @@ def _check_caller_id(value: str | None, where: str) -> None:
         raise ValidationFailed(f"{where}: {size} bytes, at most {CALLER_ID_BYTES_MAX} are allowed")
 
 
+def check_scope(scope: RecallScope | None) -> None:
+    if scope is None:
+        return
+    for name in ("session_id", "source"):
+        _check_caller_id(getattr(scope, name), f"scope.{name}")
+    _check_count(scope.tags, SCOPE_TAGS_MAX, "scope.tags")
+    for i, tag in enumerate(scope.tags or ()):
+        _check_caller_id(tag, f"scope.tags[{i}]")
+    _check_count(scope.metadata, SCOPE_METADATA_MAX, "scope.metadata")
+    for name, value in (scope.metadata or {}).items():
+        _check_asked_member(name, value)
+
+
+def _check_count(asked: Collection[object] | None, most: int, where: str) -> None:
+    if asked is not None and len(asked) > most:
+        raise ValidationFailed(f"{where}: at most {most}, got {len(asked)}")
+
+
+def _check_asked_member(name: str, value: msgspec.Raw) -> None:
+    _check_caller_id(name, f"scope.metadata: the name {name[:32]!r}")
+    where = f"scope.metadata.{name[:SHOWN_CHARS_MAX]}"
+    if name in OWN_METADATA:
+        raise ValidationFailed(f"{where}: the daemon's own, which can't be asked for")
+    check_metadata(value, where)
+
+
 def check_associate(request: RecallAssociate) -> None:
     for name, value, most in (
         ("depth", request.depth, ASSOCIATE_DEPTH_MAX),
@@ -251,6 +285,11 @@ def check_forget(request: Forget) -> None:
     span = request.temporal_range
     if span is not None and span.start > span.end:
         raise ValidationFailed("temporal_range.start: must not be after temporal_range.end")
+
+
+def check_restore(request: Restore) -> None:
+    if request.record_ids is None and not request.dry_run:
+        raise ValidationFailed("record_ids: missing field; with dry_run, what could be restored is listed")
 
 
 def check_forecast(request: DecayForecast) -> None:

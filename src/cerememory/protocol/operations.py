@@ -184,7 +184,7 @@ OPERATIONS: tuple[Operation, ...] = (
         replies.Restored,
         True,
         needs=WRITE,
-        summary="Bring back memories that decay has archived.",
+        summary="Bring back memories that decay has archived, or list them.",
     ),
     Operation(
         "lifecycle.export",

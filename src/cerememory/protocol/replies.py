@@ -200,8 +200,21 @@ class Forgotten(Wire, frozen=True, kw_only=True):
     records_deleted: int
 
 
+class ArchivedMemory(Wire, frozen=True, kw_only=True):
+    """A memory that decay has archived; `summary` is shortened, `kept_until` when the archive lets go of it."""
+
+    record_id: RecordId
+    store: Store
+    summary: str
+    created_at: Timestamp
+    kept_until: Timestamp
+
+
 class Restored(Wire, frozen=True, kw_only=True):
+    """`archived`: in a dry run, the first of those that could be restored."""
+
     records_restored: int
+    archived: tuple[ArchivedMemory, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Compacted(Wire, frozen=True, kw_only=True):

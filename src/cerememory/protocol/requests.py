@@ -39,6 +39,8 @@ BATCH_RECORDS_MAX = 1_000
 LIMIT_MAX = 1_000
 ASSOCIATE_DEPTH_MAX = 8
 ASSOCIATE_LIMIT_MAX = 256
+SCOPE_TAGS_MAX = 32
+SCOPE_METADATA_MAX = 32
 EXPORT_FORMATS = ("cma", "jsonl")
 _NULL = msgspec.Raw(b"null")
 
@@ -227,6 +229,15 @@ class RecallCue(Wire, frozen=True, kw_only=True):
     embedding: tuple[float, ...] | None = None
 
 
+class RecallScope(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which memories may be answered at all: those of which everything that is given here holds."""
+
+    session_id: str | None = None
+    source: str | None = None
+    tags: tuple[str, ...] | None = None
+    metadata: dict[str, msgspec.Raw] | None = None
+
+
 class RecallQuery(Request, frozen=True, kw_only=True):
     cue: RecallCue
     stores: tuple[Store, ...] | None = None
@@ -237,6 +248,7 @@ class RecallQuery(Request, frozen=True, kw_only=True):
     activation_depth: UInt32 = 2
     recall_mode: RecallMode = RecallMode.HUMAN
     explain: bool = False
+    scope: RecallScope | None = None
 
 
 class RecallAssociate(Request, frozen=True, kw_only=True):
@@ -316,9 +328,10 @@ class Forget(Request, frozen=True, kw_only=True):
 
 
 class Restore(Request, frozen=True, kw_only=True):
-    """Bring back what decay archived."""
+    """Bring back what decay archived. With `dry_run` only say what could be; without ids, of all there is."""
 
-    record_ids: tuple[RecordId, ...]
+    record_ids: tuple[RecordId, ...] | None = None
+    dry_run: bool = False
 
 
 class Compact(Request, frozen=True, kw_only=True):

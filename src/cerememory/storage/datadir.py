@@ -136,6 +136,18 @@ def prepare(path: Path) -> None:
         DataDir.acquire(path).release()
 
 
+def check_is_there(path: Path) -> None:
+    """Raise `DataDirUnusable` unless `path` is a data dir, owned or not. Nothing is made."""
+    if (path / FORMAT_NAME).exists():
+        return
+    if path.exists():
+        _check_directory(path)
+        _refuse_without_format(path)
+    raise DataDirUnusable(
+        f"{path}: no data dir is there; name another with --data-dir, or make one with cerememory store or serve"
+    )
+
+
 def owner_of(path: Path) -> Owner | None:
     """The process that holds `path` now; None when nobody does."""
     try:
@@ -181,9 +193,13 @@ def _make_private(path: Path) -> None:
         raise DataDirUnusable(f"{path}: cannot be created: {error.strerror}") from error
 
 
-def _check_private(path: Path) -> None:
+def _check_directory(path: Path) -> None:
     if not path.is_dir():
         raise DataDirUnusable(f"{path}: is not a directory")
+
+
+def _check_private(path: Path) -> None:
+    _check_directory(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & 0o077:
         return

@@ -21,6 +21,7 @@ from cerememory.domain.dialogue import (
     surroundings,
     when_terms,
 )
+from cerememory.domain.scope import terms_of
 from cerememory.domain.searchable import Searchable, searchable
 from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryContent, MetaMemory
@@ -43,15 +44,18 @@ class _Turn(NamedTuple):
     context: Context
     place: bytes | None
     said: Turn
+    tags: tuple[str, ...]
 
 
 def _turn(address: Address, row: ContentRow) -> _Turn:
     content, context = codec.parse(row.content, MemoryContent), context_of(row.metadata)
     place = place_in(context.session, *address, row.created_at)
     said = found = searchable(content, None)
+    tags: tuple[str, ...] = ()
     if row.meta:
-        found = searchable(content, _meta(row.meta))
-    return _Turn(address, row, found, context, place, Turn(said.text, speaker_of(context, said.text)))
+        meta = codec.parse(row.meta, MetaMemory)
+        found, tags = searchable(content, meta), meta.tags
+    return _Turn(address, row, found, context, place, Turn(said.text, speaker_of(context, said.text)), tags)
 
 
 def row_document(namespace: int, record_id: RecordId, row: ContentRow) -> IndexDocument:
@@ -71,6 +75,7 @@ def _document(turn: _Turn, around: Surroundings) -> IndexDocument:
         around=around,
         speaker=turn.said.speaker,
         dates=tuple(when_terms(turn.context, row.created_at)),
+        scope=terms_of(namespace, row.metadata, turn.tags),
     )
 
 

@@ -90,7 +90,7 @@ def build_schema() -> Schema:
     builder.add_unsigned_field("store", indexed=True, fast=True)
     for field in ("text", "context", "asked"):
         builder.add_text_field(field, tokenizer_name=_ANALYZER, index_option="freq")
-    for field in ("who", "company", "date"):
+    for field in ("who", "company", "date", "scope"):
         builder.add_text_field(field, tokenizer_name=_ANALYZER, index_option="basic")
     builder.add_bytes_field("session", indexed=True)
     builder.add_unsigned_field("visibility", indexed=True)

@@ -202,6 +202,14 @@ class Ledger:
                 return layer[row_key]
         return self._reader.get(row_key)
 
+    def get_many(self, row_keys: list[bytes]) -> list[bytes | None]:
+        """The values in the order of `row_keys`."""
+        values = self._reader.get_many(row_keys)
+        for layer in (self._kept.changes, self._draft.changes):
+            if layer:
+                values = [layer.get(k, value) for k, value in zip(row_keys, values, strict=True)]
+        return values
+
     def put(self, row_key: bytes, value: bytes) -> None:
         self._draft.changes[row_key] = value
 

@@ -15,7 +15,6 @@ from cerememory.storage.keys import (
     NAMESPACE_BYTES,
     Table,
     after,
-    counters_range,
     digest,
     pack_namespace,
     system_key,
@@ -24,6 +23,7 @@ from cerememory.storage.keys import (
 from cerememory.storage.ledger import Ledger
 
 NAMESPACES_MAX = 10_000
+USED_BY = (Table.COUNTERS, Table.MODES)  # what is stored is counted, and a mode may be set before anything is
 
 
 def namespace_of(reader: Reader, name: str) -> int | None:
@@ -36,17 +36,26 @@ def namespace_of(reader: Reader, name: str) -> int | None:
 
 def namespaces_of(storage: Storage) -> list[int]:
     """Those in which something was stored, ascending."""
-    prefix, stop = counters_range()
     with storage.read() as reader:
-        return [unpack_namespace(row_key[len(prefix) :]) for row_key, _value in reader.scan(prefix, stop)]
+        return _numbers(reader, Table.COUNTERS)
 
 
 def names_in(storage: Storage) -> list[str]:
-    """The names of all namespaces, the default one first, the others sorted."""
+    """The names of the namespaces that something was committed in, the default one first, the others sorted.
+
+    A name has its number before that, and keeps it when what it was made for is refused.
+    """
     prefix = system_key(Table.NAMESPACES)
     with storage.read() as reader:
-        named = [parse_name_row(value)[1] for _key, value in reader.scan(prefix, after(prefix))]
-    return [DEFAULT_NAME, *sorted(named)]
+        named = [parse_name_row(value) for _key, value in reader.scan(prefix, after(prefix))]
+        used = {number for table in USED_BY for number in _numbers(reader, table)}
+    return [DEFAULT_NAME, *sorted(name for number, name in named if number in used)]
+
+
+def _numbers(reader: Reader, table: Table) -> list[int]:
+    """The namespaces that a table of the system's has a row of."""
+    prefix = system_key(table)
+    return [unpack_namespace(row_key[len(prefix) :]) for row_key, _value in reader.scan(prefix, after(prefix))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.fidelity import State
 from cerememory.protocol.records import Store
 from cerememory.storage.evolving import note_hit_rates
-from cerememory.storage.keys import state_key
+from cerememory.storage.keys import Table, key, pack_time
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import dump_state_row, parse_state_row
@@ -44,14 +44,45 @@ class SaveRecalls:
 
     def apply(self, ledger: Ledger) -> None:
         ledger.counters().recalls += len(self.recalls)
-        touched = _Touched(ledger)
-        for recall in self.recalls:
-            for saved in recall.states:
-                touched.touch(saved)
-        touched.write()
+        self._touch(ledger)
         note_hit_rates(ledger, [recall.hit_rate for recall in self.recalls if recall.hit_rate is not None])
         for recall in self.recalls:
             ledger.audit(recall.audit)
+
+    def _touch(self, ledger: Ledger) -> None:
+        """Sums are those of recalls that are committed one by one; a state's store is told of the last."""
+        touches = [saved for recall in self.recalls for saved in recall.states]
+        prefix = key(self.namespace, Table.STATE)
+        row_keys = [prefix + pack_time(saved.created_at) + saved.record_id for saved in touches]
+        last = dict(zip(row_keys, touches, strict=True))
+        rows = dict(zip(last, map(_parsed, ledger.get_many(list(last))), strict=True))
+        sums = ledger.counters().fidelity_sums
+        for row_key, saved in zip(row_keys, touches, strict=True):
+            found = rows[row_key]
+            if found is None:  # it was forgotten in the meantime
+                continue
+            code, state = found
+            after = _after(ledger, saved, code, state)
+            sums[code] += after.score - state.score
+            rows[row_key] = code, after
+        for row_key, row in rows.items():
+            if row is not None:
+                ledger.put(row_key, dump_state_row(*row))
+            ledger.saved(last[row_key])
+
+
+def _parsed(value: bytes | None) -> _Row | None:
+    return None if value is None else parse_state_row(value)
+
+
+def _after(ledger: Ledger, saved: SavedState, code: int, found: State) -> State:
+    """The state that the recall made of `found`, anew when it isn't the one that the recall saw.
+
+    A memory is in the store that its row says: an import may have put it into another one since it was recalled.
+    """
+    if found == saved.before and code == saved.store_code:
+        return saved.state
+    return ledger.curve(code).retrieved(found, saved.state.last_accessed_at)
 
 
 def together(recalls: Sequence[SaveRecall]) -> list[SaveRecalls]:
@@ -62,43 +93,3 @@ def together(recalls: Sequence[SaveRecall]) -> list[SaveRecalls]:
 
 def recalls_of(mutation: object) -> tuple[SaveRecall, ...]:
     return mutation.recalls if isinstance(mutation, SaveRecalls) else ()
-
-
-class _Touched:
-    """The states that recalls touch, in their order: sums are those of recalls that are committed one by one.
-
-    A memory is in the store that its row says: an import may have put it into another one since it was recalled.
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._rows: dict[bytes, _Row | None] = {}  # by their keys, as they are by now; None: there is none
-        self._last: dict[bytes, SavedState] = {}
-
-    def touch(self, saved: SavedState) -> None:
-        row_key = state_key(saved.namespace, saved.created_at, saved.record_id)
-        found = self._rows[row_key] if row_key in self._rows else self._stored(row_key)
-        after = None  # it was forgotten in the meantime
-        if found is not None:
-            code, state = found
-            after = code, self._after(saved, code, state)
-            self._ledger.counters().fidelity_sums[code] += after[1].score - state.score
-        self._rows[row_key] = after
-        self._last[row_key] = saved
-
-    def _stored(self, row_key: bytes) -> _Row | None:
-        value = self._ledger.get(row_key)
-        return None if value is None else parse_state_row(value)
-
-    def _after(self, saved: SavedState, code: int, found: State) -> State:
-        """The state that the recall made of `found`, anew when it isn't the one that the recall saw."""
-        if found == saved.before and code == saved.store_code:
-            return saved.state
-        return self._ledger.curve(code).retrieved(found, saved.state.last_accessed_at)
-
-    def write(self) -> None:
-        """Each once; its store is told of the last."""
-        for row_key, row in self._rows.items():
-            if row is not None:
-                self._ledger.put(row_key, dump_state_row(*row))
-            self._ledger.saved(self._last[row_key])

@@ -52,7 +52,7 @@ _EDGE = struct.Struct("<16sBdqq")
 EDGE_BYTES = _EDGE.size
 _ASSOCIATION_TYPES = tuple(AssociationType)
 _ASSOCIATION_CODES = {kind: code for code, kind in enumerate(_ASSOCIATION_TYPES)}
-_NEUTRAL_JSON = codec.dump(NEUTRAL)
+_NEUTRAL = msgspec.Raw(codec.dump(NEUTRAL))
 
 
 class ContentRow(msgspec.Struct, frozen=True, array_like=True):
@@ -70,6 +70,10 @@ class ContentRow(msgspec.Struct, frozen=True, array_like=True):
     @property
     def store(self) -> Store:
         return STORES[self.store_code]
+
+    @property
+    def store_name(self) -> str:
+        return _STORE_NAMES[self.store_code]
 
 
 class ArchivedRow(msgspec.Struct, frozen=True, array_like=True):
@@ -313,38 +317,69 @@ def _template(trigger: str) -> tuple[bytes, bytes]:
 _META_TEMPLATES = {trigger: _template(trigger) for trigger in ("encode.store", "encode.store_raw")}
 
 
+class _Fidelity(msgspec.Struct, gc=False):
+    """`FidelityState` on the wire."""
+
+    score: float
+    noise_level: float
+    decay_rate: float
+    emotional_anchor: float
+    reinforcement_count: int
+    stability: float
+    last_decay_tick: str
+
+
+class _Record(msgspec.Struct, gc=False):
+    """`MemoryRecord` on the wire, of parts that are JSON already."""
+
+    id: str
+    store: str
+    created_at: str
+    updated_at: str
+    last_accessed_at: str
+    access_count: int
+    content: msgspec.Raw
+    fidelity: _Fidelity
+    emotion: msgspec.Raw
+    associations: tuple[Association, ...]
+    metadata: msgspec.Raw
+    version: int
+    meta: msgspec.Raw
+
+
 def record_json(record_id: bytes, row: ContentRow, state: State, edges: bytes | None) -> bytes:
     """The wire JSON of a MemoryRecord."""
-    associations = codec.dump(parse_edges(edges)) if edges else b"[]"
+    raw = msgspec.Raw
     created_at = format_timestamp(row.created_at)
-    updated_at = created_at if row.updated_at == row.created_at else format_timestamp(row.updated_at)
-    return b"".join(
-        (
-            f'{{"id":"{format_id(record_id)}","store":"{_STORE_NAMES[row.store_code]}",'
-            f'"created_at":"{created_at}","updated_at":"{updated_at}",'
-            f'"last_accessed_at":"{format_timestamp(state.last_accessed_at)}",'
-            f'"access_count":{state.access_count},"content":'.encode(),
-            row.content,
-            _fidelity_json(state),
-            row.emotion or _NEUTRAL_JSON,
-            b',"associations":',
-            associations,
-            b',"metadata":',
-            row.metadata,
-            b',"version":%d,"meta":' % row.version,
-            meta_json(row.meta, "encode.store", row.created_at),
-            b"}",
+    return codec.dump(
+        _Record(
+            format_id(record_id),
+            _STORE_NAMES[row.store_code],
+            created_at,
+            created_at if row.updated_at == row.created_at else format_timestamp(row.updated_at),
+            format_timestamp(state.last_accessed_at),
+            state.access_count,
+            raw(row.content),
+            _fidelity(state),
+            raw(row.emotion) if row.emotion else _NEUTRAL,
+            parse_edges(edges),
+            raw(row.metadata),
+            row.version,
+            raw(meta_json(row.meta, "encode.store", row.created_at)),
         )
     )
 
 
-def _fidelity_json(state: State) -> bytes:
-    return (
-        f',"fidelity":{{"score":{state.score!r},"noise_level":{state.noise_level!r},'
-        f'"decay_rate":{state.decay_rate!r},"emotional_anchor":{state.emotional_anchor!r},'
-        f'"reinforcement_count":{state.reinforcement_count},"stability":{state.stability!r},'
-        f'"last_decay_tick":"{format_timestamp(state.last_decay_tick_at)}"}},"emotion":'
-    ).encode()
+def _fidelity(state: State) -> _Fidelity:
+    return _Fidelity(
+        state.score,
+        state.noise_level,
+        state.decay_rate,
+        state.emotional_anchor,
+        state.reinforcement_count,
+        state.stability,
+        format_timestamp(state.last_decay_tick_at),
+    )
 
 
 def raw_json(record_id: bytes, row: RawRow) -> bytes:

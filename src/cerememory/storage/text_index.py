@@ -45,11 +45,12 @@ from cerememory.storage.inverted_index import (
 )
 from cerememory.storage.keys import Address
 from cerememory.storage.rows import RAW_CODE
-from cerememory.storage.text_search import Hit, RawFound, Snapshot
+from cerememory.storage.text_search import Hit, Hits, RawFound, Snapshot
 
 __all__ = [
     "SCHEMA_EPOCH",
     "Hit",
+    "Hits",
     "IndexDamaged",
     "IndexDocument",
     "IndexOutdated",
@@ -61,7 +62,7 @@ __all__ = [
     "wipe",
 ]
 
-SCHEMA_EPOCH = 2  # raise it when fields or their meaning change: indexes are then rebuilt
+SCHEMA_EPOCH = 3  # raise it when fields or their meaning change: indexes are then rebuilt
 _PARTS = ("raw", "curated")  # in the order in which they are created and committed
 
 
@@ -71,7 +72,8 @@ class IndexDocument(msgspec.Struct, frozen=True, kw_only=True):
     `store_code`: 0 to 4 as in `protocol.records.STORES`, 5 for the raw journal. `created_at`: nanoseconds
     since the epoch. `session` (16 bytes), `visibility` and `secrecy` (codes) matter for raw entries only, and
     for memories only what a conversation tells of them: the speaker, the `dates` (terms as of `domain.dates`)
-    on which it happened, the words that the turns around it lend.
+    on which it happened, the words that the turns around it lend; and the terms of `domain.scope` by which recalls
+    are kept to them.
     """
 
     namespace: int
@@ -83,6 +85,7 @@ class IndexDocument(msgspec.Struct, frozen=True, kw_only=True):
     around: Surroundings = ALONE
     speaker: str | None = None
     dates: tuple[str, ...] = ()
+    scope: tuple[str, ...] = ()
     session: bytes | None = None
     visibility: int = 0
     secrecy: int = 0
@@ -270,3 +273,4 @@ def _fields(document: IndexDocument, stems: _Stems) -> Iterator[tuple[str, str]]
     others = (term for name in around.speakers for term in name_terms(name))
     yield "company", scoped_terms(namespace, [*dict.fromkeys((*who, *others))])
     yield "date", scoped_terms(namespace, document.dates)
+    yield "scope", " ".join(document.scope)

@@ -7,6 +7,7 @@ normalised in memory, and is bounded by its owner.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -137,8 +138,17 @@ class VectorTable:
             for column in (self._matrix, self._codes, self._times):
                 column[row] = column[last]
 
-    def nearest(self, query: tuple[float, ...], limit: int, store_codes: frozenset[int] | None) -> list[Near]:
-        """The `limit` closest with a cosine above 0: the best first, then the newest, then by id."""
+    def nearest(
+        self,
+        query: tuple[float, ...],
+        limit: int,
+        store_codes: frozenset[int] | None,
+        among: Collection[RecordId] | None = None,
+    ) -> list[Near]:
+        """The `limit` closest with a cosine above 0: the best first, then the newest, then by id.
+
+        `store_codes`, `among`: only those of these stores, of these records; None for all.
+        """
         count = len(self._ids)
         if not count or limit <= 0:
             return []
@@ -146,6 +156,8 @@ class VectorTable:
         cosines = np.round(self._matrix[:count] @ unit, COSINE_DECIMALS)
         if store_codes is not None:
             cosines = np.where(np.isin(self._codes[:count], list(store_codes)), cosines, 0.0)
+        if among is not None:
+            cosines = np.where(self._is_among(among), cosines, 0.0)
         last = max(0, count - limit)
         least = np.partition(cosines, last)[last]  # of those wanted; whatever ties with it is a candidate, too
         found = [
@@ -153,6 +165,13 @@ class VectorTable:
             for i in np.flatnonzero((cosines >= least) & (cosines > 0))
         ]
         return sorted(found, key=closeness)[:limit]
+
+    def _is_among(self, record_ids: Collection[RecordId]) -> NDArray[np.bool_]:
+        """bool[n]: whether a row is that of one of `record_ids`."""
+        rows = [row for record_id in record_ids if (row := self._rows.get(record_id)) is not None]
+        chosen = np.zeros(len(self._ids), dtype=np.bool_)
+        chosen[np.asarray(rows, dtype=np.intp)] = True
+        return chosen
 
     def _reserve(self, more: int) -> None:
         needed = len(self._ids) + more

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec import UnsetType
 from trio.testing import MockClock
 
 from cerememory import failpoints
@@ -18,9 +19,10 @@ from cerememory.config.settings import DecaySettings, EvolutionSettings, Setting
 from cerememory.errors import InternalError, RecordNotFound
 from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryRecord, Store
-from cerememory.protocol.replies import Stats
+from cerememory.protocol.replies import ArchivedMemory, Restored, Stats
 from cerememory.protocol.requests import DecayForecast, DecayTick, EncodeBatch, EncodeUpdate, Forget, Restore
 from cerememory.protocol.values import NANOS, RecordId, Timestamp
+from cerememory.storage import archived
 from cerememory.storage.decaying import PIECE_ROWS
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key
 from tests.support.engine import (
@@ -232,6 +234,51 @@ async def test_an_archived_memory_comes_back_as_it_was(tmp_path: Path) -> None:
         )
         assert after.fidelity.score == pytest.approx(before.fidelity.score, rel=1e-3)
         assert [m.relevance_score for m in (await running.engine.recall_query(to_recall("kettle"))).memories]
+
+
+def archived_of(listed: Restored) -> tuple[ArchivedMemory, ...]:
+    assert not isinstance(listed.archived, UnsetType)
+    return listed.archived
+
+
+async def test_what_can_be_restored_is_listed_until_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decay = DecaySettings(background_interval_secs=0, prune="archive", archive_days=3_650, time_unit_secs=1)
+    frozen = EvolutionSettings(enabled=False)  # or what is pruned changes from tick to tick
+    settings = settings_for(tmp_path, decay=decay, evolution=frozen)
+    async with running_engine(tmp_path, settings=settings) as running:
+        texts, apart_ns = ["a kettle", "a lamp", "x" * 81], 10**7 * NANOS
+        record_ids = []
+        for text in texts:  # each is archived before the next one is made
+            record_ids.append(await stored(running, text))
+            running.clock.at += apart_ns
+            await tick(running)
+        fresh = await stored(running, "a fresh one")
+
+        async def listed(*wanted: RecordId) -> Restored:
+            request = Restore(record_ids=wanted or None, dry_run=True)
+            before = await stats(running)
+            answer = await running.engine.lifecycle_restore(request)
+            assert await stats(running) == before
+            return answer.reply
+
+        found = await listed()
+        assert (found.records_restored, [each.record_id for each in archived_of(found)]) == (3, record_ids)
+        assert [each.summary for each in archived_of(found)] == [*texts[:2], "x" * 80 + "..."]
+        for each in archived_of(found):  # the clock of tests goes on a little at each look
+            assert each.store is Store.EPISODIC
+            assert each.kept_until - each.created_at == pytest.approx(apart_ns + 3_650 * DAY_NS, abs=NANOS)
+        some = await listed(record_ids[1], fresh, record_ids[0], record_ids[1])
+        assert (some.records_restored, [each.record_id for each in archived_of(some)]) == (
+            2,
+            [record_ids[1], record_ids[0]],
+        )
+        monkeypatch.setattr(archived, "LISTED_MAX", 1)
+        cut = await listed()
+        assert (cut.records_restored, [each.record_id for each in archived_of(cut)]) == (3, record_ids[:1])
+
+        await running.engine.lifecycle_restore(Restore(record_ids=(record_ids[0],)))
+        assert [each.record_id for each in archived_of(await listed())] == [record_ids[1]]
+        assert (await listed(record_ids[0])).records_restored == 0
 
 
 async def test_the_archive_may_keep_for_longer_than_a_clock_goes(tmp_path: Path) -> None:

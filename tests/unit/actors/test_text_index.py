@@ -290,7 +290,7 @@ async def test_until_it_is_level_it_answers_from_what_there_is_and_says_so(autoj
         await held.until_held("needs_rebuild")
         started = trio.current_time()
         searched = await indexer.ask(Search(DEFAULT_NAMESPACE, "kettle", None, 9))
-        assert (searched.hits, searched.complete) == ([], False)
+        assert (list(searched.hits), searched.complete) == ([], False)
         assert trio.current_time() == started
         held.release("needs_rebuild")
         await level(indexer)
@@ -458,7 +458,7 @@ async def test_tries_to_open_it_come_less_and_less_often(
     monkeypatch.setattr(reindex, "open_index", failing)
     async with running_alone(solitary(MemoryStorage(), path)) as indexer:
         searched = await indexer.ask(Search(DEFAULT_NAMESPACE, "kettle", None, 9))
-        assert (searched.hits, searched.complete) == ([], False)
+        assert (list(searched.hits), searched.complete) == ([], False)
         await trio.sleep(200)
     pauses = [later - before for before, later in pairwise(tried[1:])]
     assert pauses[:6] == pytest.approx([1, 2, 4, 8, 16, 30])

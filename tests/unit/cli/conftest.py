@@ -39,5 +39,5 @@ class FakeMemory:
 def memory(monkeypatch: pytest.MonkeyPatch) -> FakeMemory:
     memory = FakeMemory()
     for module in (consolidate, dream, encode, load, recall, stats, timeline):
-        monkeypatch.setattr(module, "connect", lambda options: nullcontext(memory))
+        monkeypatch.setattr(module, "connect", lambda options, **_: nullcontext(memory))
     return memory

@@ -51,7 +51,7 @@ class Archives(FakeArchives):
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeArchives:
     made = Archives()
-    monkeypatch.setattr(archive, "connect", lambda options: nullcontext(made))
+    monkeypatch.setattr(archive, "connect", lambda options, **_: nullcontext(made))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "key").write_text("correct horse\n")
     (tmp_path / "other").write_text("battery staple\n")

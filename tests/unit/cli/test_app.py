@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import cerememory
-from cerememory.cli.app import COMMANDS, parse
+from cerememory.cli.app import parse
+from cerememory.cli.commands import COMMANDS
 from cerememory.cli.main import run
 from cerememory.cli.options import Options, UsageError
 
@@ -106,6 +107,7 @@ def test_a_dash_alone_is_stdin() -> None:
             'invalid value "humane" for --mode. Choose from: "human", "perfect". Did you mean "human"?',
         ),
         (["recall", "--limit", "ten"], 'invalid value for --limit: unable to convert "ten" into int.'),
+        (["recall", "--metadata", "room"], "invalid value for --metadata: expected NAME=VALUE, got 'room'"),
         (["inspect", "7"], "record id: expected a UUID, got '7'"),
         (["forget", "--raw", "7"], "invalid value for --raw: record id: expected a UUID, got '7'"),
         (
@@ -161,7 +163,7 @@ def test_help_lists_every_command_by_task(capsys: pytest.CaptureFixture[str]) ->
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
     for group, name, _path, summary in COMMANDS:
-        assert group.name in shown
+        assert group in shown
         assert f" {name} " in shown
         assert summary in shown
 

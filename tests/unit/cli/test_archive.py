@@ -73,7 +73,7 @@ class FakeArchives:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeArchives:
     made = FakeArchives()
-    monkeypatch.setattr(archive, "connect", lambda options: nullcontext(made))
+    monkeypatch.setattr(archive, "connect", lambda options, **_: nullcontext(made))
     monkeypatch.chdir(tmp_path)
     return made
 

@@ -22,6 +22,7 @@ from tests.unit.cli.conftest import FakeMemory
 RECORD_ID = "0191aaaa-0000-7000-8000-000000000001"
 TIME = "2025-05-04T10:00:00.123456789Z"
 WIDTH = 100
+NEWEST = {"cue": {}, "limit": 10, "recall_mode": "human"}
 
 
 def content(text: str) -> dict[str, Any]:
@@ -101,6 +102,46 @@ def test_an_argument_that_cant_be_read_is_named(
     assert memory.calls == []
 
 
+@pytest.mark.parametrize("text", ["", " ", "\n\t"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["store"], ["store", "--embedding", "1,2"], ["store-raw", "--session-id", "s"], ["update", RECORD_ID]],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_a_blank_text_is_a_mistake(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+) -> None:
+    assert run([*arguments, text]) == 2
+    assert capsys.readouterr() == ("", "error: TEXT: must not be blank\n")
+    assert memory.calls == []
+
+
+@pytest.mark.parametrize("number", ["1.5", "-0.1", "nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [(["timeline"], "--min-fidelity"), (["associate", RECORD_ID], "--min-weight")],
+    ids=["timeline", "associate"],
+)
+def test_a_share_is_from_0_to_1(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], arguments: list[str], option: str, number: str
+) -> None:
+    assert run([*arguments, f"{option}={number}"]) == 2
+    message = capsys.readouterr().err
+    assert option in message
+    assert f"expected a number from 0 to 1, got {float(number):g}" in message
+    assert (message.count("\n"), memory.calls) == (1, [])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_both_ends_of_a_share_are_sent(memory: FakeMemory, share: float) -> None:
+    memory.answers["recall.timeline"] = {"buckets": []}
+    memory.answers["recall.associate"] = {"memories": [], "total_candidates": 0}
+    assert run(["timeline", "--min-fidelity", str(share)]) == 0
+    assert run(["associate", RECORD_ID, "--min-weight", str(share)]) == 0
+    timeline, associate = (body for _operation, body, _path in memory.calls)
+    assert (timeline["min_fidelity"], associate["min_weight"]) == (share, share)
+
+
 def test_update_sends_only_what_changes(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["update", RECORD_ID, "new"]) == 0
     assert memory.calls == [("encode.update", text_body("new"), {"record_id": RECORD_ID})]
@@ -124,6 +165,15 @@ def test_an_update_has_an_answer_in_json_too(memory: FakeMemory, capsys: pytest.
         ([], {"cue": {}, "limit": 10, "recall_mode": "human"}),
         (["fox"], {"cue": {"text": "fox"}, "limit": 10, "recall_mode": "human"}),
         (["--limit", "3", "--mode", "perfect"], {"cue": {}, "limit": 3, "recall_mode": "perfect"}),
+        (
+            ["--session-id", "s-1", "--source", "Ada", "--tag", "a,b", "--tag", "c"],
+            {**NEWEST, "scope": {"session_id": "s-1", "source": "Ada", "tags": ["a,b", "c"]}},
+        ),
+        (
+            ["--metadata", "room=bath", "--metadata", "floor=2", "--metadata", 'no="2"', "--metadata", "of=[1,"],
+            {**NEWEST, "scope": {"metadata": {"room": "bath", "floor": 2, "no": "2", "of": "[1,"}}},
+        ),
+        (["--metadata", "a=b=c", "--metadata", "="], {**NEWEST, "scope": {"metadata": {"a": "b=c", "": ""}}}),
     ],
 )
 def test_recall_asks_for(memory: FakeMemory, arguments: list[str], body: dict[str, Any]) -> None:

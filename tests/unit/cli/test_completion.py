@@ -10,7 +10,7 @@ import pytest
 from cyclopts import App
 
 from cerememory.cli import completion
-from cerememory.cli.app import COMMANDS
+from cerememory.cli.commands import COMMANDS
 from cerememory.cli.main import run
 from cerememory.cli.recorder.app import COMMANDS as RECORDER_COMMANDS
 from cerememory.cli.recorder.main import run as run_recorder

@@ -63,11 +63,19 @@ def loaded_by(
     )
 
 
-def test_help_loads_no_command() -> None:
-    loaded = loaded_by("--help")
-    assert loaded.cli == {"main", "app", "options"}
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--json", "--help"]], ids=" ".join)
+def test_help_loads_no_command_and_no_library(arguments: list[str]) -> None:
+    loaded = loaded_by(*arguments)
+    assert loaded.cli == {"main", "commands", "options", "overview"}
     assert loaded.packages == {"cli", "domain", "errors"}
-    assert loaded.others <= {*COMMAND_LINE, "rich"}
+    assert loaded.others == set()
+
+
+def test_the_help_of_a_command_loads_that_command_alone() -> None:
+    loaded = loaded_by("stats", "--help")
+    assert "stats" in loaded.cli
+    assert "recall" not in loaded.cli
+    assert "overview" not in loaded.cli
 
 
 def test_mcp_loads_no_library_but_the_codec_and_h11() -> None:
@@ -80,9 +88,9 @@ def test_mcp_loads_no_library_but_the_codec_and_h11() -> None:
 def test_store_loads_its_own_module_and_the_client() -> None:
     with FakeDaemon(answer(STORED)) as daemon:
         loaded = loaded_by("store", "x", "--server-url", daemon.url)
-    shared = {"main", "app", "options", "arguments", "bodies", "memory", "settings", "output"}
+    shared = {"main", "app", "commands", "options", "arguments", "bodies", "memory", "settings", "output"}
     assert loaded.cli == {*shared, "encode"}
-    assert loaded.packages == {"cli", "client", "config", "domain", "errors", "protocol", "storage"}
+    assert loaded.packages == {"cli", "client", "domain", "errors", "protocol", "storage"}
     assert loaded.others <= {*COMMAND_LINE, "h11", "msgspec"}
 
 

@@ -9,12 +9,15 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cerememory.cli import lifecycle
+from cerememory.cli.lifecycle import _archived_table
 from cerememory.cli.main import run
 from tests.unit.cli.conftest import FakeMemory
 
 ID, OTHER_ID = "0191aaaa-0000-7000-8000-000000000001", "0191aaaa-0000-7000-8000-000000000002"
+MADE, UNTIL = "2025-05-04T10:00:00Z", "2026-08-02T10:00:00Z"
 COMPACTED = {"bytes_before": 40_960, "bytes_after": 8_192}
 
 
@@ -24,7 +27,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> FakeMemory:
     memory.answers["lifecycle.forget"] = {"records_deleted": 3}
     memory.answers["lifecycle.restore"] = {"records_restored": 2}
     memory.answers["lifecycle.compact"] = dict(COMPACTED)
-    monkeypatch.setattr(lifecycle, "connect", lambda options: nullcontext(memory))
+    monkeypatch.setattr(lifecycle, "connect", lambda options, **_: nullcontext(memory))
     return memory
 
 
@@ -154,7 +157,35 @@ def test_restore_sends_the_ids_and_says_how_many_came_back(
     assert capsys.readouterr().out == "Restored 2 record(s)\n"
 
 
-def test_restore_without_ids_means_nothing(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["restore"]) == 2
-    assert memory.calls == []
-    assert "which memories are to be restored?" in capsys.readouterr().err
+def archived(*summaries: str) -> list[dict[str, Any]]:
+    told = {"store": "episodic", "created_at": MADE, "kept_until": UNTIL}
+    return [{"record_id": ID, "summary": summary, **told} for summary in summaries]
+
+
+def test_restore_without_ids_lists_what_can_be(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = archived("the red kettle", "two\nlines \x1b[31m")
+    memory.answers["lifecycle.restore"] = {"records_restored": 2, "archived": listed}
+    assert run(["restore"]) == 0
+    assert memory.calls == [("lifecycle.restore", {"dry_run": True}, {})]
+    head = f"{ID} [episodic] until {UNTIL}\n   {MADE}\n"
+    assert capsys.readouterr() == (
+        f"Found 2 memories that can be restored\n{head}   the red kettle\n{head}   two\n   lines \\x1b[31m\n",
+        "",
+    )
+    assert run(["restore", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["archived"] == listed
+
+
+def test_a_list_that_is_cut_says_so(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
+    memory.answers["lifecycle.restore"] = {"records_restored": 3, "archived": archived("a", "b")}
+    assert run(["restore"]) == 0
+    note = "note: there are more: the list ends at 2, those that go for good first come first\n"
+    assert capsys.readouterr().err == note
+
+
+def test_a_terminal_gets_a_table_of_what_can_be_restored() -> None:
+    text = io.StringIO()
+    table = _archived_table({"records_restored": 1, "archived": archived("the [red] kettle\x1b[31m")})
+    Console(file=text, width=100).print(table)
+    for shown in ("the [red] kettle\\x1b[31m", ID, "episodic", MADE[:10], UNTIL[:10], "1 can be restored"):
+        assert shown in text.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -105,8 +106,19 @@ def hangup() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(["--json", "serve"], signal.SIG_IGN), (["store", "x"], signal.SIG_DFL)],
-    ids=["the daemon", "a command"],
+    [
+        (["serve"], signal.SIG_IGN),
+        (["--json", "--namespace", "serve", "serve"], signal.SIG_IGN),
+        (["--data-dir=serve", "serve", "--port", "1"], signal.SIG_IGN),
+        (["store", "x"], signal.SIG_DFL),
+        (["mcp", "--namespace", "serve"], signal.SIG_DFL),
+        (["--namespace", "serve", "mcp"], signal.SIG_DFL),
+        (["store", "serve"], signal.SIG_DFL),
+        (["store", "--", "serve"], signal.SIG_DFL),
+        (["serve", "--data-dir"], signal.SIG_DFL),  # which means nothing
+        ([], signal.SIG_DFL),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_sighup_is_ignored_before_a_daemon_handles_it(
     hangup: None, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: signal.Handlers
@@ -114,10 +126,28 @@ def test_sighup_is_ignored_before_a_daemon_handles_it(
     found = []
     monkeypatch.setattr(sys, "argv", ["cerememory", *arguments])
     monkeypatch.setattr(os, "umask", lambda mask: None)
-    monkeypatch.setattr(main, "run", lambda argv: found.append(signal.getsignal(signal.SIGHUP)))
+    monkeypatch.setattr(main, "run", lambda argv, load: found.append(signal.getsignal(signal.SIGHUP)))
     with pytest.raises(SystemExit):
         main.main()
     assert found == [expected]
+
+
+def test_what_a_process_loads_for_its_command_is_never_searched_for_garbage() -> None:
+    searches = []
+
+    def load(argv: list[str]) -> main.Command:
+        searches.append(gc.isenabled())
+        return lambda: len(argv)
+
+    frozen = gc.get_freeze_count()
+    try:
+        assert run(["a", "b"], main.kept(load)) == 2
+        assert searches == [False]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def test_what_is_alone_in_a_group_leaves_it() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from cerememory.cli import memory as memory_module
 from cerememory.cli.main import run
 from cerememory.cli.memory import connect, server_url
 from cerememory.cli.offline import METHODS, OfflineMemory
@@ -24,8 +27,10 @@ from cerememory.protocol.operations import BY_NAME
 from cerememory.storage.datadir import DataDir
 from cerememory.telemetry import logs
 from tests.support.fake_daemon import FakeDaemon, answer
+from tests.support.reference_files import FOLDER
 from tests.support.stored import stored_in
 
+ENCRYPTED = (FOLDER / "bundle-v2-encrypted.cma").read_bytes()
 UNKNOWN_ID = "01920000-0000-7000-8000-000000000000"
 
 
@@ -118,10 +123,75 @@ def test_a_key_goes_to_this_machine_alone(owned: DataDir, data_dir: Path) -> Non
         connect(Options(data_dir=data_dir))
 
 
-def test_an_owner_without_an_address_is_a_command(owned: DataDir, data_dir: Path) -> None:
+def test_an_owner_without_an_address_is_a_command(
+    owned: DataDir, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     owned.announce("")
-    with pytest.raises(DataDirLocked, match=f"in use by process {os.getpid()}, a command; try again"):
-        connect(Options(data_dir=data_dir))
+    monkeypatch.setattr(memory_module, "FREE_WITHIN_S", 0.0)
+    waited = pytest.raises(DataDirLocked, match=f"in use by process {os.getpid()}, a command; try again")
+    with waited, connect(Options(data_dir=data_dir)):
+        pytest.fail("it owns what another owns")
+
+
+def during_the_wait(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> list[str]:
+    """`happens()` when a command says that it waits, which it does at once; what it says."""
+    said: list[str] = []
+
+    def note(message: str) -> None:
+        said.append(message)
+        happens()
+
+    monkeypatch.setattr(memory_module, "TOLD_AFTER_S", 0.0)
+    monkeypatch.setattr(memory_module, "note", note)
+    return said
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_another_command_is_waited_for(
+    owned: DataDir, data_dir: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    owned.announce("")
+    said = during_the_wait(monkeypatch, owned.release)
+    monkeypatch.setattr(owned, "release", lambda: None)  # it is released in the wait, and only there
+    with connect(Options(data_dir=data_dir, offline=offline)) as memory:
+        assert memory.call("introspect.stats")["total_records"] == 0
+    assert said == [f"{data_dir}: in use by another command; waiting until it is done"]
+
+
+def test_who_has_not_said_yet_who_it_is_and_proves_to_be_a_daemon_is_asked(
+    owned: DataDir, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeDaemon(answer({"total_records": 3})) as daemon:
+        address = daemon.url.removeprefix("http://")
+        during_the_wait(monkeypatch, lambda: owned.announce(address))
+        stats_asked_with(daemon, Options(data_dir=data_dir))
+
+
+def test_no_daemon_is_waited_for_offline(owned: DataDir, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owned.announce("127.0.0.1:9")
+    said = during_the_wait(monkeypatch, lambda: None)
+    refused = pytest.raises(DataDirLocked, match=r"in use by process \d+ at 127\.0\.0\.1:9; stop it or use")
+    with refused, connect(Options(data_dir=data_dir, offline=True)):
+        pytest.fail("it owns what a daemon owns")
+    assert said == []
+
+
+def test_a_wait_is_told_once_after_a_second_and_ends_after_ten(
+    owned: DataDir, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owned.announce("")
+    told: list[tuple[float, str]] = []
+    moments = iter([50.0, 50.9, 51.1, 52.0, 59.9, 60.0])
+
+    def clock() -> float:
+        told.append((now := next(moments), capsys.readouterr().err))
+        return now
+
+    monkeypatch.setattr(memory_module, "time", SimpleNamespace(monotonic=clock))
+    with pytest.raises(DataDirLocked), connect(Options(data_dir=data_dir)):
+        pytest.fail("it owns what another owns")
+    wait = f"note: {data_dir}: in use by another command; waiting until it is done\n"
+    assert told == [(50.0, ""), (50.9, ""), (51.1, ""), (52.0, wait), (59.9, ""), (60.0, "")]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +231,69 @@ def test_a_configuration_that_cant_start_is_refused(
 
 def text(words: str) -> dict[str, object]:
     return {"content": {"blocks": [{"modality": "text", "format": "text/plain", "text": words}]}}
+
+
+NOWHERE_TO_READ = "no data dir is there; name another with --data-dir, or make one with cerememory store or serve"
+READING = {
+    "recall": ["recall", "x"],
+    "associate": ["associate", UNKNOWN_ID],
+    "timeline": ["timeline"],
+    "inspect": ["inspect", UNKNOWN_ID],
+    "recall-raw": ["recall-raw"],
+    "stats": ["stats"],
+    "export": ["export"],
+    "audit-verify": ["audit-verify"],
+    "namespaces": ["namespaces"],
+    "fsck": ["fsck"],
+    "list of the archive": ["restore"],
+    "dry import": ["import", "all.cma", "--dry-run"],
+    "dry undo": ["import", "undo", UNKNOWN_ID, "--dry-run"],
+    "dry consolidate": ["consolidate", "--dry-run"],
+    "dry dream-tick": ["dream-tick", "--dry-run"],
+    "dry redact": ["redact", "--rescan", "--dry-run"],
+    "dry forget": ["forget", UNKNOWN_ID, "--dry-run"],
+}
+
+
+@pytest.mark.parametrize("place", ["missing", "empty", "cut short", "named by nobody"])
+@pytest.mark.parametrize("arguments", READING.values(), ids=READING)
+def test_what_only_reads_makes_no_data_dir(
+    tmp_path: Path, arguments: list[str], place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "all.cma").write_bytes(b"")
+    path = Path("data") if place == "named by nobody" else tmp_path / "typo"
+    if place in ("empty", "cut short"):
+        path.mkdir(mode=0o700)
+    if place == "cut short":
+        (path / "lock").touch()
+    before = sorted(tmp_path.rglob("*"))
+    where = [] if place == "named by nobody" else ["--data-dir", str(path)]
+    assert run([*arguments, *where]) == 1
+    assert capsys.readouterr() == ("", f"error: {path}: {NOWHERE_TO_READ}\n")
+    assert run([*arguments, *where, "--json"]) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_only_reads_puts_no_lock_into_a_folder_of_others(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_dir.mkdir(mode=0o700)
+    (data_dir / "notes.txt").touch()
+    assert run(["stats", "--data-dir", str(data_dir)]) == 1
+    message = f"error: {data_dir}: is no data dir and not empty (notes.txt); use an empty folder\n"
+    assert capsys.readouterr().err == message
+    assert [each.name for each in data_dir.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["store", "x"], ["store-raw", "x", "--session-id", "s"], ["load", "notes.txt"], ["set-mode", "perfect"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_stores_makes_a_data_dir(data_dir: Path, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "notes.txt").write_text("x\n")
+    assert run([*arguments, "--data-dir", str(data_dir)]) == 0
+    assert run(["stats", "--data-dir", str(data_dir)]) == 0
 
 
 def test_without_an_owner_the_command_owns_the_data_dir(data_dir: Path) -> None:
@@ -232,6 +365,24 @@ def test_a_namespace_begins_when_something_is_stored_in_it(data_dir: Path) -> No
     assert stored.raw_texts == {}
 
 
+@pytest.mark.parametrize(
+    ("archive", "key"), [(b"no archive", []), (ENCRYPTED, ["--decryption-key", "wrong"]), (ENCRYPTED, [])]
+)
+def test_a_namespace_is_listed_from_its_first_memory_on(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], archive: bytes, key: list[str]
+) -> None:
+    (tmp_path / "all.cma").write_bytes(archive)
+    here = ["--data-dir", str(data_dir)]
+    assert run(["import", "all.cma", *key, "--namespace", "work", *here]) == 1
+    capsys.readouterr()
+    assert run(["namespaces", *here]) == 0
+    assert capsys.readouterr().out == "default\n"
+    assert run(["store", "x", "--namespace", "work", *here]) == 0
+    capsys.readouterr()
+    assert run(["namespaces", *here]) == 0
+    assert capsys.readouterr().out == "default\nwork\n"
+
+
 @pytest.mark.parametrize("offline", [True, False])
 def test_what_cannot_be_the_name_of_a_namespace_is_refused_in_one_line(
     data_dir: Path, capsys: pytest.CaptureFixture[str], offline: bool
@@ -257,6 +408,38 @@ def test_every_operation_of_a_command_can_be_asked(data_dir: Path) -> None:
 def test_a_request_is_checked_as_the_daemon_checks_it(data_dir: Path) -> None:
     with connect(Options(data_dir=data_dir)) as memory, pytest.raises(ValidationFailed, match="limit: expected"):
         memory.call("recall.query", {"cue": {}, "limit": -1})
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_what_decay_archived_is_listed_until_it_is_brought_back(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], encrypted: bool
+) -> None:
+    monkeypatch.setenv("CEREMEMORY_DECAY__PRUNE", "archive")
+    monkeypatch.setenv("CEREMEMORY_DECAY__TIME_UNIT_SECS", "1")
+    if encrypted:
+        monkeypatch.setenv("CEREMEMORY_SECURITY__STORE_ENCRYPTION_PASSPHRASE", "a long enough passphrase")
+
+    def answered(*arguments: str) -> str:
+        capsys.readouterr()
+        assert run([*arguments, "--data-dir", str(data_dir)]) == 0
+        return capsys.readouterr().out
+
+    record_id = json.loads(answered("store", "the fox sleeps", "--json"))["record_id"]
+    assert answered("restore").startswith("Found 0 ")
+    answered("decay-tick", "--duration", "100000000")
+    assert json.loads(answered("stats"))["total_records"] == 0
+    (archived,) = json.loads(answered("restore", "--json"))["archived"]
+    assert (archived["record_id"], archived["store"], archived["summary"]) == (
+        record_id,
+        "episodic",
+        "the fox sleeps",
+    )
+    listed = answered("restore").splitlines()
+    assert listed[0] == "Found 1 memories that can be restored"
+    assert listed[1].startswith(f"{record_id} [episodic] until 2")
+    assert listed[3:] == ["   the fox sleeps"]
+    assert answered("restore", record_id) == "Restored 1 record(s)\n"
+    assert answered("restore").startswith("Found 0 ")
 
 
 @pytest.mark.parametrize(("record_id", "error"), [(UNKNOWN_ID, RecordNotFound), ("7", ValidationFailed)])

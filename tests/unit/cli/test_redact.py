@@ -48,7 +48,7 @@ class Pieces(FakeMemory):
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Pieces:
     made = Pieces()
-    monkeypatch.setattr(redact, "connect", lambda options: nullcontext(made))
+    monkeypatch.setattr(redact, "connect", lambda options, **_: nullcontext(made))
     return made
 
 

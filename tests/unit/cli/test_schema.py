@@ -21,11 +21,12 @@ from cyclopts import App
 
 from cerememory.cli import answers, completion, meanings, memory
 from cerememory.cli.answers import ANSWERS, WITHOUT
-from cerememory.cli.app import COMMANDS
+from cerememory.cli.commands import COMMANDS
 from cerememory.cli.main import run
 from cerememory.cli.offline import OfflineMemory, offline
 from cerememory.cli.options import Options
 from cerememory.cli.settings import load
+from cerememory.storage.datadir import DataDir
 from tests.support.answers import faults_of
 from tests.support.fake_daemon import FakeDaemon, answer
 
@@ -71,7 +72,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     settings = load(Options(data_dir=folder / "memories")).settings
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # where a command that finds no engine would make a data dir
-        with offline(settings, None, is_verbose=False) as engine:
+        with offline(settings, DataDir.acquire(settings.data_dir), None, is_verbose=False) as engine:
             _answer_from(patch, engine)
             _ask_memories(said, folder)
         assert not (folder / "data").exists()
@@ -85,7 +86,7 @@ def _answer_from(patch: pytest.MonkeyPatch, engine: OfflineMemory) -> None:
     connect = memory.connect
     for name, module in sys.modules.items():
         if name.startswith("cerememory.cli.") and getattr(module, "connect", None) is connect:
-            patch.setattr(module, "connect", lambda options: nullcontext(engine))
+            patch.setattr(module, "connect", lambda options, **_: nullcontext(engine))
 
 
 def _ask_memories(said: Said, folder: Path) -> None:
@@ -115,6 +116,7 @@ def _ask_memories(said: Said, folder: Path) -> None:
     for option in ("--dry-run", "--compact"):
         said.ask("redact", "--rescan", option)
     said.ask("restore", first)
+    said.ask("restore")
     said.ask("forget", first, "--dry-run")
     said.ask("forget", first, "--confirm", "--compact")
     said.ask("compact")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
-from cerememory.cli.app import COMMANDS
+from cerememory.cli.commands import COMMANDS
 from cerememory.cli.main import FAILED, run
 
 SECRET = "canary-secret-7c"

@@ -16,8 +16,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from cerememory.grpc.connection import IDLE_S, WINDOW_BYTES, GrpcConnection, Inbox, Protocol
+from cerememory.grpc.connection import IDLE_S, GrpcConnection
 from cerememory.http.exchange import Receive, Scope, Send
+from cerememory.http.http2 import WINDOW_BYTES, Http2, Inbox
 from cerememory.http.server import GONE_S, App, _config
 from tests.support.gated import BARE
 from tests.support.h2_client import HEAD, WAIT_S, H2Client, Wire
@@ -136,14 +137,14 @@ async def test_what_comes_while_a_part_is_taken_is_another_part() -> None:
 
 
 async def test_nothing_is_kept_of_a_call_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Protocol] = []
-    initiate = Protocol.initiate
+    made: list[Http2] = []
+    initiate = Http2.initiate
 
-    async def noted(self: Protocol) -> None:
+    async def noted(self: Http2) -> None:
         made.append(self)
         await initiate(self)
 
-    monkeypatch.setattr(Protocol, "initiate", noted)
+    monkeypatch.setattr(Http2, "initiate", noted)
     async with opened() as (client, _):
         for path in ("/answer", "/echo", "/crash", "/hold", "/answer"):
             stream_id = await client.begin(path, end=path != "/hold")

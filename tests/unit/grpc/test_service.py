@@ -13,9 +13,9 @@ import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
 from cerememory.config.settings import HttpSettings
-from cerememory.grpc.connection import GrpcConnection, Protocol
 from cerememory.grpc.descriptors import CMP
 from cerememory.http.bodies import PARSED_FACTOR
+from cerememory.http.http2 import Http2
 from cerememory.http.server import Connection
 from tests.support.engine import WAIT_S, store_body
 from tests.support.grpc_calls import framed, with_payload
@@ -102,9 +102,10 @@ async def test_clients_that_vanish_leave_nothing_behind(tmp_path: Path, logged: 
     assert logged.events() == []
 
 
-def _http2(connection: Connection) -> Protocol:
-    assert isinstance(connection, GrpcConnection)
-    return connection._http2
+def _http2(connection: Connection) -> Http2:
+    spoken = connection.protocol.protocol
+    assert isinstance(spoken, Http2)
+    return spoken
 
 
 async def test_a_slow_reader_of_an_export_takes_a_window_s_worth(tmp_path: Path) -> None:

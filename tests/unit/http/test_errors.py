@@ -149,6 +149,15 @@ FIELDS: list[tuple[str, Any, str]] = [
     (RECALL, {"cue": {"embedding": []}}, "cue.embedding: must not be empty"),
     (RECALL, {"cue": {"image": []}}, "cue.image: must not be empty"),
     (RECALL, {"cue": {}, "explain": 1}, "explain: "),
+    (RECALL, {"cue": {}, "scope": []}, "scope: expected object or null, got array"),
+    (RECALL, {"cue": {}, "scope": {"session": "s"}}, "scope.session: unknown field"),
+    (RECALL, {"cue": {}, "scope": {"session_id": 1}}, "scope.session_id: expected string or null, got integer"),
+    (RECALL, {"cue": {}, "scope": {"tags": "a"}}, "scope.tags: expected array or null, got string"),
+    (RECALL, {"cue": {}, "scope": {"tags": ["a", 1]}}, "scope.tags[1]: expected string, got integer"),
+    (RECALL, {"cue": {}, "scope": {"metadata": [1]}}, "scope.metadata: expected object or null, got array"),
+    (RECALL, b'{"cue": {}, "scope": {"metadata": {"x": "\xff"}}}', "scope.metadata.x: not readable as JSON"),
+    (RECALL, {"cue": {}, "scope": {"tags": ["a"] * 33}}, "scope.tags: at most 32, got 33"),
+    (RECALL, {"cue": {}, "scope": {"metadata": {"_origin": 1}}}, "scope.metadata._origin: the daemon's own"),
     (RECALL_RAW, BACKWARDS, "temporal.start: "),
 ]
 

@@ -84,3 +84,15 @@ async def test_forget_and_restore_count_and_say_in_which_commit(client: AsgiClie
     assert int(reply.headers["x-cerememory-sequence"]) == 2
     reply = await client.post(RESTORE, {"record_ids": [record_id]})
     assert (reply.status, reply.json) == (200, {"records_restored": 0})
+
+
+async def test_restore_without_ids_is_a_dry_run_alone(client: AsgiClient) -> None:
+    for body in ({}, {"record_ids": None}, {"dry_run": False}):
+        reply = await client.post(RESTORE, body)
+        assert (reply.status, reply.code) == (400, "VALIDATION_ERROR")
+        assert reply.json["message"].startswith("record_ids: missing field")
+    await stored(client)
+    for headers in ({}, {"idempotency-key": "k"}, {"x-cerememory-namespace": "nowhere"}):
+        reply = await client.ask("POST", RESTORE, {"dry_run": True}, headers)
+        assert (reply.status, reply.json) == (200, {"records_restored": 0, "archived": []})
+        assert reply.headers["x-cerememory-sequence"] == "1"

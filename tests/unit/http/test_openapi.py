@@ -82,6 +82,7 @@ OPEN = {
         for suffix in ("", "Base64")
     ),
     *("EncodeContext.spatial", "EncodeContext.temporal", "RecallCue.spatial", "RecallCue.semantic"),
+    "RecallScope.metadata",
 }
 OPEN_PLACES = (("metadata",), ("details",), ("context", "spatial"), ("context", "temporal"))
 # What no schema can say of a request; the daemon's words for it.

@@ -7,18 +7,24 @@ tool.
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from cerememory.actors.seams import inline
 from cerememory.config.settings import HttpSettings, RateLimitSettings
-from cerememory.errors import StorageUnavailable
+from cerememory.errors import RateLimited, StorageUnavailable
+from cerememory.http.bodies import PARSED_FACTOR
+from cerememory.http.exchange import Exchange
 from cerememory.http.rules import MCP_PATH
 from cerememory.mcp import endpoint, engine_calls
-from cerememory.mcp.endpoint import BODY_BYTES_MAX, INLINE_BYTES_MAX, SERVED
+from cerememory.mcp.endpoint import BODY_BYTES_MAX, INLINE_BYTES_MAX, MORE_IN_FLIGHT, SERVED, _Spent
 from cerememory.mcp.jsonrpc import BATCH_MAX
 from cerememory.mcp.tools import TOOLS
 from cerememory.mcp.versions import VERSIONS
@@ -97,6 +103,103 @@ async def test_a_body_that_would_take_much_more_when_read_is_refused(daemon: Gat
     assert (reply.status, reply.code) == (413, "CONTENT_TOO_LARGE")
 
 
+@pytest.mark.parametrize("message", ["floats", "lists", "objects", "batch", "text"])
+async def test_what_a_body_takes_when_read_is_a_few_times_its_size(daemon: Gated, message: str) -> None:
+    """The gate takes four times a large body of the bytes in flight for it, and the endpoint twelve times more."""
+    size = 2**20
+    body = {
+        "floats": b"[%s0]" % (b"1.5," * (size // 4)),
+        "lists": b"[%s0]" % (b"[]," * (size // 3)),
+        "objects": b"[%s0]" % (b'{"a":0},' * (size // 8)),
+        "batch": b"[%s{}]" % (b"[]," * (size // 3)),
+        "text": b'"\xf0\x9f\x98\x80%s"' % (b"x" * size),  # in memory each letter is as wide as the widest
+    }[message]
+    argument = b"content" if message == "text" else b"meta_json"
+    call = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"store","arguments":{"%s":%s}}}'
+    tracemalloc.start()
+    try:
+        await post(body if message == "batch" else call % (argument, body), daemon.client)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (1 + MORE_IN_FLIGHT) * PARSED_FACTOR * size
+
+
+async def test_a_large_body_has_its_room_among_the_bytes_in_flight_until_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 2**20
+    needed = (1 + MORE_IN_FLIGHT) * PARSED_FACTOR * size
+    message = json.dumps(called("stats", note="")).encode()
+    padded = message.replace(b'""', b'"%s"' % (b"x" * (size - len(message))))
+    for has_room in (True, False):
+        folder = tmp_path / str(has_room)
+        async with gated(folder, http=HttpSettings(max_inflight_bytes=needed - (not has_room))) as opened:
+            taken: list[int] = []
+            monkeypatch.setitem(engine_calls._READING, "introspect.stats", noting(opened, taken))
+            reply = await post(padded, opened.client)
+            assert (reply.status, taken) == ((200, [needed]) if has_room else (503, []))
+            assert opened.gate.admission.inflight._bytes == 0
+
+
+def noting(opened: Gated, taken: list[int]) -> Any:
+    """An operation that notes the bytes in flight while it works."""
+
+    async def ask(engine: Any, *_: object, **__: object) -> Any:
+        taken.append(opened.gate.admission.inflight._bytes)
+        return await engine.introspect_stats()
+
+    return ask
+
+
+async def test_each_call_of_a_batch_counts_as_a_request_and_behind_the_first_refused_none_is_done(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with gated(tmp_path, rate_limit=RateLimitSettings(requests_per_second=1, burst=3)) as opened:
+        store = [called("store", content=str(number)) for number in range(5)]
+        ping = {**PING, "id": "p"}
+        answers = (await post([store[0], ping, *store[1:], ping], opened.client)).json
+        codes = [answer.get("error", {}).get("data", {}).get("code") for answer in answers]
+        assert codes == [None, None, None, None, "RATE_LIMITED", "RATE_LIMITED", None]
+        refused = answers[4]["error"]
+        assert (refused["code"], refused["data"]["retry_after"]) == (-32603, 1)
+        assert refused["message"].startswith("not done: ")
+        assert (await post(PING, opened.client)).status == 429, "they are those of all requests"
+        await trio.sleep(3)
+        assert (await call(opened.client, "stats"))["structuredContent"]["total_records"] == 3
+
+
+def test_behind_a_refused_call_none_is_done_even_when_it_could_be() -> None:
+    """The next may rest on it."""
+
+    class Scarce:
+        charged = 0
+
+        def charge(self, exchange: Exchange) -> None:
+            self.charged += 1
+            if self.charged == 1:
+                raise RateLimited("too many requests", retry_after_s=7)
+
+        def reserved(self, body_bytes: int) -> AbstractContextManager[object]:
+            raise NotImplementedError
+
+    scarce = Scarce()
+    spent = _Spent(Exchange("POST", MCP_PATH, b"", {}, "", ""), scarce)
+    assert spent.refusal() is None, "it is counted already"
+    refused = spent.refusal()
+    assert isinstance(refused, RateLimited)
+    assert (str(refused), refused.retry_after_s) == ("not done: too many requests", 7)
+    assert spent.refusal() is refused
+    assert scarce.charged == 1
+
+
+async def test_whoever_asks_once_takes_one_whatever_the_batch(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with gated(tmp_path, rate_limit=RateLimitSettings(requests_per_second=1, burst=3)) as opened:
+        for body in ([called("stats")], [PING, PING, PING], called("stats")):
+            assert (await post(body, opened.client)).status == 200
+        assert (await post(PING, opened.client)).status == 429
+
+
 async def keyed(opened: Gated, role: Role, namespace: str | None = None) -> AsgiClient:
     directory = opened.running.settings.data_dir
     name = f"{role} {namespace or 'all'}"
@@ -115,6 +218,18 @@ async def test_each_tool_asks_for_the_role_that_its_operation_needs(tmp_path: Pa
         assert (await call(reader, "stats"))["structuredContent"]["total_records"] == 0
         assert (await call(writer, "store", content="x"))["structuredContent"]["store"] == "episodic"
         assert (await call(reader, "recall"))["structuredContent"]["memories"][0]["text"] == "x"
+
+
+async def test_stats_are_those_of_http_for_each_key(tmp_path: Path) -> None:
+    settings = with_auth(settings_for(tmp_path, rate_limit=UNLIMITED))
+    async with gated(tmp_path, settings=settings, stored_keys=KeyFile(settings.data_dir)) as opened:
+        await opened.running.engine.measure()
+        for namespace, has_sizes in ((None, True), ("work", False)):
+            client = await keyed(opened, Role.READ, namespace)
+            told = (await call(client, "stats"))["structuredContent"]
+            over_http = (await client.get("/v1/introspect/stats")).json
+            assert {name: told[name] for name in over_http} == over_http
+            assert ("bytes_by_table" in told, "bytes_measured_at" in told) == (has_sizes, has_sizes)
 
 
 TO_CHANGE: dict[str, dict[str, Any]] = {
@@ -161,6 +276,17 @@ async def test_a_namespace_is_made_by_what_is_stored_alone(daemon: Gated) -> Non
         assert (recalled["namespace"], len(recalled["memories"])) == (name, found)
     assert len((await call(daemon.client, "recall"))["structuredContent"]["memories"]) == 0
     assert daemon.running.engine._namespaces.keys() == {"work", "default"}
+
+
+async def test_a_recall_is_kept_to_its_scope(daemon: Gated) -> None:
+    await call(daemon.client, "store", content="the kettle is red", meta_json={"tags": ["kitchen", "red"]})
+    await call(daemon.client, "store", content="the kettle is blue", meta_json={"tags": ["kitchen"]})
+    for scope in ({"tags": ["red", "kitchen"]}, '{"tags": ["red"]}'):
+        for query in ("kettle", ""):
+            answer = await call(daemon.client, "recall", query=query, scope=scope)
+            assert [each["text"] for each in answer["structuredContent"]["memories"]] == ["the kettle is red"]
+    error = await call(daemon.client, "recall", scope={"tag": "red"})
+    assert (error["code"], error["message"]) == (-32602, "scope.tag: unknown field")
 
 
 # What a POST may be.

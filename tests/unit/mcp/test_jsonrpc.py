@@ -10,7 +10,8 @@ import pytest
 from cerememory import errors
 from cerememory.client import DaemonUnreachable
 from cerememory.mcp import jsonrpc
-from cerememory.mcp.jsonrpc import NotARequest, Request, failure_message, read_message
+from cerememory.mcp.jsonrpc import NotARequest, Request, failure_message, read_batch, read_message
+from cerememory.mcp.values import VALUES_MAX
 
 
 def line(**message: object) -> bytes:
@@ -76,6 +77,34 @@ def test_what_cant_be_a_request_is_refused_under_its_id(
         read_message(message)
     assert (caught.value.code, caught.value.message_id) == (code, message_id)
     assert jsonrpc.error_message(message_id, code, str(caught.value))
+
+
+MANY = b"[" + b"[]," * VALUES_MAX + b"0]"
+
+
+@pytest.mark.parametrize(
+    ("message", "message_id"),
+    [
+        (b'{"jsonrpc": "2.0", "id": 7, "method": "ping", "params": {"x": ' + MANY + b"}}", 7),
+        (b'{"params": ' + MANY + b', "method": "\xff", "id": "s"}', "s"),
+        (b'{"id": ' + MANY + b"}", None),
+        (b'{"id": "\\ud800", "x": ' + MANY + b"}", None),
+        (b'{"id": 7, "x": ' + MANY, None),
+        (MANY, None),
+    ],
+)
+def test_a_message_of_too_many_values_is_refused_unread(message: bytes, message_id: int | str | None) -> None:
+    for read in (read_message, read_batch):
+        with pytest.raises(NotARequest, match=f"may have {VALUES_MAX} values") as caught:
+            read(message)
+        assert (caught.value.code, caught.value.message_id) == (jsonrpc.INVALID_REQUEST, message_id)
+
+
+def test_a_text_may_be_of_nothing_but_commas() -> None:
+    text = ",[{" * VALUES_MAX
+    read = read_message(line(id=1, method="tools/call", params={"text": text}))
+    assert read is not None
+    assert read.params == {"text": text}
 
 
 def error_in(message: bytes) -> Any:

@@ -21,6 +21,7 @@ from cerememory.errors import (
 )
 from cerememory.mcp.budget import TOKEN_BYTES
 from cerememory.mcp.toolbox import Toolbox
+from cerememory.mcp.values import VALUES_MAX
 from cerememory.protocol.values import parse_timestamp
 from tests.support.fake_daemon import FakeDaemon, answer, cut_short, no_content, raw_answer, refusal
 from tests.unit.mcp.answers import ID, block, memory, recalled
@@ -59,6 +60,7 @@ RAW_DEFAULTS = {
     "secrecy_level": "public",
 }
 RECALL_DEFAULTS = {"limit": 10, "reconsolidate": True, "activation_depth": 2, "recall_mode": "perfect"}
+SCOPE = {"session_id": "s-1", "source": "Ada", "tags": ["kitchen"], "metadata": {"room": {"floor": 1.5}}}
 RAW_RECALL_DEFAULTS = {"limit": 10, "include_private_scratch": False, "include_sealed": False}
 DREAM_DEFAULTS = {
     "dry_run": False,
@@ -171,6 +173,15 @@ WHOLE_RAW = {
             "POST /v1/recall/query",
             {**RECALL_DEFAULTS, "cue": {}, "recall_mode": "human"},
         ),
+        ("recall", {"scope": SCOPE}, "POST /v1/recall/query", {**RECALL_DEFAULTS, "cue": {}, "scope": SCOPE}),
+        (
+            "recall",
+            {"scope": json.dumps({**SCOPE, "session_id": "", "source": None})},
+            "POST /v1/recall/query",
+            {**RECALL_DEFAULTS, "cue": {}, "scope": {name: SCOPE[name] for name in ("tags", "metadata")}},
+        ),
+        ("recall", {"scope": ""}, "POST /v1/recall/query", {"cue": {}, **RECALL_DEFAULTS}),
+        ("recall", {"scope": {"source": ""}}, "POST /v1/recall/query", {"cue": {}, **RECALL_DEFAULTS}),
         ("recall_raw", {"budget_tokens": 500}, "POST /v1/recall/raw", RAW_RECALL_DEFAULTS),
         (
             "recall_raw",
@@ -294,7 +305,13 @@ def test_a_tool_that_only_looks_sends_no_body(
             {"records_json": [{"content": "x"}] * 1_001},
             "records_json: at most 1000 records at once",
         ),
-        ("recall", {"scope": {"session_id": "s-1"}}, "scope: not built yet"),
+        ("batch_store", {"records_json": f"[{'{},' * VALUES_MAX}{{}}]"}, "records_json: may have 100000 values"),
+        ("recall", {"scope": [1]}, "scope: expected object, got array"),
+        ("recall", {"scope": "kitchen"}, "scope: not readable as JSON"),
+        ("recall", {"scope": {"session": "s-1"}}, "scope.session: unknown field"),
+        ("recall", {"scope": '{"tags": "a,b"}'}, "scope.tags: expected array or null, got string"),
+        ("recall", {"scope": {"tags": ["a"] * 33}}, "scope.tags: at most 32, got 33"),
+        ("recall", {"scope": {"metadata": {"_context": {}}}}, "scope.metadata._context: the daemon's own"),
         ("recall", {"mode": "vivid"}, "mode: expected human or perfect"),
         ("recall", {"budget_tokens": 299}, "budget_tokens: must be from 300"),
         ("store_raw", {"content": "x", "session_id": " "}, "session_id: must not be blank"),

@@ -19,7 +19,7 @@ PARAMETERS = {
     "batch_store": "records_json*",
     "store_raw": "content* session_id* turn_id topic_id source speaker visibility secrecy_level meta_json",
     "batch_store_raw": "records_json*",
-    "recall": "query stores limit reconsolidate activation_depth mode budget_tokens",
+    "recall": "query stores limit reconsolidate activation_depth mode scope budget_tokens",
     "recall_raw": "query session_id start end limit include_private_scratch include_sealed secrecy_levels"
     " budget_tokens",
     "timeline": "start end granularity budget_tokens",

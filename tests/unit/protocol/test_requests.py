@@ -83,6 +83,7 @@ def defaults(kind: type[Any], **required: Any) -> dict[str, Any]:
                 "activation_depth": 2,
                 "recall_mode": "human",
                 "explain": False,
+                "scope": None,
             },
         ),
         (

@@ -6,11 +6,14 @@ import pytest
 
 from cerememory.errors import ValidationFailed
 from cerememory.protocol.namespaces import DEFAULT_NAME
+from cerememory.protocol.requests import RecallMode
 from cerememory.storage import namespaces
 from cerememory.storage.contract import Storage
 from cerememory.storage.keys import DEFAULT_NAMESPACE
-from cerememory.storage.namespaces import OpenNamespace, namespace_of, namespaces_of
+from cerememory.storage.modes import SetModes
+from cerememory.storage.namespaces import OpenNamespace, names_in, namespace_of, namespaces_of
 from tests.support.committing import a_record, commit, storing, storing_raw
+from tests.support.engine import NOW
 from tests.support.memory_storage import MemoryStorage
 
 
@@ -83,6 +86,15 @@ def test_those_in_which_something_was_stored_are_listed_ascending(storage: Memor
     commit(storage, storing_raw(1, namespace=3))
     commit(storage, storing(a_record(1)), storing(a_record(1, namespace=1)))
     assert namespaces_of(storage) == [DEFAULT_NAMESPACE, 1, 3]
+
+
+def test_the_names_of_those_in_which_nothing_was_stored_arent_shown(storage: MemoryStorage) -> None:
+    opened(storage, "owl", "heron", "fox", "elk")
+    assert names_in(storage) == ["default"]
+    commit(storage, storing(a_record(1, namespace=1)), storing_raw(2, namespace=3))
+    assert names_in(storage) == ["default", "fox", "owl"]
+    commit(storage, SetModes(2, RecallMode.PERFECT, None, NOW))
+    assert names_in(storage) == ["default", "fox", "heron", "owl"]
 
 
 def test_more_than_a_byte_of_them_are_listed_ascending_too(storage: MemoryStorage) -> None:

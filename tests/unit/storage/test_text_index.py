@@ -117,12 +117,12 @@ def test_snapshots_are_searched_in_other_threads_while_the_index_is_written(path
     index = TextIndex.open(path)
     put(index, *(memory(i, f"alpha w{i % 7}") for i in range(50)))
     snapshot = index.snapshot()
-    expected = [snapshot.search(DEFAULT_NAMESPACE, f"alpha w{i}", None, 20) for i in range(7)]
+    expected = [list(snapshot.search(DEFAULT_NAMESPACE, f"alpha w{i}", None, 20)) for i in range(7)]
     seen: list[list[list[Hit]]] = []
     searches = [
         threading.Thread(
             target=lambda: seen.append(
-                [snapshot.search(DEFAULT_NAMESPACE, f"alpha w{i % 7}", None, 20) for i in range(70)]
+                [list(snapshot.search(DEFAULT_NAMESPACE, f"alpha w{i % 7}", None, 20)) for i in range(70)]
             )
         )
         for _ in range(3)
@@ -135,7 +135,7 @@ def test_snapshots_are_searched_in_other_threads_while_the_index_is_written(path
         thread.join()
     index.close()
     assert seen == [expected * 10] * 3
-    assert snapshot.search(DEFAULT_NAMESPACE, "alpha w0", None, 20) == expected[0]
+    assert list(snapshot.search(DEFAULT_NAMESPACE, "alpha w0", None, 20)) == expected[0]
 
 
 def test_small_segments_are_merged_step_by_step_and_nothing_else_changes(path: Path) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from cyclopts import App, CycloptsError, Parameter
 
 from cerememory import __version__
-from cerememory.cli.app import Run, nothing, one_line, shown_default
+from cerememory.cli.app import Run, one_line, shown_default
 from cerememory.cli.options import UsageError
 
 COMMANDS = (
@@ -28,7 +28,7 @@ def parse(argv: list[str]) -> Run:
         command, bound, _injected = app.parse_args(argv, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise UsageError(one_line(error, ())) from None
-    return partial(command, *bound.args, **bound.kwargs) if command is not None else nothing
+    return partial(command, *bound.args, **bound.kwargs)
 
 
 def application() -> App:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cerememory.cli.main import NOBODY_ELSE
+from cerememory.cli.main import NOBODY_ELSE, Command, kept
 from cerememory.cli.main import run as run_command
 
 VERBOSE = "--verbose"
@@ -13,24 +13,27 @@ VERBOSE = "--verbose"
 
 def main() -> None:
     os.umask(NOBODY_ELSE)
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:], kept(command)))
 
 
 def run(argv: list[str]) -> int:
     """The exit code of the command that `argv` names."""
-    return run_command(argv, _perform)
+    return run_command(argv, command)
 
 
-def _perform(argv: list[str]) -> int:
-    """A hook waits for what it usually says, so that is read without the library for command lines."""
+def command(argv: list[str]) -> Command:
+    """The command that `argv` means.
+
+    A hook waits for what it usually says, so that is read without the library for command lines.
+    """
     if argv[:2] == ["ingest", "--detach"]:
         from cerememory.cli.recorder.quick import usual
 
         if (detached := usual(argv[2:])) is not None:
-            return detached()
+            return detached
     from cerememory.cli.recorder.app import parse
 
-    return parse([argument for argument in argv if argument != VERBOSE])() or 0
+    return parse([argument for argument in argv if argument != VERBOSE])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from itertools import islice
@@ -34,9 +34,11 @@ _SESSION, _SOURCE, _TAG, _METADATA = "session", "source", "tag", "metadata"
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def terms_of(namespace: int, metadata: bytes, tags: Iterable[str]) -> tuple[str, ...]:
+def terms_of(namespace: int, metadata: bytes, tags: Collection[str]) -> tuple[str, ...]:
     """The terms of a memory, each once: `metadata` is its JSON, `tags` are those of its meta."""
     fields = _fields(metadata)
+    if not fields and not tags:
+        return ()
     told = [*_origin_terms(namespace, fields), *_tag_terms(namespace, tags), *_metadata_terms(namespace, fields)]
     return tuple(dict.fromkeys(told))
 

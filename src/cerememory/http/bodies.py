@@ -32,7 +32,7 @@ class Inflight:
         self._bytes = 0
 
     def reserved(self, body_bytes: int) -> Room:
-        """A block with room for a body of `body_bytes`, and more when it turns out to be longer; `TooManyBytes`."""
+        """A block with room for a body of `body_bytes`, and more if it turns out to be longer; `TooManyBytes`."""
         return Room(self, body_bytes)
 
     def take(self, size_bytes: int) -> None:

@@ -2,8 +2,8 @@
 
 hypercorn starts a task for each request, hands it the body through a channel, and makes events of its own of each
 message in between. A request whose body is there with its head needs none of this; one that is plain besides
-(`http.plain`) needn't trouble h11, which reads and writes all others. What still comes, asks to go on (`Expect`) or
-wants another protocol goes hypercorn's way.
+(`http.plain`) needn't trouble h11, which reads and writes all others. What still comes, asks to go on (`Expect`)
+or wants another protocol goes hypercorn's way.
 """
 
 from __future__ import annotations

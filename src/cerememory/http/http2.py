@@ -11,7 +11,9 @@ Here
 - what an application sends waits in a bounded buffer until the client has taken what was before it;
 - a stream that ends, by the client's reset or with the connection, cancels its application;
 - an answer that is given before the request was whole is followed by a reset (RST_STREAM, NO_ERROR), as RFC 9113,
-  8.1 has it: the client stops sending, and nobody has to read the rest;
+  8.1 has it: the client stops sending, and nobody has to read the rest. (Some in use, curl 7.88 for one, drop an
+  answer that comes together with its reset. So the gate ends one that refuses only when the client has stopped, or
+  had its time, as it does over HTTP/1.1);
 - before it closes, the server says so (GOAWAY), so that clients lose no request.
 
 Clients speak it from the first byte on, because they know (both ports) or have chosen it with TLS (gRPC).
@@ -49,7 +51,7 @@ from hypercorn.utils import filter_pseudo_headers
 from hyperframe.frame import GoAwayFrame
 
 WINDOW_BYTES = 1_048_576  # of a connection: what comes and isn't taken yet; each stream has HTTP/2's 65,535 of it
-CLOSING = (b"connection", b"close")  # how an application says that it reads no more of a request
+CLOSING = (b"connection", b"close")  # of an answer whose application drops what comes until it has been read
 
 AsgiSend = Callable[[ASGISendEvent | None], Awaitable[None]]
 
@@ -67,7 +69,7 @@ class Inbox:
         self._tasks = tasks
         self._took = took
         self._waiting = bytearray()  # as much as the window allows, in frames of whatever size
-        self._is_whole = self._is_told = self._is_answered = self._is_stopped = False
+        self._is_whole = self._is_told = self._is_answered = self._is_closing = self._is_gone = False
         self._came = trio.Event()
         self._scope = trio.CancelScope()
 
@@ -78,30 +80,31 @@ class Inbox:
         return self.put
 
     async def put(self, message: ASGIReceiveEvent) -> None:
-        if message["type"] == "http.request" and self._is_stopped:
-            await self._took(len(message["body"]))
-        elif message["type"] == "http.request":
+        if message["type"] == "http.request":
             self._waiting += message["body"]
             self._is_whole = not message["more_body"]
+            self._came.set()
+        elif self._is_closing:
+            self._is_gone = True
             self._came.set()
         elif not self._is_answered:
             self._scope.cancel()
 
     async def receive(self) -> ASGIReceiveEvent:
         """All that waits; for ever, when there was the end of it already."""
-        while self._is_told or not (self._waiting or self._is_whole):
+        while not self._is_gone and (self._is_told or not (self._waiting or self._is_whole)):
             self._came = trio.Event()
             await self._came.wait()
+        if self._is_gone:
+            return {"type": "http.disconnect"}
         body = self.take()
         self._is_told = self._is_whole
         await self._took(len(body))  # meanwhile more may come
         return {"type": "http.request", "body": body, "more_body": not self._is_told}
 
-    def stop(self) -> bytes:
-        """Nothing more is read: what waited is returned, what comes is dropped, and the end is there."""
-        self._is_stopped = self._is_whole = True
-        self._came.set()
-        return self.take()
+    def close_soon(self) -> None:
+        """The application waits only for the client to read its answer: a reset is told, and cancels nothing."""
+        self._is_closing = True
 
     def close(self) -> bytes:
         """The answer is out, and its application about to end; what nobody will take any more."""
@@ -289,8 +292,9 @@ class Http2(H2Protocol):
             await stream.handle(EndBody(stream_id=stream_id))
 
     async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, Response) and CLOSING in event.headers:
-            await self._stop(event.stream_id)
+        inbox = self._inboxes.get(event.stream_id)
+        if inbox is not None and isinstance(event, Response) and CLOSING in event.headers:
+            inbox.close_soon()
         if isinstance(event, StreamClosed):
             await self._answered(event.stream_id)
         elif isinstance(event, EndBody):
@@ -310,12 +314,6 @@ class Http2(H2Protocol):
             self.priority.unblock(stream_id)
             await self.has_data.set()
             await buffer.has_ended.wait()
-
-    async def _stop(self, stream_id: int) -> None:
-        """What comes of the request is dropped, and its application told that there is no more."""
-        inbox = self._inboxes.get(stream_id)
-        if inbox is not None:
-            await self._acknowledge(len(inbox.stop()), stream_id)
 
     async def _answered(self, stream_id: int) -> None:
         """Its application is about to end. What is open still of the stream is reset."""

@@ -2,8 +2,8 @@
 
 It is a small part of HTTP/1.1's grammar (RFC 9112), so small that nothing in it may be read in two ways: no folded
 line, no byte beyond ASCII, no space before a colon, one Host, at most one Content-Length, and nothing about
-codings, protocols or the connection but that it is kept. h11 reads the same in it, and says the same: properties of
-the tests. All else is h11's, and so is an answer that tells its end in another way than by Content-Length.
+codings, protocols or the connection but that it is kept. h11 reads the same in it, and says the same: the tests
+have it as properties. All else is h11's, and so is an answer that tells its end in another way than its length.
 """
 
 from __future__ import annotations

@@ -137,7 +137,14 @@ class Connection(TCPServer):
             await self._write(data)
 
     async def _write(self, data: bytes) -> None:
-        """All of `data`, each part within the idle time.
+        """All of `data`: at once as far as the client's buffer has room, as it has for most answers."""
+        if self.send_lock.locked():  # somebody's part is being sent
+            await self._write_when_free(data)
+        elif (taken_bytes := self._taken_at_once(data)) < len(data):
+            await self._write_when_free(memoryview(data)[taken_bytes:])
+
+    async def _write_when_free(self, rest: bytes | memoryview) -> None:
+        """All of `rest`, each part within the idle time.
 
         A part that was begun is never left for a cancellation: on HTTP/2 others share the connection.
         """
@@ -146,16 +153,14 @@ class Connection(TCPServer):
         except trio.WouldBlock:
             await self.send_lock.acquire()
         try:
-            taken_bytes = self._taken_at_once(data)
-            if taken_bytes < len(data):
-                await self._write_parts(memoryview(data)[taken_bytes:])
+            await self._write_parts(memoryview(rest))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self.protocol.handle(Closed())
         finally:
             self.send_lock.release()
 
     def _taken_at_once(self, data: bytes) -> int:
-        """How many bytes of `data` the system has room for: of most answers all, without a turn of the loop."""
+        """How many bytes of `data` the system has room for, without a turn of the loop."""
         if not isinstance(self.stream, trio.SocketStream):
             return 0
         descriptor = self.stream.socket.fileno()

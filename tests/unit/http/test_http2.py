@@ -23,9 +23,11 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from cerememory.config.settings import Settings
+from cerememory.http.bodies import DRAIN_S
 from cerememory.http.exchange import Receive, Scope, Send
 from cerememory.http.http2 import WINDOW_BYTES
 from cerememory.http.server import GONE_S, App, Connection, _config
+from cerememory.telemetry.metrics import Metrics
 from tests.support.engine import settings_with, store_body
 from tests.support.gated import BARE, KEYS, bare_gate, gated, with_auth
 from tests.support.h2_client import HEAD, WAIT_S, H2Client, Stream, Wire
@@ -64,20 +66,6 @@ class Served:
     async def answer(self, receive: Receive, send: Send, body: bytes = b"ok") -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def refuse(self, receive: Receive, send: Send) -> None:
-        """Says so, and then reads to the end of what comes still, as HTTP/1.1 wants."""
-        await send({"type": "http.response.start", "status": 413, "headers": [(b"connection", b"close")]})
-        await send({"type": "http.response.body", "body": b"no", "more_body": True})
-        while (await receive())["more_body"]:
-            pass
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def refuse_late(self, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 413, "headers": [(b"connection", b"close")]})
-        await send({"type": "http.response.body", "body": b"no", "more_body": True})
-        await self.let_go.wait()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def echo(self, receive: Receive, send: Send) -> None:
         parts, more = [], True
@@ -199,32 +187,6 @@ async def test_bytes_for_a_stream_that_is_answered_end_nothing_and_give_the_wind
         assert (await peer.ask("/echo", b"x" * 2 * MIB)).has_ended
 
 
-async def test_an_upload_that_is_refused_is_stopped_and_not_read_to_its_end() -> None:
-    app = Served()
-    async with opened(app) as peer:
-        for _ in range(2 * WINDOW_BYTES // STREAM_WINDOW):
-            upload = await peer.begin("/refuse")
-            await peer.client.send(upload, b"u" * STREAM_WINDOW)  # and there is no end of it
-            stream = await peer.client.ended(upload)
-            await peer.client.until(lambda: stream.reset is not None)  # noqa: B023 - asked at once
-            assert (stream.head[":status"], stream.data, stream.reset) == ("413", b"no", Codes.NO_ERROR)
-            assert "connection" not in stream.head
-        assert app.cancelled == 0
-        assert (await peer.ask("/echo", b"x" * 2 * MIB)).has_ended
-
-
-async def test_what_comes_behind_a_refusal_is_dropped_and_gives_the_window_back() -> None:
-    """Also where the application doesn't read on before it ends its answer."""
-    app = Served()
-    async with opened(app) as peer:
-        upload = await peer.begin("/refuse_late")
-        await peer.client.until(lambda: peer.client.streams[upload].data)
-        await peer.client.send(upload, b"u" * 4 * STREAM_WINDOW)
-        assert (app.under_way, peer.client.streams[upload].has_ended) == (1, False)
-        app.let_go.set()
-        assert (await peer.client.ended(upload)).data == b"no"
-
-
 async def test_a_client_that_opens_no_window_takes_no_memory_and_no_other_answer_waits() -> None:
     app = Served()
     async with opened(app, NO_WINDOW, reads=False) as peer:
@@ -323,20 +285,49 @@ REFUSED = [
 
 @pytest.mark.parametrize(("settings", "headers", "status"), REFUSED)
 async def test_what_the_head_is_refused_for_is_answered_before_the_body(
-    settings: Settings, headers: dict[str, str], status: str
+    autojump_clock: MockClock, settings: Settings, headers: dict[str, str], status: str
 ) -> None:
-    """At once, and the client is told to stop; its connection goes on."""
+    """What comes meanwhile is dropped; whoever doesn't stop is told to, and the connection goes on."""
     async with opened(bare_gate(settings)) as peer:
         for _ in range(3):
             upload = await peer.client.begin("/v1/encode", head={**POST, **headers})
-            await peer.client.send(upload, b" " * STREAM_WINDOW)
-            stream = await peer.client.ended(upload)
-            await peer.client.until(lambda: stream.reset is not None)  # noqa: B023 - asked at once
-            assert (stream.head[":status"], stream.reset) == (status, Codes.NO_ERROR)
+            stream = peer.client.streams[upload]
+            await peer.client.until(lambda: b"code" in stream.data)  # noqa: B023 - asked at once
+            await peer.client.send(upload, b" " * 4 * STREAM_WINDOW)
+            assert (stream.head[":status"], stream.has_ended, stream.reset) == (status, False, None)
+            assert "connection" not in stream.head
+            await trio.sleep(DRAIN_S + 1)
+            assert (stream.has_ended, stream.reset) == (True, Codes.NO_ERROR)
         assert (await peer.ask("/health")).head[":status"] == "200"
 
 
-async def test_a_body_that_turns_out_too_long_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stops_by", ["end", "reset"])
+async def test_a_client_that_stops_when_it_has_read_the_refusal_is_waited_for_no_longer(
+    autojump_clock: MockClock, stops_by: str
+) -> None:
+    """And the refusal is counted."""
+    metrics = Metrics(())
+    async with opened(bare_gate(with_auth(BARE), metrics=metrics)) as peer:
+        upload = await peer.begin("/v1/encode")
+        stream = peer.client.streams[upload]
+        await peer.client.send(upload, b" " * STREAM_WINDOW)
+        await peer.client.until(lambda: b"code" in stream.data)
+        started = trio.current_time()
+        if stops_by == "reset":
+            await peer.client.reset(upload)
+        else:
+            await peer.client.send(upload, b"", end=True)
+            assert (await peer.client.ended(upload)).reset is None
+        await wait_all_tasks_blocked()
+        assert trio.current_time() - started < DRAIN_S
+        assert peer.connection.idle_since is not None
+        labels = {"method": "POST", "path": "/v1/encode", "status": "401"}
+        assert metrics.registry.get_sample_value("cerememory_http_requests_total", labels) == 1
+
+
+async def test_a_body_that_turns_out_too_long_is_413(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cerememory.http.bodies.BODY_BYTES_MAX", MIB)
     async with opened(bare_gate()) as peer:
         upload = await peer.begin("/v1/encode")

@@ -109,7 +109,7 @@ def test_a_snapshot_stays_as_it_was(index: TextIndex) -> None:
     before = index.snapshot()
     index.apply([memory(3, "alpha")], [address(1), address(2)], 2)
     index.commit()
-    assert numbers(before.search(DEFAULT_NAMESPACE, "alpha", None, 10)) == [1]
+    assert numbers(list(before.search(DEFAULT_NAMESPACE, "alpha", None, 10))) == [1]
     assert before.search_raw(DEFAULT_NAMESPACE, None, None, None, None, {0}, {0}, 10).total == 1
 
 

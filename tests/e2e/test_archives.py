@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cerememory.domain.cma import ArchiveReader
+from cerememory.storage.datadir import prepare
 from tests.support.archives import BUNDLE, FOLDER, PASSPHRASE
 from tests.support.calls import UNLIMITED, Caller
 from tests.support.daemon import COMMAND, WAIT_S, Daemon, cerememory, clean_environment
@@ -36,6 +37,7 @@ def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return run
 
     if request.param == "offline":
+        prepare(folder / "data")  # a plan makes none
         yield on("--data-dir", str(folder / "data"))
         return
     with Daemon(folder / "data", env=UNLIMITED) as daemon:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import anyio
+import msgspec
 
 from cerememory.client import ArchiveStream, AsyncArchiveStream, AsyncClient, Client, text_content
 from cerememory.client.replies import Recalled, RecalledMemory
@@ -22,11 +23,13 @@ from cerememory.protocol.requests import (
     ImportTerms,
     RecallCue,
     RecallQuery,
+    RecallScope,
 )
 from cerememory.protocol.values import ByteArray, RecordId
 
 REQUEST = EncodeStore(content=text_content("a"))
 QUERY = RecallQuery(cue=RecallCue(text="a"))
+SCOPE = RecallScope(session_id="s-1", source="Ada", tags=("a",), metadata={"room": msgspec.Raw(b'"kitchen"')})
 TERMS = ImportTerms(archive_id="a")
 
 
@@ -39,6 +42,10 @@ def replies(client: Client) -> None:
     assert_type(recalled.memories[0].record, MemoryRecord)
     assert_type(recalled.memories[0].rendered_content, MemoryContent)
     assert_type(recalled.memories[0].record.content.blocks[0].data, ByteArray)
+    assert_type(client.recall_query(RecallQuery(cue=RecallCue(), scope=SCOPE)), Recalled)
+    RecallScope(tag=("a",))  # type: ignore[call-arg]
+    RecallScope(tags="a")  # type: ignore[arg-type]
+    RecallQuery(cue=RecallCue(), scope={"session_id": "s-1"})  # type: ignore[arg-type]
     assert_type(client.introspect_stats(), Stats)
     assert_type(client.sequence, int | None)
     assert_type(client.call("introspect.stats"), Any)
@@ -49,6 +56,7 @@ async def awaited_replies(client: AsyncClient) -> None:
     assert_type(await client.encode_store(REQUEST, idempotency_key="k"), Encoded)
     recalled = await client.recall_query(QUERY, sequence=client.sequence)
     assert_type(recalled, Recalled)
+    assert_type(await client.recall_query(RecallQuery(cue=RecallCue(), scope=SCOPE)), Recalled)
     assert_type(await client.introspect_stats(), Stats)
     assert_type(await client.call("introspect.stats"), Any)
 

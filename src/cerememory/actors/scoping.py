@@ -8,7 +8,7 @@ words are put to one state of the index, in threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -23,9 +23,8 @@ from cerememory.protocol.values import RecordId
 from cerememory.storage.text_index import Hit, Snapshot, TextIndexError
 from cerememory.storage.vectors import Near
 
-FEW_MAX = 20_000  # memories in a scope that are named to the vectors; of more, the vectors' best are asked for
-WIDENING = 4  # times as many of these, when too few of them are in the scope
-NAMES_MAX = 4_096  # records of which the index is asked at once
+FEW_MAX = 20_000  # memories in a scope that are named to the vectors; of more, the vectors' best are looked up
+NAMES_MAX = 1_024  # records of which the index is asked at once: it holds the interpreter for 2 ms
 
 T = TypeVar("T")
 
@@ -68,19 +67,15 @@ class Scoping:
         return self._few
 
     async def _nearest_of_many(self, vectors: Actor, nearest: Nearest) -> list[Near]:
-        """Ever more of the best, until enough of them are in the scope or there are no more."""
-        asked: set[RecordId] = set()
-        inside: set[RecordId] = set()
-        width = nearest.limit
-        while True:
-            found = await vectors.ask(replace(nearest, limit=width))
-            record_ids = {near.record_id for near in found}
-            inside |= await self.among(record_ids - asked)
-            asked |= record_ids
-            kept = [near for near in found if near.record_id in inside]
-            if len(kept) >= nearest.limit or len(found) < width:
-                return kept[: nearest.limit]
-            width *= WIDENING
+        """Ever more of the best are looked up, all in one thread: they may be all vectors that there are."""
+        if self._snapshot is None:
+            return []
+        passing = _Passing(self._snapshot, self._namespace, self.terms)
+        found: list[Near] = await vectors.ask(replace(nearest, passing=passing))
+        if passing.missed:
+            self.is_complete = False
+            await self._ask(partial(_among, self._namespace, self.terms, passing.missed))
+        return found
 
     async def reached(self, memories: Iterable[Reached]) -> list[Reached]:
         """Those in the scope, in their order."""
@@ -90,9 +85,8 @@ class Scoping:
 
     async def among(self, record_ids: Iterable[RecordId]) -> set[RecordId]:
         """Those of `record_ids` that are in the scope."""
-        names, inside = tuple(record_ids), set[RecordId]()
-        for start in range(0, len(names), NAMES_MAX):
-            piece = names[start : start + NAMES_MAX]
+        inside = set[RecordId]()
+        for piece in _pieces(tuple(record_ids)):
             inside |= await self._look(partial(_among, self._namespace, self.terms, piece)) or frozenset()
         return inside
 
@@ -111,6 +105,32 @@ class Scoping:
         looked = await self._index.ask(Look(look, self._fresh_by))
         self.is_complete &= looked.complete
         return looked.found
+
+
+class _Passing:
+    """Which of some records are in a scope, for whoever asks in a thread. `missed`: those that a damaged index has
+    been asked of in vain; of them none passes.
+    """
+
+    def __init__(self, index: Snapshot, namespace: int, terms: tuple[str, ...]) -> None:
+        self.missed: tuple[RecordId, ...] = ()
+        self._index = index
+        self._namespace = namespace
+        self._terms = terms
+
+    def __call__(self, record_ids: Sequence[RecordId]) -> set[RecordId]:
+        inside = set[RecordId]()
+        for piece in _pieces(tuple(record_ids)):
+            try:
+                inside |= _among(self._namespace, self._terms, piece, self._index)
+            except TextIndexError:
+                self.missed = piece
+        return inside
+
+
+def _pieces(record_ids: tuple[RecordId, ...]) -> Iterator[tuple[RecordId, ...]]:
+    for start in range(0, len(record_ids), NAMES_MAX):
+        yield record_ids[start : start + NAMES_MAX]
 
 
 def _itself(index: Snapshot) -> Snapshot:

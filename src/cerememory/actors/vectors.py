@@ -8,7 +8,7 @@ is scanned in pieces at every question. Vectors of working memory exist only her
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -48,7 +48,11 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Nearest(Request[list[Near]]):
-    """The `limit` closest to `vector`; `store_codes` None means all stores, `among` None all records."""
+    """The `limit` closest to `vector`; `store_codes` None means all stores, `among` None all records.
+
+    `passing`, when given, says whom else to leave out (see `VectorTable.nearest_that`); it is called in a thread,
+    and must not raise.
+    """
 
     namespace: int
     space: Space
@@ -56,8 +60,11 @@ class Nearest(Request[list[Near]]):
     limit: int
     store_codes: frozenset[int] | None
     among: frozenset[RecordId] | None = None
+    passing: Callable[[list[RecordId]], Collection[RecordId]] | None = None
 
     def search(self, table: VectorTable) -> Callable[[], list[Near]]:
+        if self.passing is not None:
+            return partial(table.nearest_that, self.vector, self.limit, self.store_codes, self.passing)
         return partial(table.nearest, self.vector, self.limit, self.store_codes, self.among)
 
     def values_read(self, table: VectorTable) -> int:
@@ -141,7 +148,7 @@ class VectorIndexer(Actor):
         if table is None:
             return await self._scan(kind, request)
         search = request.search(table)
-        if request.values_read(table) <= INLINE_VALUES_MAX:
+        if request.passing is None and request.values_read(table) <= INLINE_VALUES_MAX:
             return search()
         return await self._world.offload(search, self._limiter)
 
@@ -183,7 +190,7 @@ class VectorIndexer(Actor):
     async def _scan(self, kind: Kind, request: Nearest) -> list[Near]:
         held = VectorTable(kind.dimensions)
         self._put_held(held, kind)
-        found = request.search(held)()
+        found = await self._world.offload(request.search(held), self._limiter)
         found += await self._world.offload(partial(self._scan_stored, kind, request), self._limiter)
         return sorted(found, key=closeness)[: request.limit]
 

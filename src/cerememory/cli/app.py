@@ -83,7 +83,10 @@ def one_line(error: CycloptsError, common_names: Iterable[str] = tuple(COMMON_FI
     if isinstance(error, UnknownOptionError):
         names = (name for argument in error.argument_collection for name in argument.names)
         given = error.token.keyword or error.token.value
-        return _unknown("option", given, [*names, *common_names]) + _if_text(given, error.argument_collection)
+        known = [*names, *common_names]
+        if given in known:
+            return f"{given} stands behind --, where all is text; put it before"
+        return _unknown("option", given, known) + _if_text(given, error.argument_collection)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"unexpected argument {error.unused_tokens[0]!r}; put a text of several words in quotes"
     message = " ".join(str(error).split())

@@ -78,8 +78,7 @@ def export(
             "encryption_key": None if is_age else key,
         }
     )
-    connected = connect(options, reads_only=True)
-    with connected as memory, memory.export_archive(body) as archive, _replacement(output) as file:
+    with connect(options) as memory, memory.export_archive(body) as archive, _replacement(output) as file:
         chunks: Iterable[bytes] = measured(archive.chunks, archive.size_bytes, "Exporting")
         if is_age:
             chunks = _as_age(chunks, archive.size_bytes, key or "")
@@ -137,7 +136,7 @@ def import_(
     """
     key = passphrase("--decryption-key", decryption_key, decryption_key_stdin, decryption_key_file)
     opened = _archive_at(path, key)
-    with _told_of(path, key), opened as archive, connect(options, reads_only=dry_run) as memory:
+    with _told_of(path, key), opened as archive, connect(options, creates=not dry_run) as memory:
         terms = given(
             {
                 "archive_id": path.name,
@@ -171,7 +170,7 @@ def undo(batch: RecordIdText, /, *, keep_changed: bool = False, dry_run: bool = 
         keep_changed: Leave what was changed since as it is; without this, such an import isn't undone.
         dry_run: Only count what would change.
     """
-    with connect(options, reads_only=dry_run) as memory:
+    with connect(options) as memory:
         body = {"batch_id": batch, "keep_changed": keep_changed, "dry_run": dry_run}
         undone = memory.call("lifecycle.undo_import", body)
     show(undone, options, _would_undo_line if dry_run else _undone_line)

@@ -38,7 +38,7 @@ def consolidate(
         "dry_run": dry_run,
         "dedup": dedup,
     }
-    with connect(options, reads_only=dry_run) as memory:
+    with connect(options) as memory:
         consolidated = memory.call("lifecycle.consolidate", body)
     show(consolidated, options, _line, lambda answer: rows_table(leaves(answer)))
 

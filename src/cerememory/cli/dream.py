@@ -43,6 +43,6 @@ def dream_tick(
         "promote_semantic": promote_semantic,
         "secrecy_levels": secrecy_levels,
     }
-    with connect(options, reads_only=dry_run) as memory:
+    with connect(options) as memory:
         dreamt = memory.call("lifecycle.dream_tick", given(body))
     show(dreamt, options, pretty, lambda answer: rows_table(leaves(answer)))

@@ -47,7 +47,7 @@ def store(
         "emotion": emotion_vector(emotion),
         "meta": meta(meta_json),
     }
-    with connect(options) as memory:
+    with connect(options, creates=True) as memory:
         stored = memory.call("encode.store", given(body))
     if store == "working":
         warn("working memory isn't kept on disk: this is gone when the daemon stops, without one at once")
@@ -94,7 +94,7 @@ def store_raw(
         "content": text_content(text),
         "meta": meta(meta_json),
     }
-    with connect(options) as memory:
+    with connect(options, creates=True) as memory:
         stored = memory.call("encode.store_raw", given(body))
     show(stored, options, pretty)
 

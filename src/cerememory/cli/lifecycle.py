@@ -83,7 +83,7 @@ def forget(
         raise UsageError("what is to be forgotten? Give ids, --store, --session or --raw")
     if dry_run and compact:
         raise UsageError("--dry-run and --compact exclude each other")
-    with connect(options, reads_only=dry_run) as memory:
+    with connect(options) as memory:
         asked = {**body, "cascade": cascade, "confirm": True}
         if not (dry_run or confirm):
             _ask(memory.call("lifecycle.forget", {**asked, "dry_run": True})["records_deleted"])
@@ -131,7 +131,7 @@ def restore(*record_id: RecordIdText, options: Common) -> None:
 
 
 def _list_archived(options: Options) -> None:
-    with connect(options, reads_only=True) as memory:
+    with connect(options) as memory:
         answer = memory.call("lifecycle.restore", {"dry_run": True})
     if (shown := len(answer["archived"])) < answer["records_restored"]:
         note(f"there are more: the list ends at {shown}, those that go for good first come first")

@@ -60,7 +60,7 @@ def load(file: FileOrStdin, /, *, options: Common) -> None:
     Args:
         file: One text a line, or JSON Lines of text, time, speaker and session; - is stdin.
     """
-    with _opened(file) as stream, connect(options) as memory:
+    with _opened(file) as stream, connect(options, creates=True) as memory:
         loaded = _load(memory, _entries(_lines(stream, str(file))))
     show({"records_loaded": loaded}, options, lambda answer: f"Loaded {answer['records_loaded']} records")
 

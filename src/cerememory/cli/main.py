@@ -29,10 +29,28 @@ Load = Callable[[list[str]], Command]
 
 
 def main() -> None:
-    os.umask(NOBODY_ELSE)
+    begin()
     if command_of(sys.argv[1:]) == "serve":  # a wish to reload, which would end the daemon that has no handler yet
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.exit(run(sys.argv[1:], kept(command)))
+
+
+def begin() -> None:
+    """What a process of one command does first."""
+    os.umask(NOBODY_ELSE)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:  # closed: a file that is opened would have its number, and get its output
+            _open_nowhere(number)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
+
+
+def _open_nowhere(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere == number:
+        os.set_inheritable(number, True)
+    else:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def kept(load: Load) -> Load:
@@ -89,9 +107,7 @@ def run(argv: list[str], load: Load = command) -> int:
 
 def _drop_output() -> None:
     """What is still in the buffer goes nowhere, instead of failing again at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    _open_nowhere(sys.stdout.fileno())
 
 
 def _answer(error: Exception, is_verbose: bool) -> int:

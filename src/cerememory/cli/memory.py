@@ -48,11 +48,11 @@ class Memory(Protocol):
         ...
 
 
-def connect(options: Options, *, reads_only: bool = False) -> AbstractContextManager[Memory]:
+def connect(options: Options, *, creates: bool = False) -> AbstractContextManager[Memory]:
     """Raises `StartRefused` when the data dir can't be used, `UsageError` for options that contradict.
 
-    Entering waits, up to `FREE_WITHIN_S`, for other commands that own the data dir. `reads_only`: a data dir that
-    isn't there isn't made.
+    Entering waits, up to `FREE_WITHIN_S`, for other commands that own the data dir. `creates`: a data dir that
+    isn't there is made, for what brings data in; without it, it raises `DataDirUnusable`.
     """
     if options.server_url is not None:
         if options.offline:
@@ -64,7 +64,7 @@ def connect(options: Options, *, reads_only: bool = False) -> AbstractContextMan
     path = loaded.settings.data_dir
     if options.namespace is not None:
         check_name(options.namespace)
-    if reads_only:
+    if not creates:
         check_is_there(path)
     owner = None if options.offline else owner_of(path)
     if owner is not None and owner.address:

@@ -7,6 +7,7 @@ codec. Leaving drains the engine: everything is committed, in the audit file and
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -111,7 +112,7 @@ def offline(
     with (
         ungrouped(),
         directory,
-        start_blocking_portal("trio") as portal,
+        _event_loop() as portal,
         ExitStack() as stack,
     ):
         directory.announce("")
@@ -121,6 +122,28 @@ def offline(
         stack.callback(opening.__exit__, None, None, None)  # it drains the same way whatever ended the command
         portal.call(_until_indexed, engine)
         yield OfflineMemory(engine, portal, namespace or DEFAULT_NAME)
+
+
+@contextmanager
+def _event_loop() -> Iterator[BlockingPortal]:
+    """One in a thread of its own. An interrupt waits until it runs: before, nothing would ever end that thread."""
+    with ExitStack() as stack:
+        with _interrupts_held():
+            portal = stack.enter_context(start_blocking_portal("trio"))
+        yield portal
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """One that comes meanwhile comes at the end. A masked signal would go to the threads that libraries have."""
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 def without_timers(settings: Settings) -> Settings:

@@ -96,6 +96,8 @@ def _read(name: str, field: Field[Any], joined: str | None, following: Iterator[
     value = next(following, None) if joined is None else joined
     if value is None or (joined is None and _is_like_option(value)):
         raise UsageError(f"parameter {name} requires an argument.")
+    if kind == "PATH" and not value:  # a variable that isn't set; it would be the current folder
+        raise UsageError(f"parameter {name} must not be empty.")
     return Path(value) if kind == "PATH" else value
 
 

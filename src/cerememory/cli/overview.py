@@ -50,9 +50,9 @@ def look(environ: Mapping[str, str]) -> Look:
     """What suits stdout."""
     has_boxes = (sys.stdout.encoding or "").lower().startswith("utf")
     has_colours = environ.get("TERM") not in NO_COLOR_TERMINALS and not environ.get("NO_COLOR")
-    return Look(
-        max(_columns(environ), COLUMNS_MIN), ROUND if has_boxes else ASCII, has_colours and sys.stdout.isatty()
-    )
+    forced = environ.get("FORCE_COLOR")
+    wants_colours = sys.stdout.isatty() if forced is None else forced != ""
+    return Look(max(_columns(environ), COLUMNS_MIN), ROUND if has_boxes else ASCII, has_colours and wants_colours)
 
 
 def _columns(environ: Mapping[str, str]) -> int:

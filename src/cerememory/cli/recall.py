@@ -51,7 +51,7 @@ def recall(
     """
     kept_to = scope(session_id, source, tag, metadata)
     body = given({"cue": given({"text": query}), "limit": limit, "recall_mode": mode, "scope": kept_to})
-    with connect(options, reads_only=True) as memory:
+    with connect(options) as memory:
         recalled = memory.call("recall.query", body)
     _note_if_behind(recalled["query_metadata"])
     show(recalled, options, _recalled_text, _recalled_table)
@@ -134,7 +134,7 @@ def associate(
         "min_weight": min_weight,
         "association_types": association_types,
     }
-    with connect(options, reads_only=True) as memory:
+    with connect(options) as memory:
         found = memory.call("recall.associate", given(body), path_params={"record_id": record_id})
     show(found, options, _recalled_text, _recalled_table)
 
@@ -168,7 +168,7 @@ def recall_raw(
         "include_sealed": include_sealed,
         "secrecy_levels": secrecy_levels,
     }
-    with connect(options, reads_only=True) as memory:
+    with connect(options) as memory:
         recalled = memory.call("recall.raw_query", given(body))
     _note_if_behind(recalled)
     show(recalled, options, pretty, _raw_table)
@@ -193,7 +193,7 @@ def inspect(record_id: RecordIdText, /, *, options: Common) -> None:
     Args:
         record_id: The memory's id.
     """
-    with connect(options, reads_only=True) as memory:
+    with connect(options) as memory:
         record = memory.call("introspect.record", path_params={"record_id": record_id})
     show(record, options, pretty, _record_table)
 

@@ -61,7 +61,7 @@ def redact(
         raise UsageError("what is to be redacted? Give --rescan, for all that is stored")
     if dry_run and compact:
         raise UsageError("--dry-run and --compact exclude each other")
-    with connect(options, reads_only=dry_run) as memory:
+    with connect(options) as memory:
         answer = _scanned(memory, include_dreamt=include_dreamt, dry_run=dry_run)
         if compact:
             answer |= memory.call("lifecycle.compact", {})

@@ -9,6 +9,6 @@ from cerememory.cli.output import leaves, pretty, rows_table, show
 
 def stats(*, options: Common) -> None:
     """Count what is stored."""
-    with connect(options, reads_only=True) as memory:
+    with connect(options) as memory:
         answer = memory.call("introspect.stats")
     show(answer, options, pretty, lambda answer: rows_table(leaves(answer)))

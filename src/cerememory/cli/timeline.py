@@ -44,7 +44,7 @@ def timeline(
         "min_fidelity": min_fidelity,
         "emotion_filter": emotion_vector(emotion),
     }
-    with connect(options, reads_only=True) as memory:
+    with connect(options) as memory:
         found = memory.call("recall.timeline", given(body))
     if found.get("truncated"):
         note("there are more memories than one answer has; take a shorter range to see the others")

@@ -315,8 +315,9 @@ FIELDS: dict[str, str] = {
     "RecallRawQuery.session_id": "Entries of this conversation or run only.",
     "RecallRawQuery.temporal": "Entries of this time only.",
     "RecallScope.metadata": (
-        "Its metadata has these members, at most 32: the same names with equal values as JSON (1 equals 1.0, the"
-        " order of keys doesn't matter). What the daemon keeps there, as `_context`, can't be asked for."
+        "Its metadata has these members, at most 32 with 16 KiB of values: the same names with equal values as"
+        " JSON (1 equals 1.0, the order of keys doesn't matter). What the daemon keeps there, as `_context`, can't"
+        " be asked for."
     ),
     "RecallScope.session_id": "It was stored with this `context.session_id`, or dreamt of this raw session.",
     "RecallScope.source": "It was stored with this `context.source`; `dream`: it was dreamt.",

@@ -199,17 +199,20 @@ class _Answer:
         self._status = 0
         self._headers: Headers = []
         self._is_bodiless = False
+        self._has_ended = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             self._headers = [*message.get("headers", []), *self._protocol.config.response_headers("h11")]
             return
-        if self.was_plain:  # and has ended
+        if self._has_ended:  # hypercorn's way takes nothing more, either
             return
         body, more_body = message.get("body", b""), bool(message.get("more_body"))
         head = b"" if self.is_begun else self._begun(body, more_body)
-        await self._protocol.write(head, body if self.was_plain else self._part(body, more_body))
+        rest = body if self.was_plain else self._part(body, more_body)
+        self._has_ended = not more_body
+        await self._protocol.write(head, rest)
         if more_body and self._protocol.requests.is_over:
             raise ClientGone
 

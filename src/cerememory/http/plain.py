@@ -13,13 +13,15 @@ from typing import NamedTuple
 
 from cerememory.http.exchange import BODILESS, Headers
 
-LINE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: ?(?:[!-~](?:[ -~]*[!-~])?)?\r\n"
+VALUE = rb": ?(?:[!-~](?:[ -~]*[!-~])?)?\r\n"
+LINE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+" + VALUE
 REQUEST_HEAD = re.compile(rb"(GET|POST|PUT|PATCH|DELETE) (/[!-~]*) HTTP/1\.1\r\n((?>" + LINE + rb")+)\r\n")
-ANSWER_HEAD = re.compile(rb"HTTP/1\.1 [2-5][0-9][0-9] \r\n(?>" + LINE + rb")+\r\n")
+ANSWER_LINE = rb"[!#$%&'*+\-.^_`|~0-9a-z]+" + VALUE
+ANSWER_HEAD = re.compile(rb"HTTP/1\.1 [2-5][0-9][0-9] \r\n(?>" + ANSWER_LINE + rb")+\r\n")
 LENGTH = re.compile(rb"[0-9]{1,18}")
 ONCE = (b"host", b"content-length", b"connection")
 ELSEWHERE = frozenset({b"transfer-encoding", b"upgrade", b"expect"})  # what they ask for isn't plain
-OF_THE_CONNECTION = frozenset({b"connection", b"transfer-encoding"})
+NOT_OF_ANSWERS = frozenset({b"connection", b"transfer-encoding", b"host"})  # h11 has its own mind about them
 
 
 class PlainRequest(NamedTuple):
@@ -71,7 +73,8 @@ def answer_head(status: int, headers: Headers, body_bytes: int) -> bytes | None:
     named = dict(headers)
     if status in BODILESS or named.get(b"content-length") != b"%d" % body_bytes:
         return None
-    if len(named) < len(headers) or not named.keys().isdisjoint(OF_THE_CONNECTION):
+    if len(named) < len(headers) or not named.keys().isdisjoint(NOT_OF_ANSWERS):
         return None
     head = b"".join([b"HTTP/1.1 %d \r\n" % status, *[b"%b: %b\r\n" % header for header in headers], b"\r\n"])
-    return head if ANSWER_HEAD.fullmatch(head) else None
+    is_a_line_each = head.count(b"\n") == len(headers) + 2 and b":" not in b"".join(named)
+    return head if is_a_line_each and ANSWER_HEAD.fullmatch(head) else None

@@ -31,6 +31,7 @@ from cerememory.protocol.requests import (
     EXPORT_FORMATS,
     SCOPE_METADATA_MAX,
     SCOPE_TAGS_MAX,
+    SCOPE_VALUES_BYTES_MAX,
     DecayForecast,
     EncodeContext,
     EncodeStore,
@@ -62,7 +63,7 @@ METADATA_DEPTH_MAX = 64
 SHOWN_CHARS_MAX = 64  # of a caller's name in a message
 CALLER_ID_BYTES_MAX = 1_024  # session_id, turn_id, topic_id
 OWN_METADATA = frozenset(  # what the daemon keeps in the metadata of memories, and changes as it sees fit
-    ("_context", "_derived", "_dream", "_origin", "_relations_of", "extracted_relations")
+    ("_context", "_derived", "_dream", "_metadata", "_origin", "_relations_of", "extracted_relations")
 )
 FLOAT32_MAX = 3.4028234663852886e38  # beyond it a number is infinite as float32
 
@@ -247,6 +248,11 @@ def check_scope(scope: RecallScope | None) -> None:
     for i, tag in enumerate(scope.tags or ()):
         _check_caller_id(tag, f"scope.tags[{i}]")
     _check_count(scope.metadata, SCOPE_METADATA_MAX, "scope.metadata")
+    size = sum(len(bytes(value)) for value in (scope.metadata or {}).values())
+    if size > SCOPE_VALUES_BYTES_MAX:
+        raise ValidationFailed(
+            f"scope.metadata: {size} bytes of values, at most {SCOPE_VALUES_BYTES_MAX} are allowed"
+        )
     for name, value in (scope.metadata or {}).items():
         _check_asked_member(name, value)
 

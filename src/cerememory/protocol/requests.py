@@ -41,6 +41,7 @@ ASSOCIATE_DEPTH_MAX = 8
 ASSOCIATE_LIMIT_MAX = 256
 SCOPE_TAGS_MAX = 32
 SCOPE_METADATA_MAX = 32
+SCOPE_VALUES_BYTES_MAX = 16_384  # of metadata, together: numbers are read with care, on the loop
 EXPORT_FORMATS = ("cma", "jsonl")
 _NULL = msgspec.Raw(b"null")
 

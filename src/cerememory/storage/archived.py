@@ -5,6 +5,9 @@ Read beside the writer. A snapshot is held for one memory at a time, as contents
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
 from cerememory.domain.graph import node_label
 from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryContent
@@ -23,20 +26,22 @@ def restorable(storage: Storage, namespace: int, record_ids: tuple[RecordId, ...
     Without `record_ids`, those that the archive lets go of first come first.
     """
     with storage.read() as reader:
-        names = _by_expiry(reader, namespace) if record_ids is None else _among(reader, namespace, record_ids)
-    rows = ((record_id, _row(storage, namespace, record_id)) for record_id in names[:LISTED_MAX])
+        found = _by_expiry(reader, namespace) if record_ids is None else _among(reader, namespace, record_ids)
+        names = list(islice(found, LISTED_MAX))
+        count = len(names) + sum(1 for _each in found)
+    rows = ((record_id, _row(storage, namespace, record_id)) for record_id in names)
     listed = tuple(_described(record_id, row) for record_id, row in rows if row is not None)
-    return Restored(records_restored=len(names), archived=listed)
+    return Restored(records_restored=count, archived=listed)
 
 
-def _by_expiry(reader: Reader, namespace: int) -> list[RecordId]:
+def _by_expiry(reader: Reader, namespace: int) -> Iterator[RecordId]:
     prefix = key(namespace, Table.ARCHIVED_BY_EXPIRY)
-    return [trailing_id(row_key) for row_key, _value in reader.scan(prefix, after(prefix))]
+    return (trailing_id(row_key) for row_key, _value in reader.scan(prefix, after(prefix)))
 
 
-def _among(reader: Reader, namespace: int, record_ids: tuple[RecordId, ...]) -> list[RecordId]:
+def _among(reader: Reader, namespace: int, record_ids: tuple[RecordId, ...]) -> Iterator[RecordId]:
     wanted = dict.fromkeys(record_ids)
-    return [each for each in wanted if reader.get(key(namespace, Table.ARCHIVED, each)) is not None]
+    return (each for each in wanted if reader.get(key(namespace, Table.ARCHIVED, each)) is not None)
 
 
 def _row(storage: Storage, namespace: int, record_id: RecordId) -> ArchivedRow | None:

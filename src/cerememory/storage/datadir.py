@@ -73,6 +73,7 @@ class DataDir:
         _refuse_network_file_system(path)
         directory = cls(path, _lock(path))
         try:
+            directory._name_owner(b"")  # whoever was killed is named there yet, and would be taken for this one
             _check_format(path)
         except DataDirUnusable:
             directory.release()
@@ -96,7 +97,10 @@ class DataDir:
 
     def announce(self, address: str) -> None:
         """Write who owns the data dir into the lock file."""
-        text = json.dumps({"pid": os.getpid(), "address": address, "version": __version__}).encode()
+        owner = {"pid": os.getpid(), "address": address, "version": __version__}
+        self._name_owner(json.dumps(owner).encode())
+
+    def _name_owner(self, text: bytes) -> None:
         try:
             os.ftruncate(self._lock_fd, 0)
             os.pwrite(self._lock_fd, text, 0)
@@ -275,11 +279,12 @@ def _check_format(path: Path) -> None:
 
 def check_format(path: Path) -> None:
     """Raises `DataDirUnusable` unless `path` is a data dir of the format that this version reads."""
+    check_is_there(path)
     file = path / FORMAT_NAME
     try:
         found = json.loads(file.read_text())["format"]
     except OSError as error:
-        raise DataDirUnusable(f"{file}: {error.strerror}; is {path} a Cerememory data dir?") from None
+        raise DataDirUnusable(f"{file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise DataDirUnusable(f"{file}: can't be read; is {path} a Cerememory data dir?") from None
     if found != FORMAT_VERSION:

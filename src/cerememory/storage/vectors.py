@@ -7,7 +7,7 @@ normalised in memory, and is bounded by its owner.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -26,7 +26,11 @@ from cerememory.storage.keys import (
 )
 
 FloatMatrix = NDArray[np.float32]
+FloatVector = NDArray[np.float32]
+Rows = NDArray[np.intp]
 GROWTH = 1.5
+ASKED_MAX = 1_024  # records of which `nearest_that` asks at once, but for ties
+ASKED_FACTOR = 4
 COSINE_DECIMALS = 6  # beyond them equal vectors differ by where they stand in the matrix
 
 
@@ -152,19 +156,70 @@ class VectorTable:
         count = len(self._ids)
         if not count or limit <= 0:
             return []
-        unit = normalised(np.asarray([query], dtype=np.float32))[0]
-        cosines = np.round(self._matrix[:count] @ unit, COSINE_DECIMALS)
-        if store_codes is not None:
-            cosines = np.where(np.isin(self._codes[:count], list(store_codes)), cosines, 0.0)
+        cosines = self._cosines(query, store_codes)
         if among is not None:
             cosines = np.where(self._is_among(among), cosines, 0.0)
         last = max(0, count - limit)
         least = np.partition(cosines, last)[last]  # of those wanted; whatever ties with it is a candidate, too
-        found = [
-            Near(self._ids[i], int(self._codes[i]), int(self._times[i]), float(cosines[i]))
-            for i in np.flatnonzero((cosines >= least) & (cosines > 0))
-        ]
+        rows = np.flatnonzero((cosines >= least) & (cosines > 0))
+        if len(rows) > limit:
+            rows = self._without_old_ties(rows, cosines[rows] == least, limit)
+        return sorted(self._near(rows, cosines), key=closeness)[:limit]
+
+    def nearest_that(
+        self,
+        query: tuple[float, ...],
+        limit: int,
+        store_codes: frozenset[int] | None,
+        passing: Callable[[list[RecordId]], Collection[RecordId]],
+    ) -> list[Near]:
+        """As `nearest`, of the records that pass: `passing` says which of a list do.
+
+        It is asked of the best first, then of ever more behind them, until `limit` have passed.
+        """
+        cosines = self._cosines(query, store_codes)
+        rows, found = self._in_order(cosines, np.flatnonzero(cosines > 0)), list[Near]()
+        start, size = 0, limit
+        while start < len(rows) and len(found) < limit:
+            end = self._end_of_ties(cosines, rows, start + size)
+            asked = self._near(rows[start:end], cosines)
+            passed = passing([near.record_id for near in asked])
+            found += [near for near in asked if near.record_id in passed]
+            start, size = end, min(ASKED_FACTOR * size, ASKED_MAX)
         return sorted(found, key=closeness)[:limit]
+
+    def _cosines(self, query: tuple[float, ...], store_codes: frozenset[int] | None) -> FloatVector:
+        """float32[n]; 0 outside the stores."""
+        count = len(self._ids)
+        unit = normalised(np.asarray([query], dtype=np.float32))[0]
+        cosines: FloatVector = np.round(self._matrix[:count] @ unit, COSINE_DECIMALS)
+        if store_codes is None:
+            return cosines
+        return np.where(np.isin(self._codes[:count], list(store_codes)), cosines, np.float32(0.0))
+
+    def _without_old_ties(self, rows: Rows, are_tied: NDArray[np.bool_], limit: int) -> Rows:
+        """Of those that are tied only the newest that have room within `limit`: there may be very many."""
+        times = self._times[rows[are_tied]]
+        last = len(rows) - limit  # of the tied, in the order of their times, the first to have room
+        kept: Rows = rows[~are_tied | (self._times[rows] >= np.partition(times, last)[last])]
+        return kept
+
+    def _in_order(self, cosines: FloatVector, rows: Rows) -> Rows:
+        """Best first, then newest first; ids are compared of those alone that are come to."""
+        return rows[np.lexsort((~self._times[rows], -cosines[rows]))]
+
+    def _end_of_ties(self, cosines: FloatVector, rows: Rows, end: int) -> int:
+        """How many of `rows` (in their order) there are up to `end`, with those that tie with the last."""
+        if end >= len(rows):
+            return len(rows)
+        last, behind = rows[end - 1], rows[end:]
+        differs = (cosines[behind] != cosines[last]) | (self._times[behind] != self._times[last])
+        return end + int(np.argmax(differs)) if differs.any() else len(rows)
+
+    def _near(self, rows: Rows, cosines: FloatVector) -> list[Near]:
+        columns = (self._codes[rows].tolist(), self._times[rows].tolist(), cosines[rows].tolist())
+        ids = (self._ids[i] for i in rows.tolist())
+        return [Near(*each) for each in zip(ids, *columns, strict=True)]
 
     def _is_among(self, record_ids: Collection[RecordId]) -> NDArray[np.bool_]:
         """bool[n]: whether a row is that of one of `record_ids`."""

@@ -479,6 +479,22 @@ async def test_an_index_that_turns_out_damaged_in_a_thread_is_met_by_its_actor(
     assert running.counted("cerememory_actor_restarts_total", actor="text_index") == 1
 
 
+async def test_one_that_turns_out_damaged_while_vectors_are_compared_is_met_by_its_actor_alone(
+    running: Running, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_id = await store(running, metadata={"x": 1}, embedding=[1.0, 0.1])
+    monkeypatch.setattr(scoping, "FEW_MAX", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(Snapshot, "among", mock.Mock(side_effect=IndexDamaged("a changed byte")))
+        with pytest.raises(InternalError):
+            await recall(running, "vector", {"metadata": {"x": 1}})
+    await trio.sleep(5)  # until the supervisor has started it again
+    await running.until_indexed()
+    assert await recall(running, "vector", {"metadata": {"x": 1}}) == [record_id]
+    assert running.counted("cerememory_actor_restarts_total", actor="text_index") == 1
+    assert running.counted("cerememory_actor_restarts_total", actor="vector_index") == 0
+
+
 # --- What is refused
 
 LONG = "x" * 1_025
@@ -495,7 +511,8 @@ LONG = "x" * 1_025
         ({"metadata": {LONG: 1}}, "scope.metadata: the name "),
         ({"metadata": {"_context": {}}}, "scope.metadata._context: the daemon's own"),
         ({"metadata": {"x": msgspec.Raw(b"[" * 65 + b"]" * 65)}}, "scope.metadata.x: nested deeper than 64"),
-        ({"metadata": {"x": "y" * 1_000_000}}, "scope.metadata.x: 1000002 bytes of JSON"),
+        ({"metadata": {"x": "y" * 16_383}}, "scope.metadata: 16385 bytes of values, at most 16384"),
+        ({"metadata": {"x": "y" * 8_192, "z": [1] * 4_100}}, "scope.metadata: 16395 bytes of values"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
@@ -508,7 +525,7 @@ async def test_a_scope_beyond_its_bounds_is_refused_with_the_part(
 
 
 async def test_a_scope_at_its_bounds_is_asked(running: Running) -> None:
-    tags, members = [str(i) * 512 for i in range(10)] * 3 + ["a", "b"], {str(i): i for i in range(32)}
+    tags, members = [str(i) * 512 for i in range(10)] * 3 + ["a", "b"], {str(i): "x" * 510 for i in range(32)}
     record_id = await store(running, meta={"tags": tags}, metadata=members, context={"session_id": LONG[1:]})
     scope = {"tags": tags, "metadata": members, "session_id": LONG[1:]}
     assert await recall(running, "newest", scope) == [record_id]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from tantivy import DocAddress
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory import failpoints
@@ -28,12 +29,14 @@ from cerememory.actors.text_index import (
 from cerememory.actors.writer import CommitsUntold, EffectsCommitted, Writer
 from cerememory.config.settings import SecuritySettings, Settings
 from cerememory.domain.curve import Rules
+from cerememory.errors import InternalError
 from cerememory.protocol import codec
 from cerememory.protocol.requests import EncodeBatch, EncodeUpdate
 from cerememory.storage import reindex
 from cerememory.storage.dynamics import Curves
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, pack_sequence, system_key
 from cerememory.storage.text_index import IndexWriteFailed, TextIndex
+from cerememory.storage.text_search import _Documents
 from cerememory.telemetry.metrics import Metrics
 from tests.support.committing import a_record, commit, storing, updating
 from tests.support.engine import (
@@ -402,6 +405,41 @@ async def test_an_index_that_is_damaged_or_gone_is_rebuilt_from_the_rows(
         await level(indexer)
         assert await found(indexer, "kettle") == {1, 2, 3, 4, 5}
     assert ("text index is started anew" in logged.events("warning")) == (harm is damaged)
+
+
+class Panic(BaseException):
+    """tantivy's, by its look: the class of that can't be imported."""
+
+    __module__ = "pyo3_runtime"
+
+
+@pytest.mark.parametrize("cause", [ValueError("a changed byte"), Panic("out of bounds")])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_damage_in_the_columns_of_what_is_found_is_met_in_the_search_and_mended(
+    running: Running, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, times: int, cause: BaseException
+) -> None:
+    """Not when the hits are come to, where nobody would mend it. Who asked past the actor asks the actor then."""
+    for number in range(30):
+        await store(running, f"kettle {number}")
+    await running.until_indexed()
+    really_read, harmed = _Documents._columns, iter([cause] * times)
+
+    def failing(self: _Documents, addresses: list[DocAddress]) -> Iterator[Any]:
+        if (error := next(harmed, None)) is not None:
+            raise error
+        return really_read(self, addresses)
+
+    monkeypatch.setattr(_Documents, "_columns", failing)
+    if times == 1:
+        assert len(await texts(running, "kettle")) == 30
+        assert running.counted("cerememory_actor_restarts_total", actor="text_index") == 0
+        return
+    with pytest.raises(InternalError):
+        await texts(running, "kettle")
+    await trio.sleep(5)  # until the supervisor has started it again
+    await running.until_indexed()
+    assert len(await texts(running, "kettle")) == 30
+    assert running.counted("cerememory_actor_restarts_total", actor="text_index") == 1
 
 
 async def test_an_index_that_is_older_than_the_feed_is_rebuilt(path: Path, autojump_clock: MockClock) -> None:

@@ -93,6 +93,8 @@ def test_a_dash_alone_is_stdin() -> None:
             "unknown option '-dash text'; put -- before a text that begins with a dash",
         ),
         (["stats", "-x"], "unknown option '-x'"),
+        (["store", "--", "x", "--json"], "--json stands behind --, where all is text; put it before"),
+        (["recall", "x", "--", "--limit=3"], "--limit stands behind --, where all is text; put it before"),
         (["store", "two", "words"], "unexpected argument 'words'; put a text of several words in quotes"),
         (["store"], 'command "store" parameter TEXT requires an argument.'),
         (["store", "x", "--data-dir"], "parameter --data-dir requires an argument."),

@@ -17,6 +17,7 @@ from cerememory.cli.memory import connect
 from cerememory.cli.options import Options
 from cerememory.domain.audit_chain import GENESIS
 from cerememory.errors import DataDirUnusable
+from cerememory.storage.datadir import prepare
 from cerememory.storage.lmdb import LmdbStorage
 
 MIB = 1 << 20
@@ -35,7 +36,7 @@ def nothing_is_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def data_dir(tmp_path: Path) -> Path:
     """With two entries."""
     path = tmp_path / "data"
-    with connect(Options(data_dir=path)) as memory:
+    with connect(Options(data_dir=path), creates=True) as memory:
         for text in ("a", "b"):
             block = {"modality": "text", "format": "text/plain", "text": text}
             memory.call("encode.store", {"content": {"blocks": [block]}})
@@ -251,7 +252,7 @@ def test_an_older_copy_of_log_and_store_is_told_by_the_checkpoint_beside_the_log
 def test_a_store_that_was_written_without_the_key_is_told(
     data_dir: Path, tmp_path: Path, capsys: Captured
 ) -> None:
-    with connect(Options(data_dir=tmp_path / "other")) as memory:
+    with connect(Options(data_dir=tmp_path / "other"), creates=True) as memory:
         memory.call("lifecycle.set_mode", {"mode": "human"})
     for name in ("store", "audit.jsonl"):
         shutil.rmtree(data_dir / name) if name == "store" else (data_dir / name).unlink()
@@ -273,7 +274,7 @@ def test_keys_may_be_kept_apart_from_the_log(
 ) -> None:
     path = tmp_path / "apart"
     monkeypatch.setenv("CEREMEMORY_SECURITY__AUDIT_KEY_PATH", str(tmp_path / "elsewhere"))
-    with connect(Options(data_dir=path)) as memory:
+    with connect(Options(data_dir=path), creates=True) as memory:
         memory.call("lifecycle.set_mode", {"mode": "human"})
     assert not (path / "keys").exists()
     assert run(["audit-verify", "--data-dir", str(path)]) == 0
@@ -347,6 +348,7 @@ def test_a_rotation_says_which_file_it_closed_and_what_that_ends_with(data_dir: 
 
 
 def test_a_log_without_entries_has_nothing_to_rotate(tmp_path: Path, capsys: Captured) -> None:
+    prepare(tmp_path / "new")
     assert run(["audit-rotate", "--data-dir", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out == "The audit log has no entries: nothing to rotate\n"
 
@@ -426,7 +428,7 @@ def test_without_the_passphrase_the_store_still_says_where_files_end(
 ) -> None:
     path = tmp_path / "sealed"
     monkeypatch.setenv("CEREMEMORY_SECURITY__STORE_ENCRYPTION_PASSPHRASE", "correct horse battery staple")
-    with connect(Options(data_dir=path)) as memory:
+    with connect(Options(data_dir=path), creates=True) as memory:
         for _ in range(2):
             memory.call("lifecycle.set_mode", {"mode": "human"})
             memory.call("lifecycle.rotate_audit", {})

@@ -181,6 +181,23 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     assert process.returncode == 141
 
 
+@pytest.mark.parametrize(
+    ("closed", "is_read"), [("<&-", True), (">&-", False), ("2>&-", True), ("<&- >&- 2>&-", False)]
+)
+def test_a_stream_that_is_closed_gets_and_gives_nothing(tmp_path: Path, closed: str, is_read: bool) -> None:
+    for arguments in ("--help", "store x --data-dir data", "recall --data-dir data", "load - --data-dir data"):
+        ran = subprocess.run(
+            ["sh", "-c", f'exec "$0" {arguments} {closed}', COMMAND],
+            capture_output=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=clean_environment(),
+            cwd=tmp_path,
+        )
+        assert (ran.returncode, ran.stderr, bool(ran.stdout)) == (0, b"", is_read), arguments
+    assert "1 memories" in cerememory("fsck", "--data-dir", tmp_path / "data").stdout
+
+
 def test_an_argument_that_isnt_text_is_refused(tmp_path: Path) -> None:
     refused = cerememory("store", "\udcff", "--data-dir", tmp_path / "data")
     assert (refused.returncode, refused.stderr) == (1, "error: an argument isn't valid UTF-8\n")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from cerememory.cli import memory as memory_module
+from cerememory.cli import offline as offline_module
 from cerememory.cli.main import run
 from cerememory.cli.memory import connect, server_url
 from cerememory.cli.offline import METHODS, OfflineMemory
@@ -225,7 +230,7 @@ def test_a_configuration_that_cant_start_is_refused(
 ) -> None:
     monkeypatch.setenv(variable, "8421")
     with pytest.raises(ConfigInvalid, match=problem):
-        connect(Options(data_dir=data_dir))
+        connect(Options(data_dir=data_dir), creates=True)
     assert not data_dir.exists()
 
 
@@ -233,8 +238,8 @@ def text(words: str) -> dict[str, object]:
     return {"content": {"blocks": [{"modality": "text", "format": "text/plain", "text": words}]}}
 
 
-NOWHERE_TO_READ = "no data dir is there; name another with --data-dir, or make one with cerememory store or serve"
-READING = {
+NOTHING_THERE = "no data dir is there; name another with --data-dir, or make one with cerememory store or serve"
+NOT_MAKING = {
     "recall": ["recall", "x"],
     "associate": ["associate", UNKNOWN_ID],
     "timeline": ["timeline"],
@@ -252,12 +257,27 @@ READING = {
     "dry dream-tick": ["dream-tick", "--dry-run"],
     "dry redact": ["redact", "--rescan", "--dry-run"],
     "dry forget": ["forget", UNKNOWN_ID, "--dry-run"],
+    "update": ["update", UNKNOWN_ID, "x"],
+    "forget": ["forget", UNKNOWN_ID, "--confirm"],
+    "unconfirmed forget": ["forget", UNKNOWN_ID],
+    "restore": ["restore", UNKNOWN_ID],
+    "set-mode": ["set-mode", "perfect"],
+    "decay-tick": ["decay-tick"],
+    "dream-tick": ["dream-tick"],
+    "consolidate": ["consolidate"],
+    "compact": ["compact"],
+    "redact": ["redact", "--rescan"],
+    "undo": ["import", "undo", UNKNOWN_ID],
+    "audit-rotate": ["audit-rotate"],
+    "repair": ["fsck", "--repair"],
+    "reindex": ["reindex"],
+    "backup": ["backup", "copy"],
 }
 
 
 @pytest.mark.parametrize("place", ["missing", "empty", "cut short", "named by nobody"])
-@pytest.mark.parametrize("arguments", READING.values(), ids=READING)
-def test_what_only_reads_makes_no_data_dir(
+@pytest.mark.parametrize("arguments", NOT_MAKING.values(), ids=NOT_MAKING)
+def test_what_brings_nothing_in_makes_no_data_dir(
     tmp_path: Path, arguments: list[str], place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "all.cma").write_bytes(b"")
@@ -269,12 +289,12 @@ def test_what_only_reads_makes_no_data_dir(
     before = sorted(tmp_path.rglob("*"))
     where = [] if place == "named by nobody" else ["--data-dir", str(path)]
     assert run([*arguments, *where]) == 1
-    assert capsys.readouterr() == ("", f"error: {path}: {NOWHERE_TO_READ}\n")
+    assert capsys.readouterr() == ("", f"error: {path}: {NOTHING_THERE}\n")
     assert run([*arguments, *where, "--json"]) == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_only_reads_puts_no_lock_into_a_folder_of_others(
+def test_what_brings_nothing_in_puts_no_lock_into_a_folder_of_others(
     data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data_dir.mkdir(mode=0o700)
@@ -287,17 +307,18 @@ def test_what_only_reads_puts_no_lock_into_a_folder_of_others(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["store", "x"], ["store-raw", "x", "--session-id", "s"], ["load", "notes.txt"], ["set-mode", "perfect"]],
+    [["store", "x"], ["store-raw", "x", "--session-id", "s"], ["load", "notes.txt"], ["import", "all.cma"]],
     ids=lambda arguments: arguments[0],
 )
-def test_what_stores_makes_a_data_dir(data_dir: Path, tmp_path: Path, arguments: list[str]) -> None:
+def test_what_brings_something_in_makes_a_data_dir(data_dir: Path, tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "notes.txt").write_text("x\n")
+    shutil.copy(FOLDER / "bundle-v2.cma", tmp_path / "all.cma")
     assert run([*arguments, "--data-dir", str(data_dir)]) == 0
     assert run(["stats", "--data-dir", str(data_dir)]) == 0
 
 
 def test_without_an_owner_the_command_owns_the_data_dir(data_dir: Path) -> None:
-    with connect(Options(data_dir=data_dir)) as memory:
+    with connect(Options(data_dir=data_dir), creates=True) as memory:
         assert isinstance(memory, OfflineMemory)
         with pytest.raises(DataDirLocked, match=f"in use by process {os.getpid()}"):
             DataDir.acquire(data_dir)
@@ -314,12 +335,12 @@ def test_a_command_logs_little_unless_asked(
     configured: list[str] = []
     monkeypatch.setattr(logs, "configure", lambda level, _style: configured.append(level))
     monkeypatch.setenv("CEREMEMORY_LOG__LEVEL", level)
-    with connect(Options(data_dir=data_dir, verbose=verbose)):
+    with connect(Options(data_dir=data_dir, verbose=verbose), creates=True):
         assert configured == [logged]
 
 
 def test_what_is_stored_is_there_for_the_next_command(data_dir: Path) -> None:
-    with connect(Options(data_dir=data_dir)) as memory:
+    with connect(Options(data_dir=data_dir), creates=True) as memory:
         stored = memory.call("encode.store", text("the fox sleeps"))
     with connect(Options(data_dir=data_dir)) as memory:
         (hit,) = memory.call("recall.query", {"cue": {"text": "foxes"}})["memories"]
@@ -329,7 +350,7 @@ def test_what_is_stored_is_there_for_the_next_command(data_dir: Path) -> None:
 
 def test_a_command_sees_its_namespace_alone(data_dir: Path) -> None:
     for name, words in ((None, "the fox sleeps"), ("work", "the heron waits"), ("home", "the owl listens")):
-        with connect(Options(data_dir=data_dir, namespace=name)) as memory:
+        with connect(Options(data_dir=data_dir, namespace=name), creates=True) as memory:
             memory.call("encode.store", text(words))
     found = {name: texts_in(data_dir, name) for name in (None, "default", "work", "home", "nowhere")}
     assert found == {
@@ -350,7 +371,7 @@ def texts_in(data_dir: Path, namespace: str | None) -> list[str]:
 
 
 def test_a_namespace_begins_when_something_is_stored_in_it(data_dir: Path) -> None:
-    with connect(Options(data_dir=data_dir, namespace="work")) as memory:
+    with connect(Options(data_dir=data_dir, namespace="work"), creates=True) as memory:
         memory.call("recall.query", {"cue": {}})
         with pytest.raises(RecordNotFound):
             memory.call("encode.update", text("x"), path_params={"record_id": UNKNOWN_ID})
@@ -395,7 +416,7 @@ def test_what_cannot_be_the_name_of_a_namespace_is_refused_in_one_line(
 
 
 def test_every_operation_of_a_command_can_be_asked(data_dir: Path) -> None:
-    with connect(Options(data_dir=data_dir)) as memory:
+    with connect(Options(data_dir=data_dir), creates=True) as memory:
         batch = memory.call("encode.batch", {"records": [text("a"), text("b")]})
         path_params = {"record_id": batch["results"][0]["record_id"]}
         assert memory.call("encode.update", text("c"), path_params=path_params) is None
@@ -406,7 +427,8 @@ def test_every_operation_of_a_command_can_be_asked(data_dir: Path) -> None:
 
 
 def test_a_request_is_checked_as_the_daemon_checks_it(data_dir: Path) -> None:
-    with connect(Options(data_dir=data_dir)) as memory, pytest.raises(ValidationFailed, match="limit: expected"):
+    refused = pytest.raises(ValidationFailed, match="limit: expected")
+    with connect(Options(data_dir=data_dir), creates=True) as memory, refused:
         memory.call("recall.query", {"cue": {}, "limit": -1})
 
 
@@ -444,20 +466,40 @@ def test_what_decay_archived_is_listed_until_it_is_brought_back(
 
 @pytest.mark.parametrize(("record_id", "error"), [(UNKNOWN_ID, RecordNotFound), ("7", ValidationFailed)])
 def test_an_error_leaves_as_itself(data_dir: Path, record_id: str, error: type[Exception]) -> None:
-    with pytest.raises(error), connect(Options(data_dir=data_dir)) as memory:
+    with pytest.raises(error), connect(Options(data_dir=data_dir), creates=True) as memory:
         memory.call("introspect.record", path_params={"record_id": record_id})
 
 
 def test_an_interrupt_ends_the_engine_in_order(data_dir: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), connect(Options(data_dir=data_dir)) as memory:
+    with pytest.raises(KeyboardInterrupt), connect(Options(data_dir=data_dir), creates=True) as memory:
         memory.call("encode.store", text("before"))
         raise KeyboardInterrupt
     with connect(Options(data_dir=data_dir)) as memory:
         assert memory.call("recall.query", {"cue": {"text": "before"}})["total_candidates"] == 1
 
 
+def test_an_interrupt_as_the_engine_starts_ends_it_in_order(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, handler = [], signal.getsignal(signal.SIGINT)
+
+    @contextmanager
+    def interrupted(backend: str) -> Iterator[BlockingPortal]:
+        signal.raise_signal(signal.SIGINT)
+        with start_blocking_portal(backend) as portal:
+            started.append(portal)
+            yield portal
+
+    monkeypatch.setattr(offline_module, "start_blocking_portal", interrupted)
+    with pytest.raises(KeyboardInterrupt), connect(Options(data_dir=data_dir), creates=True):
+        pytest.fail("it went on")
+    assert started
+    assert signal.getsignal(signal.SIGINT) is handler
+    DataDir.acquire(data_dir).release()
+
+
 def test_a_broken_audit_log_stops_a_command(data_dir: Path) -> None:
-    with connect(Options(data_dir=data_dir)) as memory:
+    with connect(Options(data_dir=data_dir), creates=True) as memory:
         memory.call("encode.store", text("x"))
     log = data_dir / "audit.jsonl"
     log.write_text(log.read_text().replace("encode.store", "encode.stole"))

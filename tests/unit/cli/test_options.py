@@ -67,7 +67,8 @@ def read_by_library(words: list[str]) -> Read | None:
         parsed: Read = app(words, exit_on_error=False, print_error=False)
     except CycloptsError:
         return None
-    return parsed
+    paths = (parsed[0].data_dir, parsed[0].config, parsed[0].server_api_key_file)
+    return None if Path() in paths else parsed  # it takes an empty one for the current folder
 
 
 def read_here(words: list[str]) -> Read | None:
@@ -92,6 +93,8 @@ def test_they_are_read_as_the_library_reads_them(parts: list[list[str]]) -> None
         (["--namespace", "--", "x"], "parameter --namespace requires an argument."),
         (["--json", "x", "--json=false"], "parameter --json specified multiple times."),
         (["--data-dir=a", "--data-dir", "b"], "parameter --data-dir specified multiple times."),
+        (["--data-dir", "", "x"], "parameter --data-dir must not be empty."),
+        (["--config=", "x"], "parameter --config must not be empty."),
         (["--offline=maybe"], 'invalid value for --offline: unable to convert "maybe" into bool.'),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -17,6 +17,11 @@ from cerememory.cli.overview import COLUMNS, COLUMNS_MIN, Look, overview
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
 @pytest.mark.parametrize("columns", [48, 61, 74, 80, 99, 140, 200])
 def test_it_is_what_the_library_makes_of_the_registered_commands(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -78,6 +83,17 @@ def test_colours_can_be_declined(name: str, value: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv(name, value)
     assert "\x1b" not in shown_on(Screen("utf-8"), monkeypatch)
+
+
+@pytest.mark.parametrize(("forced", "is_coloured"), [("1", True), ("", False)])
+def test_colours_can_be_forced_on_a_pipe(
+    forced: str, is_coloured: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", forced)
+    assert run(["--help"]) == 0
+    assert ("\x1b" in capsys.readouterr().out) is is_coloured
 
 
 @pytest.mark.parametrize(

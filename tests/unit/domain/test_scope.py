@@ -188,6 +188,8 @@ def test_a_name_and_a_value_are_not_mixed_up_with_others() -> None:
 def test_what_the_daemon_keeps_in_metadata_is_no_term_and_so_never_moves_a_memory() -> None:
     before = terms_of(NAMESPACE, CONTEXT, ("a",))
     assert terms_of(NAMESPACE, with_semantic_ids(CONTEXT, [RecordId(16)]), ("a",)) == before
+    moved = with_semantic_ids(b'["x"]', [RecordId(16)])
+    assert terms_of(NAMESPACE, moved, ()) == terms_of(NAMESPACE, b'["x"]', ()) == ()
     own = {name: {"x": 1} for name in OWN_METADATA - {"_context", "_dream", "_origin"}}
     assert terms_of(NAMESPACE, codec.dump({**json.loads(CONTEXT), **own}), ("a",)) == before
     assert {RELATIONS, RELATIONS_OF} <= OWN_METADATA

@@ -93,6 +93,34 @@ async def _changes(daemon: GrpcServing, record_id: str) -> None:
     assert forgotten.message == message("ForgetResponse", records_deleted=1)
 
 
+async def test_a_recall_is_kept_to_its_scope(tmp_path: Path) -> None:
+    async with serving_grpc(tmp_path) as daemon:
+        made = [
+            await daemon.call(
+                "EncodeStore",
+                store_body(
+                    "red kettle",
+                    context={"session_id": f"s-{i % 2}", "source": "Ada"},
+                    metadata={"n": i},
+                    meta={"tags": ["a"] * i},
+                ),
+            )
+            for i in range(4)
+        ]
+        ids = [stored.json["record_id"] for stored in made]
+        for scope, expected in (
+            ({"session_id": "s-1"}, {ids[1], ids[3]}),
+            ({"session_id": "s-0", "source": "Ada", "tags": ["a"], "metadata": {"n": 2.0}}, {ids[2]}),
+            ({"source": "Bob"}, set()),
+            (None, set(ids)),
+        ):
+            for cue in ({}, {"text": "kettle"}):
+                found = await daemon.call("RecallQuery", {"cue": cue, "scope": scope})
+                assert {memory["record"]["id"] for memory in found.json["memories"]} == expected
+        refused = await daemon.call("RecallQuery", {"cue": {}, "scope": {"tag": "a"}})
+        assert (refused.status, refused.details) == ("INVALID_ARGUMENT", "scope.tag: unknown field")
+
+
 async def test_an_archive_comes_in_chunks_and_goes_back_in(tmp_path: Path) -> None:
     async with serving_grpc(tmp_path) as daemon:
         for number in range(3):

@@ -211,6 +211,16 @@ def test_the_lock_of_a_killed_process_is_free(path: Path) -> None:
         DataDir.acquire(path).release()
 
 
+def test_the_next_owner_of_a_killed_ones_data_dir_is_not_taken_for_it(path: Path) -> None:
+    with held_by_another_process(path) as holder:
+        holder.kill()
+        holder.wait()
+    with DataDir.acquire(path):
+        assert owner_of(path) is None
+        with pytest.raises(DataDirLocked, match="in use by another process"):
+            DataDir.acquire(path)
+
+
 def test_a_child_process_does_not_keep_the_lock(path: Path) -> None:
     directory = DataDir.acquire(path)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)

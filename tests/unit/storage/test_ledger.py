@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, parse_line, verify_lines
 from cerememory.domain.decay import STANDARD
@@ -430,3 +433,40 @@ def test_what_changes_nothing_is_answered_with_a_commit_that_there_is(storage: M
     assert finish(storage, read) is None
     commit(storage, Does(audited), read)
     assert answers == [0, 1, 2]
+
+
+KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
+ROWS = st.dictionaries(KEYS, st.sampled_from([b"", b"1", b"2"]))
+CHANGES = st.dictionaries(KEYS, st.sampled_from([None, b"", b"3", b"4"]))
+
+
+@given(ROWS, st.lists(CHANGES, max_size=2), CHANGES, st.lists(KEYS, max_size=8))
+def test_many_rows_are_those_that_are_read_one_by_one(
+    committed: dict[bytes, bytes],
+    earlier: list[dict[bytes, bytes | None]],
+    own: dict[bytes, bytes | None],
+    asked: list[bytes],
+) -> None:
+    """Of what is committed, what the group's earlier mutations changed, and what the mutation itself did."""
+    storage, seen = MemoryStorage(), list[tuple[list[bytes | None], list[bytes | None]]]()
+    storage.commit(committed)
+
+    def reading(ledger: Ledger) -> None:
+        change(ledger, own)
+        seen.append((ledger.get_many(asked), [ledger.get(row_key) for row_key in asked]))
+
+    finish(storage, *(Does(partial(change, changes=changes)) for changes in earlier), Does(reading))
+    ((many, singly),) = seen
+    assert many == singly
+    left: dict[bytes, bytes | None] = {**committed}
+    for changes in (*earlier, own):
+        left |= changes
+    assert many == [left.get(row_key) for row_key in asked]
+
+
+def change(ledger: Ledger, changes: dict[bytes, bytes | None]) -> None:
+    for row_key, value in changes.items():
+        if value is None:
+            ledger.delete(row_key)
+        else:
+            ledger.put(row_key, value)

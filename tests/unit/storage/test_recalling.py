@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.decay import STANDARD
-from cerememory.protocol.records import Store
+from cerememory.domain.fidelity import State
+from cerememory.protocol.records import STORES, Store
 from cerememory.protocol.values import NANOS
 from cerememory.storage.dynamics import read_dynamics
-from cerememory.storage.keys import DEFAULT_NAMESPACE, counters_key, state_key
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, counters_key, key, state_key
 from cerememory.storage.ledger import Finished, Mutation
 from cerememory.storage.prepared import NewRecord, SavedState
 from cerememory.storage.recalling import SaveRecall, together
 from cerememory.storage.rows import STORE_CODE, parse_counters, parse_state_row
-from tests.support.committing import a_record, an_id, commit, saved_state, stored_state, storing
+from tests.support.committing import (
+    a_record,
+    an_id,
+    commit,
+    forgetting,
+    saved_state,
+    stored_state,
+    storing,
+    updating,
+)
 from tests.support.engine import NOW
 from tests.support.memory_storage import MemoryStorage
+from tests.support.states import states
 
 EPISODIC = STANDARD[Store.EPISODIC]
 CODE = STORE_CODE[Store.EPISODIC]
@@ -102,3 +119,92 @@ def test_a_memory_that_is_in_another_store_by_now_stays_there() -> None:
     assert state == STANDARD[Store.SEMANTIC].retrieved(a_record(1, store=Store.SEMANTIC).state, NOW + NANOS)
     sums = parse_counters(storage.rows()[counters_key(DEFAULT_NAMESPACE)]).fidelity_sums
     assert (sums[CODE], sums[semantic]) == (0.0, state.score)
+
+
+# --- Any recalls, with whatever happens between them
+
+STORED = [
+    a_record(1),
+    a_record(2, store=Store.SEMANTIC),
+    a_record(3, created_at=NOW - 90 * 86_400 * NANOS),
+    a_record(4, store=Store.EMOTIONAL, namespace=7),
+]
+NEVER_STORED = a_record(5)
+
+
+@st.composite
+def touched(draw: st.DrawFn) -> SavedState:
+    """A memory of any number, found as it was stored, as an earlier recall had made it, or otherwise."""
+    record = draw(st.sampled_from([*STORED, STORED[0], STORED[0], NEVER_STORED]))
+    before = draw(st.sampled_from([record.state, EPISODIC.retrieved(record.state, NOW + NANOS)]) | states())
+    code = draw(st.sampled_from([record.row.store_code, record.row.store_code, CODE]))
+    after = EPISODIC.retrieved(before, NOW + draw(st.integers(-5, 50)) * NANOS)
+    return SavedState(record.namespace, record.record_id, record.row.created_at, code, before, after)
+
+
+@st.composite
+def any_recall(draw: st.DrawFn) -> SaveRecall:
+    namespace = draw(st.sampled_from([DEFAULT_NAMESPACE, DEFAULT_NAMESPACE, DEFAULT_NAMESPACE, 7]))
+    recall = a_recall(*draw(st.lists(touched(), max_size=5)), namespace=namespace)
+    rate = draw(st.none() | st.tuples(st.sampled_from(STORES), st.floats(0, 1)))
+    return SaveRecall(namespace, recall.states, recall.audit, rate)
+
+
+RECALLS = st.lists(any_recall(), max_size=4)
+OTHERS = st.sampled_from(
+    [*(lambda number=number: forgetting(number) for number in (1, 2, 3)), lambda: updating(1, metadata={"a": 1})]
+)
+GROUPS = st.lists(st.tuples(RECALLS, OTHERS), min_size=1, max_size=3)
+
+
+def begun() -> MemoryStorage:
+    storage = MemoryStorage()
+    for record in STORED:
+        commit(storage, storing(record))
+    return storage
+
+
+def told_states(finished: Finished) -> dict[tuple[int, bytes], State]:
+    """The last that each store is told of each memory."""
+    return {(saved.namespace, saved.record_id): saved.state for saved in finished.effects.saved}
+
+
+@given(GROUPS)
+def test_any_recalls_together_leave_what_they_leave_one_after_the_other(
+    groups: list[tuple[list[SaveRecall], Callable[[], Mutation[Any]]]],
+) -> None:
+    """In the rows to the last bit, which has counters, audit lines and how the stores evolve."""
+    alone, joined = begun(), begun()
+    for recalls_, other in groups:
+        _, told_alone = commit(alone, *recalls_, other(), *recalls_)
+        _, told = commit(joined, *together(recalls_), other(), *together(recalls_))
+        assert (told is None) == (told_alone is None)
+        if told is not None and told_alone is not None:
+            assert told.audit_lines == told_alone.audit_lines
+            assert told.changes == told_alone.changes
+            assert told_states(told) == told_states(told_alone)
+        assert joined.rows() == alone.rows()
+
+
+@given(RECALLS.filter(bool))
+def test_recalls_of_one_commit_leave_the_states_and_counters_of_as_many_commits(
+    recalls_: list[SaveRecall],
+) -> None:
+    alone, joined = begun(), begun()
+    lines = tuple(line for recall in recalls_ for line in audited(alone, recall))
+    assert audited(joined, *together(recalls_)) == lines
+    for prefix in (Table.STATE, Table.CONTENT):
+        for namespace in (DEFAULT_NAMESPACE, 7):
+            assert rows_under(joined, key(namespace, prefix)) == rows_under(alone, key(namespace, prefix))
+    for namespace in (DEFAULT_NAMESPACE, 7):
+        assert joined.rows().get(counters_key(namespace)) == alone.rows().get(counters_key(namespace))
+
+
+def audited(storage: MemoryStorage, *mutations: Mutation[Any]) -> tuple[bytes, ...]:
+    _answers, finished = commit(storage, *mutations)
+    assert finished is not None
+    return finished.audit_lines
+
+
+def rows_under(storage: MemoryStorage, prefix: bytes) -> dict[bytes, bytes]:
+    return {row_key: value for row_key, value in storage.rows().items() if row_key.startswith(prefix)}

@@ -283,3 +283,86 @@ def test_a_joined_raw_record_is_read_as_what_its_row_says() -> None:
 
 def test_a_joined_raw_record_has_the_keys_of_the_wire() -> None:
     assert set(msgspec.json.decode(rows.raw_json(ID, raw_row()))) == set(RawJournalRecord.__struct_fields__)
+
+
+ODD_NUMBERS = st.one_of(
+    NUMBERS,
+    st.sampled_from([0.0, -0.0, 1e-300, 5e-324, 1e22, 1e16, 123456789012345680.0, 1e21, 0.1 + 0.2, -1e-7, 1.0]),
+)
+ODD_STATES = states(
+    score=ODD_NUMBERS,
+    noise_level=ODD_NUMBERS,
+    stability=ODD_NUMBERS,
+    decay_rate=ODD_NUMBERS,
+    emotional_anchor=ODD_NUMBERS,
+    access_count=st.one_of(UINT32, st.just(2**32 - 1)),
+    reinforcement_count=st.one_of(UINT32, st.just(2**32 - 1)),
+    last_accessed_at=INT64,
+    last_decay_tick_at=INT64,
+)
+ODD_EDGES = st.builds(
+    Association,
+    target_id=IDS,
+    association_type=st.sampled_from(AssociationType),
+    weight=ODD_NUMBERS,
+    created_at=INT64.map(Timestamp),
+    last_co_activation=INT64.map(Timestamp),
+)
+METADATA = st.sampled_from(
+    [b"{}", b'{"n":1.10,"deep":[1,{}]}', b'{"big":123456789012345678901234567890,"x":1e400}']
+)
+
+
+@given(
+    ODD_STATES,
+    st.lists(ODD_EDGES, max_size=3).map(tuple),
+    st.sampled_from(STORES),
+    st.tuples(INT64, INT64),
+    st.integers(1, 2**32 - 1),
+    st.text(max_size=8),
+    METADATA,
+)
+def test_a_joined_record_is_byte_for_byte_what_the_wire_type_writes(
+    state: State,
+    edges: tuple[Association, ...],
+    store: Store,
+    times: tuple[int, int],
+    version: int,
+    text: str,
+    metadata: bytes,
+) -> None:
+    content = MemoryContent(
+        blocks=(ContentBlock(modality=Modality.TEXT, format="text/plain", data=ByteArray(text.encode())),),
+        summary=text,
+    )
+    emotion = EmotionVector(joy=0.5, valence=-1.0)
+    meta = MetaMemory(captured_at=Timestamp(times[0]), rationale=text)
+    row = ContentRow(
+        store_code=rows.STORE_CODE[store],
+        version=version,
+        created_at=times[0],
+        updated_at=times[1],
+        content=codec.dump(content),
+        emotion=codec.dump(emotion),
+        metadata=metadata,
+        meta=codec.dump(meta),
+    )
+    record = MemoryRecord(
+        id=ID,
+        store=store,
+        created_at=Timestamp(times[0]),
+        updated_at=Timestamp(times[1]),
+        last_accessed_at=Timestamp(state.last_accessed_at),
+        access_count=state.access_count,
+        content=content,
+        fidelity=state.fidelity(),
+        emotion=emotion,
+        associations=edges,
+        metadata=msgspec.Raw(metadata),
+        version=version,
+        meta=meta,
+    )
+    assert rows.record_json(ID, row, state, rows.dump_edges(edges)) == codec.dump(record)
+    bare = replace(row, emotion=b"", meta=b"")
+    shown = replace(record, emotion=NEUTRAL, associations=(), meta=rows.default_meta("encode.store", times[0]))
+    assert rows.record_json(ID, bare, state, None) == codec.dump(shown)

@@ -6,23 +6,31 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 
+import msgspec
 import pytest
 import tantivy
 
+from cerememory.protocol import codec
+from cerememory.protocol.records import MetaMemory
+from cerememory.protocol.values import RecordId
+from cerememory.storage.documents import row_document
 from cerememory.storage.inverted_index import reading
 from cerememory.storage.keys import DEFAULT_NAMESPACE
+from cerememory.storage.rows import ContentRow
 from cerememory.storage.text_index import (
     SCHEMA_EPOCH,
     Hit,
     IndexDamaged,
+    IndexDocument,
     IndexOutdated,
     IndexWriteFailed,
     TextIndex,
     wipe,
 )
-from tests.support.engine import WAIT_S
+from tests.support.engine import WAIT_S, text_block
 from tests.support.indexed import (
     RAW,
     SEMANTIC,
@@ -238,6 +246,46 @@ def test_an_index_of_another_epoch_is_outdated(path: Path) -> None:
     TextIndex.open(path, SCHEMA_EPOCH - 1).close()
     with pytest.raises(IndexOutdated, match=f"epoch-{SCHEMA_EPOCH - 1}"):
         TextIndex.open(path)
+
+
+EPOCH_OF_THESE = 3  # change it together with what is below: else indexes of old fields are taken for new ones
+
+
+def test_who_changes_the_fields_raises_the_epoch(path: Path) -> None:
+    TextIndex.open(path).close()
+    for part in ("curated", "raw"):
+        schema = msgspec.json.decode((path / part / "meta.json").read_bytes())["schema"]
+        fields = blake2b(msgspec.json.encode(schema, order="deterministic"), digest_size=8).hexdigest()
+        assert (SCHEMA_EPOCH, fields) == (EPOCH_OF_THESE, "701f0cce68aedbbb")
+
+
+def test_who_changes_what_is_told_of_a_memory_raises_the_epoch() -> None:
+    content = codec.dump(
+        {"blocks": [text_block("Where is it?", data=[*b"Where is it?"])], "summary": "a question"}
+    )
+    context = {"session_id": "s", "source": "Ada", "temporal": "8 May 2023"}
+    metadata = codec.dump({"_context": context, "n": [1.0, {"b": 2, "a": "x"}]})
+    meta = codec.dump(codec.parse(b'{"tags": ["a"]}', MetaMemory))
+    told = row_document(3, RecordId(bytes(16)), ContentRow(SEMANTIC, 1, 7, 8, content, b"", metadata, meta))
+    assert (SCHEMA_EPOCH, told) == (
+        EPOCH_OF_THESE,
+        IndexDocument(
+            namespace=3,
+            record_id=RecordId(bytes(16)),
+            store_code=SEMANTIC,
+            created_at=7,
+            text="Where is it?",
+            summary="a question",
+            speaker="Ada",
+            dates=("2023", "2023-05", "2023-05-08", "--05", "--05-08"),
+            scope=(
+                "09e50421abef920f89fad424dcde3edf",
+                "71006f703120b37015d0a59d9c5ef36e",
+                "8df021ec6b0e351700f543852bc53619",
+                "70e4d0853d837c39f92f51d203e7bc27",
+            ),
+        ),
+    )
 
 
 def test_an_index_of_another_analyzer_is_outdated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tantivy import DocAddress
 
 from cerememory.domain.analysis import tokens
 from cerememory.domain.dialogue import Surroundings
 from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN
 from cerememory.storage import text_search
 from cerememory.storage.keys import DEFAULT_NAMESPACE
-from cerememory.storage.text_index import RawFound, TextIndex
+from cerememory.storage.text_index import Hit, Hits, RawFound, TextIndex
+from cerememory.storage.text_search import MADE_AT_ONCE, SCORE_STEPS, _InOrder
 from tests.support.indexed import (
     EPISODIC,
     OTHER_SESSION,
@@ -395,3 +397,107 @@ def test_every_document_is_found_by_each_of_its_words(texts: list[str]) -> None:
         for word in tokens(text):
             assert i in found(index, word)
     index.close()
+
+
+# --- Hits that are made when they are come to
+
+NEAR = 0.4 / SCORE_STEPS  # less than a step: two scores that differ by that may tie
+SCORES = st.one_of(
+    st.sampled_from([1.0, 1.0 + NEAR, 1.0 - NEAR, 1.0 + 2 * NEAR, 2.5, 0.3]), st.floats(0.0625, 50.0, width=32)
+)
+FOUND = st.lists(st.tuples(SCORES, st.integers(0, 2)), max_size=5 * MADE_AT_ONCE)
+
+
+def rank(hit: Hit) -> tuple[float, int, bytes]:
+    return -hit.score, -hit.created_at, hit.record_id
+
+
+def in_order(found_: Sequence[tuple[float, int]]) -> _InOrder:
+    """What a search of documents with these scores and times gives, best first as tantivy has them."""
+    scored = sorted(found_, key=lambda each: -each[0])
+    columns = {place: (an_id(place * 7 % 61), EPISODIC, at) for place, (_score, at) in enumerate(scored)}
+    address = cast(DocAddress, None)  # nothing is looked up any more
+    return _InOrder([(score, address) for score, _at in scored], list(columns), columns)
+
+
+@given(FOUND, st.integers(0, 6 * MADE_AT_ONCE))
+def test_hits_that_are_made_a_few_at_a_time_are_those_that_are_sorted_at_once(
+    found_: list[tuple[float, int]], limit: int
+) -> None:
+    eager = sorted(in_order(found_).made(), key=rank)[:limit]
+    hits_ = Hits(in_order(found_), min(limit, len(found_)))
+    assert list(hits_) == eager
+    assert len(hits_) == len(eager)
+    assert bool(hits_) == bool(eager)
+    next(iter(hits_), None)
+    assert list(hits_) == eager, "however far they were gone through before"
+
+
+@pytest.mark.parametrize("tied_from", range(2 * MADE_AT_ONCE + 1))
+@pytest.mark.parametrize("tied", [1, 2, MADE_AT_ONCE, MADE_AT_ONCE + 1, 2 * MADE_AT_ONCE + 1])
+def test_ties_across_the_bounds_of_what_is_made_at_once_are_broken_among_all(tied_from: int, tied: int) -> None:
+    scores = [100.0 - i for i in range(tied_from)] + [50.0] * tied + [20.0 - i for i in range(5)]
+    found_ = [(score, i % 3) for i, score in enumerate(scores)]
+    assert list(Hits(in_order(found_), len(found_))) == sorted(in_order(found_).made(), key=rank)
+
+
+def test_only_what_is_come_to_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    really_make = _InOrder.made
+
+    def noting(self: _InOrder, start: int = 0, end: int | None = None) -> list[Hit]:
+        found_ = really_make(self, start, end)
+        made.append(len(found_))
+        return found_
+
+    monkeypatch.setattr(_InOrder, "made", noting)
+    hits_ = iter(Hits(in_order([(100.0 - i, 0) for i in range(60)]), 60))
+    for _ in range(10):
+        next(hits_)
+    assert made == [MADE_AT_ONCE]
+    assert len(list(hits_)) == 50
+    assert sum(made) == 60
+
+
+def test_hits_of_a_list_are_counted_by_themselves() -> None:
+    one = Hit(an_id(1), EPISODIC, 5, 1.0)
+    assert (len(Hits()), list(Hits()), bool(Hits())) == (0, [], False)
+    assert (len(Hits([one, one])), list(Hits([one, one]))) == (2, [one, one])
+
+
+TEXTS = ("same", "same same", "same other words here", "same and something else")
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(TEXTS), st.integers(0, 3)), min_size=1, max_size=60),
+    st.lists(st.integers(0, 70), min_size=1, max_size=6),
+    st.integers(1, 3),
+)
+def test_any_limit_gives_the_first_of_all_that_are_found(
+    texts: list[tuple[str, int]], limits: list[int], commits: int
+) -> None:
+    """Whatever segments the documents are in."""
+    index = TextIndex.open(None)
+    documents = [memory(i, text, created_at=at) for i, (text, at) in enumerate(texts)]
+    for start in range(commits):
+        put(index, *documents[start::commits])
+    everything = hits(index, "same", 1_000)
+    assert sorted(numbers(everything)) == list(range(len(texts)))
+    assert everything == sorted(everything, key=rank)
+    for limit in limits:
+        some = index.snapshot().search(DEFAULT_NAMESPACE, "same", None, limit)
+        assert len(some) == min(limit, len(texts))
+        assert list(some) == list(some) == everything[:limit]
+    index.close()
+
+
+def test_hits_can_be_made_when_the_index_has_moved_on(index: TextIndex) -> None:
+    """Their columns were read in the search."""
+    put(index, *(memory(i, "same") for i in range(40)))
+    before = index.snapshot().search(DEFAULT_NAMESPACE, "same", None, 40)
+    first = list(before)[:3]
+    put(index, *(memory(i, "another") for i in range(40)))
+    index.close()
+    assert list(before)[:3] == first
+    assert numbers(list(before)) == list(range(39, -1, -1))

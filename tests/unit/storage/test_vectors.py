@@ -91,6 +91,49 @@ def test_equal_vectors_come_newest_first_then_by_id_wherever_they_stand(limit: i
     assert numbers(made.nearest(query, limit, None)) == expected[:limit]
 
 
+@given(
+    rows=st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 2), st.integers(0, 1)), max_size=40),
+    limit=st.integers(1, 9),
+    codes=st.none() | st.just(frozenset({1})),
+    data=st.data(),
+)
+def test_the_nearest_that_pass_are_the_first_of_all_that_do(
+    rows: list[tuple[int, int, int]], limit: int, codes: frozenset[int] | None, data: st.DataObject
+) -> None:
+    """Many are equally near, and many of these equally old; they don't stand in the order of their ids."""
+    made, asked = VectorTable(2), list[RecordId]()
+    for number, (x, created_at, code) in reversed([*enumerate(rows)]):
+        made.put(change(number, (float(x), 1.0), code, created_at))
+    passing = data.draw(st.sets(st.sampled_from(range(len(rows)))) if rows else st.just(set()))
+    inside = {an_id(number) for number in passing}
+
+    def pick(record_ids: list[RecordId]) -> set[RecordId]:
+        asked.extend(record_ids)
+        return inside & set(record_ids)
+
+    every = made.nearest((1.0, 0.0), 100, codes)
+    assert made.nearest((1.0, 0.0), limit, codes) == every[:limit]
+    expected = [near for near in every if near.record_id in inside][:limit]
+    assert made.nearest_that((1.0, 0.0), limit, codes, pick) == expected
+    assert len(asked) == len(set(asked)), "nobody is asked of twice"
+
+
+def test_no_more_are_asked_of_than_it_takes() -> None:
+    made, asked = VectorTable(2), list[int]()
+    for number in range(4_999):
+        made.put(change(number, (1.0, 1.0), created_at=number))
+
+    def none_of(record_ids: list[RecordId]) -> list[RecordId]:
+        asked.append(len(record_ids))
+        return []
+
+    assert len(made.nearest_that((1.0, 0.0), 3, None, list)) == 3
+    assert made.nearest_that((1.0, 0.0), 3, None, none_of) == []
+    assert asked[:2] == [3, 12]
+    assert max(asked) <= 1_024
+    assert sum(asked) == 4_999
+
+
 def test_only_vectors_that_point_the_querys_way_are_found() -> None:
     made = table((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, 0.0))
     [near] = made.nearest((2.0, 0.0), 10, None)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from cerememory.cli.main import NOBODY_ELSE, Command, kept
+from cerememory.cli.main import Command, begin, kept
 from cerememory.cli.main import run as run_command
 
 VERBOSE = "--verbose"
 
 
 def main() -> None:
-    os.umask(NOBODY_ELSE)
+    begin()
     sys.exit(run_command(sys.argv[1:], kept(command)))
 
 

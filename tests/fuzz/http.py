@@ -60,6 +60,7 @@ BEYOND_SCHEMAS = (
     "X-Archive-Passphrase: expected base64url",
     "is not recognised",
     "selective needs",
+    "missing field; with dry_run",  # record_ids, which a list of what could be restored needs none of
     "give old and new, or entry and size",
     "is more than",
     "expected a number, got",  # one of more than 20 digits

@@ -37,7 +37,10 @@ class SaveRecall:
 
 @dataclass(frozen=True, slots=True)
 class SaveRecalls:
-    """The same of several recalls of one namespace, in their order: each state is written once."""
+    """The same of several recalls of one namespace, in their order: each state is written once.
+
+    What their hit rates change in how a store's memories fade holds from the next commit on.
+    """
 
     namespace: int
     recalls: tuple[SaveRecall, ...]

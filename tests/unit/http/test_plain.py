@@ -209,7 +209,7 @@ def test_a_part_of_a_request_is_not_plain(start: int) -> None:
         pytest.param(VALID.replace(b"X-A: b c", b"X-A: b\r\n c"), id="folded"),
         pytest.param(VALID.replace(b"\r\n", b"\n"), id="bare line feeds"),
         pytest.param(VALID.replace(b"b c", b"b\tc"), id="a tab"),
-        pytest.param(VALID.replace(b"b c", b"\xc3\xa9"), id="beyond ASCII"),
+        pytest.param(VALID.replace(b"b c", b"\xe9"), id="beyond ASCII"),
         pytest.param(VALID.replace(b"b c", b"b\x7fc"), id="a control character"),
         pytest.param(VALID.replace(b"POST", b"HEAD"), id="HEAD"),
         pytest.param(VALID.replace(b": 3", b": +3"), id="a sign"),

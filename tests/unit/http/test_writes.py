@@ -183,6 +183,7 @@ async def test_a_connection_that_was_closed_never_writes_to_whom_its_descriptor_
     with ours, theirs:
         theirs.setblocking(False)
         async with serving(app, BARE) as served, await served.connect() as connection:
+            assert (await connection.ask("GET", "/health")).status == 200
             await connection.stream.send_all(GET)
             await app.asked.wait()
             (serves,) = served.server._connections
@@ -275,6 +276,26 @@ async def test_a_part_that_was_begun_is_never_left_for_a_cancellation(written: W
             await given_up.wait()
         await wait_all_tasks_blocked()
         assert (await connection.answer()).body == BODY + b"the end"
+
+
+async def test_what_is_sent_while_a_part_waits_for_room_comes_behind_it(written: Written) -> None:
+    """Also when there is room again, for a moment, before all of that part has gone."""
+    later = [b"%d," % i * 1_000 for i in range(5)]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, {"type": "http.response.body", "body": BODY, "more_body": True})
+            await until(lambda: bool(written.in_part))
+            for part in later:
+                nursery.start_soon(send, {"type": "http.response.body", "body": part, "more_body": True})
+                await wait_all_tasks_blocked()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with serving(app, BARE) as served, await served.connect() as connection:
+        await connection.send("GET", "/")
+        await until(lambda: bool(written.in_part))
+        assert (await connection.answer()).body == BODY + b"".join(later)
 
 
 async def test_a_server_that_ends_leaves_a_part_that_nobody_reads(written: Written) -> None:

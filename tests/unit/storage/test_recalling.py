@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import given
@@ -10,18 +11,21 @@ from hypothesis import strategies as st
 
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.decay import STANDARD
+from cerememory.domain.evolution import HIT_RATES_MIN
 from cerememory.domain.fidelity import State
 from cerememory.protocol.records import STORES, Store
 from cerememory.protocol.values import NANOS
 from cerememory.storage.dynamics import read_dynamics
+from cerememory.storage.evolving import note_hit_rates
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, counters_key, key, state_key
-from cerememory.storage.ledger import Finished, Mutation
+from cerememory.storage.ledger import Finished, Ledger, Mutation
 from cerememory.storage.prepared import NewRecord, SavedState
 from cerememory.storage.recalling import SaveRecall, together
-from cerememory.storage.rows import STORE_CODE, parse_counters, parse_state_row
+from cerememory.storage.rows import STORE_CODE, dump_state_row, parse_counters, parse_state_row
 from tests.support.committing import (
     a_record,
     an_id,
+    changed,
     commit,
     forgetting,
     saved_state,
@@ -146,7 +150,7 @@ def touched(draw: st.DrawFn) -> SavedState:
 def any_recall(draw: st.DrawFn) -> SaveRecall:
     namespace = draw(st.sampled_from([DEFAULT_NAMESPACE, DEFAULT_NAMESPACE, DEFAULT_NAMESPACE, 7]))
     recall = a_recall(*draw(st.lists(touched(), max_size=5)), namespace=namespace)
-    rate = draw(st.none() | st.tuples(st.sampled_from(STORES), st.floats(0, 1)))
+    rate = draw(st.none() | st.tuples(st.sampled_from(STORES), st.floats(0.75, 1)))  # which moves no curve
     return SaveRecall(namespace, recall.states, recall.audit, rate)
 
 
@@ -164,6 +168,47 @@ def begun() -> MemoryStorage:
     return storage
 
 
+@dataclass(frozen=True)
+class InASimpleWay:
+    """What `SaveRecall` is to do, each row read and written by itself."""
+
+    recall: SaveRecall
+
+    @property
+    def namespace(self) -> int:
+        return self.recall.namespace
+
+    def apply(self, ledger: Ledger) -> None:
+        ledger.counters().recalls += 1
+        for saved in self.recall.states:
+            row_key = state_key(self.namespace, saved.created_at, saved.record_id)
+            if (value := ledger.get(row_key)) is not None:
+                code, state = parse_state_row(value)
+                is_as_seen = (code, state) == (saved.store_code, saved.before)
+                anew = ledger.curve(code).retrieved(state, saved.state.last_accessed_at)
+                after = saved.state if is_as_seen else anew
+                ledger.counters().fidelity_sums[code] += after.score - state.score
+                ledger.put(row_key, dump_state_row(code, after))
+        if self.recall.hit_rate is not None:
+            note_hit_rates(ledger, [self.recall.hit_rate])
+        ledger.audit(self.recall.audit)
+
+
+def test_what_hit_rates_change_in_a_curve_holds_from_the_next_commit_on() -> None:
+    """All recalls of one commit go by the curve in front of it."""
+    storage, record = begun(), STORED[0]
+    other = changed(record.state, access_count=9)
+    unlike = SavedState(DEFAULT_NAMESPACE, record.record_id, NOW, CODE, other, EPISODIC.retrieved(other, NOW + 1))
+    low = SaveRecall(DEFAULT_NAMESPACE, (unlike,), a_recall(unlike).audit, (Store.EPISODIC, 0.0))
+    commit(storage, *together([low] * HIT_RATES_MIN))
+    expected = record.state
+    for _ in range(HIT_RATES_MIN):
+        expected = EPISODIC.retrieved(expected, NOW + 1)
+    assert stored_state(storage.rows(), record.record_id) == expected
+    commit(storage, low)
+    assert stored_state(storage.rows(), record.record_id) != EPISODIC.retrieved(expected, NOW + 1)
+
+
 def told_states(finished: Finished) -> dict[tuple[int, bytes], State]:
     """The last that each store is told of each memory."""
     return {(saved.namespace, saved.record_id): saved.state for saved in finished.effects.saved}
@@ -174,16 +219,19 @@ def test_any_recalls_together_leave_what_they_leave_one_after_the_other(
     groups: list[tuple[list[SaveRecall], Callable[[], Mutation[Any]]]],
 ) -> None:
     """In the rows to the last bit, which has counters, audit lines and how the stores evolve."""
-    alone, joined = begun(), begun()
+    simple, alone, joined = begun(), begun(), begun()
     for recalls_, other in groups:
+        one_by_one = [InASimpleWay(recall) for recall in recalls_]
+        _, told_simple = commit(simple, *one_by_one, other(), *one_by_one)
         _, told_alone = commit(alone, *recalls_, other(), *recalls_)
         _, told = commit(joined, *together(recalls_), other(), *together(recalls_))
-        assert (told is None) == (told_alone is None)
-        if told is not None and told_alone is not None:
-            assert told.audit_lines == told_alone.audit_lines
-            assert told.changes == told_alone.changes
+        if told is None or told_alone is None or told_simple is None:
+            assert told is told_alone is told_simple
+        else:
+            assert told.audit_lines == told_alone.audit_lines == told_simple.audit_lines
+            assert told.changes == told_alone.changes == told_simple.changes
             assert told_states(told) == told_states(told_alone)
-        assert joined.rows() == alone.rows()
+        assert joined.rows() == alone.rows() == simple.rows()
 
 
 @given(RECALLS.filter(bool))

@@ -154,7 +154,8 @@ class Recall:
         return Scoping(self._sources.text_index, self._world, namespace, terms, fresh_by) if terms else None
 
     def _retrieval(self, query: _Query) -> Retrieval:
-        return Retrieval(self._sources.stores, query.namespace, self._world.now())
+        sources = self._sources
+        return Retrieval(sources.stores, query.namespace, self._world.now(), sources.writer.last_commit)
 
     async def _found_by_words(
         self, query: _Query, searched: Searched, retrieval: Retrieval
@@ -341,7 +342,7 @@ class Recall:
         fetched = await retrieval.fetched([candidate for _score, candidate in chosen], touching=touching)
         if touching and fetched.memories:
             rate = evolution.hit_rate([(STORES[candidate.store_code], score) for score, candidate in chosen])
-            self._reconsolidate(query.namespace, fetched, rate, retrieval.now)
+            self._reconsolidate(query.namespace, fetched, rate, retrieval)
         return {memory.record_id: memory for memory in fetched.memories}
 
     def _results(
@@ -351,19 +352,20 @@ class Recall:
         return _results(query, chosen, memories, ALL_CODES if is_clear else self._unrendered(query))
 
     def _reconsolidate(
-        self, namespace: int, fetched: Fetched, hit_rate: tuple[Store, float] | None, now: int
+        self, namespace: int, fetched: Fetched, hit_rate: tuple[Store, float] | None, retrieval: Retrieval
     ) -> None:
         """Hand over what the recall did; when the writer has no room, that is lost, and counted."""
         memories = fetched.memories
         audit = AuditDraft(
-            now,
+            retrieval.now,
             "recall.query.reconsolidate",
             tuple(memory.record_id for memory in memories),
             tuple(memory.row.store_name for memory in memories),
             {"records_updated": len(memories)},
         )
+        save = SaveRecall(namespace, fetched.saved, audit, hit_rate, retrieval.as_of)
         try:
-            self._sources.writer.commit_later_nowait(SaveRecall(namespace, fetched.saved, audit, hit_rate))
+            self._sources.writer.commit_later_nowait(save)
         except (ActorBusy, ActorStopped):
             self._metrics.reconsolidations_dropped.inc()
             log.warning("reconsolidation dropped", records=len(memories))

@@ -21,12 +21,16 @@ WORKING_CODE = STORE_CODE[Store.WORKING]
 
 
 class Retrieval:
-    """At `now` (nanoseconds), from `stores`, in the order of their codes."""
+    """At `now` (nanoseconds), from `stores`, in the order of their codes.
 
-    def __init__(self, stores: tuple[Actor, ...], namespace: int, now: int) -> None:
+    `as_of`: the last commit; what it reads is of that one, or of a later one.
+    """
+
+    def __init__(self, stores: tuple[Actor, ...], namespace: int, now: int, as_of: int) -> None:
         self._stores = stores
         self._namespace = namespace
         self.now = now
+        self.as_of = as_of
         self._seen: dict[RecordId, Seen] = {}
 
     async def look(self, candidates: Iterable[Candidate]) -> None:

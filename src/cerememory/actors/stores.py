@@ -75,11 +75,15 @@ class Fetch(Request[Fetched]):
 
 
 class Seen(NamedTuple):
-    """A memory as it is at a moment, its state as it was last kept, and what it fades by."""
+    """A memory as it is at a moment, its state as it was last kept, and what it fades by.
+
+    `is_stored`: it was kept in storage, and no recall has touched it since.
+    """
 
     memory: Memory
     kept: State
     curve: Curve
+    is_stored: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +172,14 @@ class DurableStore(Actor):
         seen = []
         for memory in stored:
             kept = touched.get((namespace, memory.record_id)) or memory.state
-            seen.append(Seen(memory.with_state(curve.current(kept, request.now)), kept, curve))
+            here = memory.with_state(curve.current(kept, request.now))
+            seen.append(Seen(here, kept, curve, is_stored=kept is memory.state))
         return seen
 
     def _touch(self, request: Touch) -> Fetched:
         namespace, now = request.namespace, request.now
         touched, saved = [], []
-        for memory, kept, curve in request.seen:
+        for memory, kept, curve, is_stored in request.seen:
             address = namespace, memory.record_id
             before, here = self._touched.get(address, kept), memory.state
             if before is not kept:  # another recall has touched it since
@@ -182,7 +187,9 @@ class DurableStore(Actor):
             state, row = curve.recalled(here, now), memory.row
             self._keep(address, state)
             touched.append(memory.with_state(state))
-            saved.append(SavedState(namespace, memory.record_id, row.created_at, row.store_code, before, state))
+            was_stored = is_stored and before is kept
+            place = namespace, memory.record_id, row.created_at, row.store_code
+            saved.append(SavedState(*place, before, state, was_stored))
         return Fetched(tuple(touched), tuple(saved))
 
     def _keep(self, address: Address, state: State) -> None:

@@ -211,6 +211,11 @@ class Writer(Actor):
             await self.ask_patiently(Ping())
         return found
 
+    @property
+    def last_commit(self) -> int:
+        """The sequence of a commit that whoever reads from now on sees; mostly the newest."""
+        return self._head.commit_sequence
+
     def commit_later_nowait(self, recall: SaveRecall) -> None:
         """`CommitLater`, as `post_nowait`; beside others that wait already it takes no turn of the loop."""
         if self.is_idle and 0 < len(self._lazy) < LAZY_MAX - 1:

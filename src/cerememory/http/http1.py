@@ -51,7 +51,7 @@ class Requests(h11.Connection):
     def take(self, data: bytes) -> None:
         """Read the request that `data` is, which was read already."""
         self.receive_data(data)
-        while not isinstance(self.next_event(), h11.EndOfMessage):
+        while not isinstance(super().next_event(), h11.EndOfMessage):  # whether or not the connection is over
             pass
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:

@@ -210,6 +210,10 @@ class Ledger:
                 values = [layer.get(k, value) for k, value in zip(row_keys, values, strict=True)]
         return values
 
+    def is_changed(self, row_key: bytes) -> bool:
+        """Whether the transaction has changed this row so far."""
+        return row_key in self._draft.changes or row_key in self._kept.changes
+
     def put(self, row_key: bytes, value: bytes) -> None:
         self._draft.changes[row_key] = value
 

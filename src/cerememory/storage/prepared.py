@@ -28,7 +28,10 @@ class NewRecord:
 
 
 class SavedState(msgspec.Struct, frozen=True):
-    """What a recall made of a memory's state, and the state that it found."""
+    """What a recall made of a memory's state, and the state that it found.
+
+    `was_stored`: it found it in storage; otherwise it is what another recall has made of it.
+    """
 
     namespace: int
     record_id: RecordId
@@ -36,6 +39,7 @@ class SavedState(msgspec.Struct, frozen=True):
     store_code: int
     before: State
     state: State
+    was_stored: bool = False
 
 
 def by_store(states: Iterable[SavedState]) -> dict[int, list[SavedState]]:

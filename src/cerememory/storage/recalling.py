@@ -17,19 +17,22 @@ from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import dump_state_row, parse_state_row
 
 _Row: TypeAlias = tuple[int, State]  # the code of the store that a memory is in, and its state
+_Touch: TypeAlias = tuple[bytes, SavedState, int | None]  # its row's key, and its recall's `as_of`
 
 
 @dataclass(frozen=True, slots=True)
 class SaveRecall:
     """Write what one recall did to the states of the durable memories it returned, and its audit entry.
 
-    `hit_rate`: the store that the recall is put down to, and its rate.
+    `hit_rate`: the store that the recall is put down to, and its rate. `as_of`: the last commit when the recall
+    began to read; None: unknown.
     """
 
     namespace: int
     states: tuple[SavedState, ...]
     audit: AuditDraft
     hit_rate: tuple[Store, float] | None
+    as_of: int | None = None
 
     def apply(self, ledger: Ledger) -> None:
         SaveRecalls(self.namespace, (self,)).apply(ledger)
@@ -54,13 +57,17 @@ class SaveRecalls:
 
     def _touch(self, ledger: Ledger) -> None:
         """Sums are those of recalls that are committed one by one; a state's store is told of the last."""
-        touches = [saved for recall in self.recalls for saved in recall.states]
         prefix = key(self.namespace, Table.STATE)
-        row_keys = [prefix + pack_time(saved.created_at) + saved.record_id for saved in touches]
-        last = dict(zip(row_keys, touches, strict=True))
-        rows = dict(zip(last, map(_parsed, ledger.get_many(list(last))), strict=True))
+        touches = [
+            (prefix + pack_time(saved.created_at) + saved.record_id, saved, recall.as_of)
+            for recall in self.recalls
+            for saved in recall.states
+        ]
+        rows = _found(ledger, touches)
         sums = ledger.counters().fidelity_sums
-        for row_key, saved in zip(row_keys, touches, strict=True):
+        last: dict[bytes, SavedState] = {}
+        for row_key, saved, _as_of in touches:
+            last[row_key] = saved
             found = rows[row_key]
             if found is None:  # it was forgotten in the meantime
                 continue
@@ -68,10 +75,29 @@ class SaveRecalls:
             after = _after(ledger, saved, code, state)
             sums[code] += after.score - state.score
             rows[row_key] = code, after
-        for row_key, row in rows.items():
-            if row is not None:
+        for row_key, saved in last.items():
+            if (row := rows[row_key]) is not None:
                 ledger.put(row_key, dump_state_row(*row))
-            ledger.saved(last[row_key])
+            ledger.saved(saved)
+
+
+def _found(ledger: Ledger, touches: Sequence[_Touch]) -> dict[bytes, _Row | None]:
+    """The states as they are before the first touch of each; None: it is gone.
+
+    Those that can't have changed since they were seen aren't read again: each read in the writer's thread gives
+    the interpreter away and waits to get it back, which takes longer than all else here.
+    """
+    found: dict[bytes, _Row | None] = {}
+    unsure: list[bytes] = []
+    for row_key, saved, as_of in touches:
+        if row_key in found:
+            continue
+        found[row_key] = saved.store_code, saved.before
+        is_newest = as_of is not None and as_of + 1 == ledger.sequence
+        if not (is_newest and saved.was_stored) or ledger.is_changed(row_key):
+            unsure.append(row_key)
+    found.update(zip(unsure, map(_parsed, ledger.get_many(unsure)), strict=True))
+    return found
 
 
 def _parsed(value: bytes | None) -> _Row | None:

@@ -131,7 +131,7 @@ def _command_lines() -> Iterator[str]:
     ("arguments", "reason"),
     [
         (["--folder", "/nowhere/at/all"], "No such file"),
-        (["--data-dir", "/nowhere/at/all"], "No such file"),
+        (["--data-dir", "/nowhere/at/all"], "no data dir is there"),
         (["--server-url", "http://127.0.0.1:9"], "works on the data directory itself"),
         (["--rounds", "0"], "Must be >= 1"),
     ],

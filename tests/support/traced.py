@@ -14,7 +14,8 @@ from pathlib import Path
 META_PAGES_END = 8_192  # a write below it, to an LMDB file, is that of a meta page
 WRITES = frozenset({"pwrite64", "pwritev", "write", "writev"})
 SYNCS = frozenset({"fdatasync", "fsync"})
-CALLS = ("openat", "sendto", *sorted(WRITES | SYNCS))
+SENDS = frozenset({"sendto", "write"})  # through a socket
+CALLS = ("openat", *sorted(SENDS | WRITES | SYNCS))
 
 _STARTED = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<rest>.*)")
 _RESUMED = re.compile(r"(?P<pid>\d+) +<\.\.\. \w+ resumed>(?P<rest>.*)")
@@ -143,7 +144,7 @@ def _answers(calls: Iterable[Call]) -> Iterator[Seen]:
     """Each id that an answer tells of, with the call that sent the answer's first byte."""
     begun: dict[str, Call] = {}
     for call in calls:
-        if call.name != "sendto":
+        if call.name not in SENDS or not call.path.startswith("socket:"):
             continue
         if '"HTTP/1.1 ' in call.arguments:
             begun[call.path] = call

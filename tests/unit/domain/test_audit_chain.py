@@ -298,7 +298,7 @@ def test_a_forged_line_without_a_change_verifies() -> None:
     [
         (forged(lambda fields: dict(reversed(fields.items()))), "one form"),
         (forged(lambda fields: fields | {"summary": {"b": "é", "a": 1}}), "one form"),
-        (forged(lambda fields: fields | {"extra": 1}), "unknown field `extra`"),
+        (forged(lambda fields: fields | {"extra": 1}), "entry.extra: unknown field"),
         (
             forged(lambda fields: {k: v for k, v in fields.items() if k != "summary"}),
             "summary: missing field",

@@ -17,9 +17,10 @@ from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory.grpc.connection import IDLE_S, GrpcConnection
-from cerememory.http.exchange import Receive, Scope, Send
+from cerememory.http.exchange import Receive, Send
 from cerememory.http.http2 import WINDOW_BYTES, Http2, Inbox
 from cerememory.http.server import GONE_S, App, _config
+from tests.support import h2_app
 from tests.support.gated import BARE
 from tests.support.h2_client import HEAD, WAIT_S, H2Client, Wire
 from tests.support.logged import Logged
@@ -31,28 +32,12 @@ NO_WINDOW = {int(h2.settings.SettingCodes.INITIAL_WINDOW_SIZE): 0}
 
 
 @dataclass
-class Served:
-    """The server's side: `calls` are under way, `cancelled` were."""
+class Served(h2_app.Served):
+    """The server's side of calls, which are answered with trailers."""
 
-    calls: int = 0
-    cancelled: int = 0
     answered: int = 0
-    begun: list[str] = field(default_factory=list)
     context: WorkerContext = field(default_factory=lambda: WorkerContext(None))
     ended: trio.Event = field(default_factory=trio.Event)
-    let_go: trio.Event = field(default_factory=trio.Event)
-
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Does what the path says."""
-        self.calls += 1
-        self.begun.append(scope["path"])
-        try:
-            await getattr(self, scope["path"].strip("/"))(receive, send)
-        except trio.Cancelled:
-            self.cancelled += 1
-            raise
-        finally:
-            self.calls -= 1
 
     async def answer(self, receive: Receive, send: Send, body: bytes = b"ok") -> None:
         head = [(b"x-answer", b"%d" % self.answered)]  # each is new, and those after it depend on it
@@ -60,22 +45,6 @@ class Served:
         await send({"type": "http.response.start", "status": 200, "headers": head, "trailers": True})
         await send({"type": "http.response.body", "body": body, "more_body": False})
         await send({"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]})
-
-    async def echo(self, receive: Receive, send: Send) -> None:
-        parts, more = [], True
-        while more:
-            message = await receive()
-            parts.append(message["body"])
-            more = message["more_body"]
-        await self.answer(receive, send, b"".join(parts))
-
-    async def hold(self, receive: Receive, send: Send) -> None:
-        """Reads nothing until it is let go."""
-        await self.let_go.wait()
-        await self.echo(receive, send)
-
-    async def pour(self, receive: Receive, send: Send) -> None:
-        await self.answer(receive, send, b"x" * MIB)
 
     async def crash(self, receive: Receive, send: Send) -> None:
         raise RuntimeError("a bug")
@@ -97,7 +66,7 @@ async def opened(settings: dict[int, int] | None = None, **given: Any) -> AsyncI
     client = H2Client(wire.client, settings, **given)
 
     async def serve() -> None:
-        await connected(served.app, wire, served.context).run()
+        await connected(served, wire, served.context).run()
         served.ended.set()
 
     async with trio.open_nursery() as nursery:
@@ -107,7 +76,7 @@ async def opened(settings: dict[int, int] | None = None, **given: Any) -> AsyncI
         await wire.client.aclose()
         with trio.fail_after(WAIT_S):
             await served.ended.wait()
-    assert served.calls == 0
+    assert served.under_way == 0
 
 
 async def test_calls_come_and_go_on_one_connection() -> None:
@@ -193,7 +162,7 @@ async def test_a_reset_ends_the_call_and_gives_its_window_back() -> None:
             await client.send(held, b"x" * STREAM_WINDOW)
             await client.reset(held)
         await wait_all_tasks_blocked()
-        assert served.calls == 0
+        assert served.under_way == 0
         after = await client.begin("/echo")
         await client.send(after, b"x" * 2 * STREAM_WINDOW, end=True)
         assert len((await client.ended(after)).data) == 2 * STREAM_WINDOW
@@ -226,10 +195,10 @@ async def test_a_reset_while_the_answer_is_sent_ends_the_call() -> None:
         poured = await client.begin("/pour", end=True)
         await client.until(lambda: client.streams[poured].head)
         await wait_all_tasks_blocked()
-        assert served.calls == 1
+        assert served.under_way == 1
         await client.reset(poured)
         await wait_all_tasks_blocked()
-        assert (served.calls, served.cancelled) == (0, 1)
+        assert (served.under_way, served.cancelled) == (0, 1)
 
 
 async def test_a_reset_loses_nothing_of_what_others_are_sent() -> None:
@@ -287,7 +256,7 @@ async def test_a_client_that_opens_no_window_takes_no_memory_and_no_other_call_w
         await client.flush()
         assert (await client.ended(small)).data == b"ok"
         await wait_all_tasks_blocked()
-        assert served.calls == 1
+        assert served.under_way == 1
 
 
 async def test_a_crash_is_the_call_s_alone(logged: Logged) -> None:
@@ -360,7 +329,7 @@ async def test_garbage_ends_its_own_connection(garbage: bytes, autojump_clock: M
     async with trio.open_nursery() as nursery:
         nursery.start_soon(talk)
         with trio.fail_after(READ_TIMEOUT_S + 2 * GONE_S):
-            await connected(served.app, wire, served.context).run()
+            await connected(served, wire, served.context).run()
         nursery.cancel_scope.cancel()
 
 
@@ -370,7 +339,7 @@ async def test_a_client_that_is_gone_before_it_is_looked_at_is_no_event(logged: 
             raise OSError("not connected")
 
     served = Served()
-    await connected(served.app, Gone(), served.context).run()
+    await connected(served, Gone(), served.context).run()
     assert logged.lines == []
 
 
@@ -381,7 +350,7 @@ async def test_hanging_up_ends_every_call() -> None:
         poured = await client.begin("/pour", end=True)
         await client.ended(poured)
         await wait_all_tasks_blocked()
-        assert served.calls == 5
+        assert served.under_way == 5
     assert served.cancelled == 5
 
 
@@ -430,7 +399,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(autojump_clock: MockClock)
     wire, served, ended = Wire(), Served(), trio.Event()
 
     async def serve() -> None:
-        await connected(served.app, wire, served.context).run()
+        await connected(served, wire, served.context).run()
         ended.set()
 
     hello = H2Client(wire.client)

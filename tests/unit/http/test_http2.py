@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +24,12 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from cerememory.config.settings import Settings
 from cerememory.http.bodies import DRAIN_S
-from cerememory.http.exchange import Receive, Scope, Send
 from cerememory.http.http2 import WINDOW_BYTES
 from cerememory.http.server import GONE_S, App, Connection, _config
 from cerememory.telemetry.metrics import Metrics
 from tests.support.engine import settings_with, store_body
 from tests.support.gated import BARE, KEYS, bare_gate, gated, with_auth
+from tests.support.h2_app import Served
 from tests.support.h2_client import HEAD, WAIT_S, H2Client, Stream, Wire
 from tests.support.logged import Logged
 from tests.support.server import serving
@@ -41,47 +41,6 @@ NO_WINDOW = {int(h2.settings.SettingCodes.INITIAL_WINDOW_SIZE): 0}
 POST = {**HEAD, "content-type": "application/json"}
 GET = {**HEAD, ":method": "GET"}
 Codes = h2.errors.ErrorCodes
-
-
-@dataclass
-class Served:
-    """An application that does what the path says: `begun` are the requests, `under_way` those that go on."""
-
-    under_way: int = 0
-    cancelled: int = 0
-    begun: list[str] = field(default_factory=list)
-    let_go: trio.Event = field(default_factory=trio.Event)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.under_way += 1
-        self.begun.append(scope["path"])
-        try:
-            await getattr(self, scope["path"].strip("/"))(receive, send)
-        except trio.Cancelled:
-            self.cancelled += 1
-            raise
-        finally:
-            self.under_way -= 1
-
-    async def answer(self, receive: Receive, send: Send, body: bytes = b"ok") -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def echo(self, receive: Receive, send: Send) -> None:
-        parts, more = [], True
-        while more:
-            message = await receive()
-            parts.append(message["body"])
-            more = message["more_body"]
-        await self.answer(receive, send, b"".join(parts))
-
-    async def hold(self, receive: Receive, send: Send) -> None:
-        """Reads nothing until it is let go."""
-        await self.let_go.wait()
-        await self.echo(receive, send)
-
-    async def pour(self, receive: Receive, send: Send) -> None:
-        await self.answer(receive, send, b"x" * MIB)
 
 
 @dataclass

@@ -181,7 +181,7 @@ def test_behind_a_refused_call_none_is_done_even_when_it_could_be() -> None:
                 raise RateLimited("too many requests", retry_after_s=7)
 
         def reserved(self, body_bytes: int) -> AbstractContextManager[object]:
-            raise NotImplementedError
+            raise AssertionError("a call that is only counted takes no room")
 
     scarce = Scarce()
     spent = _Spent(Exchange("POST", MCP_PATH, b"", {}, "", ""), scarce)

@@ -62,6 +62,12 @@ class Requests(h11.Connection):
         return super().next_event()
 
 
+def surroundings(spoken: H11Protocol) -> tuple[Any, ...]:
+    """What another protocol is made with that takes the place of `spoken`."""
+    application = spoken.app, spoken.config, spoken.context, spoken.task_group, spoken.connection_state
+    return *application, spoken.ssl, spoken.client, spoken.server, spoken.send
+
+
 class Http1(H11Protocol):
     connection: h11.Connection
 
@@ -73,17 +79,7 @@ class Http1(H11Protocol):
     @classmethod
     def instead_of(cls, spoken: H11Protocol) -> Http1:
         """For a connection on which nothing was said yet."""
-        return cls(
-            spoken.app,
-            spoken.config,
-            spoken.context,
-            spoken.task_group,
-            spoken.connection_state,
-            spoken.ssl,
-            spoken.client,
-            spoken.server,
-            spoken.send,
-        )
+        return cls(*surroundings(spoken))
 
     async def handle(self, event: Event) -> None:
         """Whoever waits for the end of an answer learns of the end of the connection, too."""

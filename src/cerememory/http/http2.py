@@ -50,6 +50,8 @@ from hypercorn.typing import Scope as AsgiScope
 from hypercorn.utils import filter_pseudo_headers
 from hyperframe.frame import GoAwayFrame
 
+from cerememory.http.http1 import surroundings
+
 WINDOW_BYTES = 1_048_576  # of a connection: what comes and isn't taken yet; each stream has HTTP/2's 65,535 of it
 CLOSING = (b"connection", b"close")  # of an answer whose application drops what comes until it has been read
 
@@ -171,18 +173,7 @@ class Http2(H2Protocol):
     @classmethod
     def instead_of(cls, spoken: H11Protocol, end_soon: Callable[[], None]) -> Self:
         """For a connection that turns out to speak HTTP/2."""
-        return cls(
-            spoken.app,
-            spoken.config,
-            spoken.context,
-            spoken.task_group,
-            spoken.connection_state,
-            spoken.ssl,
-            spoken.client,
-            spoken.server,
-            spoken.send,
-            end_soon=end_soon,
-        )
+        return cls(*surroundings(spoken), end_soon=end_soon)
 
     async def initiate(
         self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None

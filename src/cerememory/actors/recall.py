@@ -381,7 +381,8 @@ class Recall:
 def _by_id(hits: Iterable[Hit]) -> Candidates:
     """Each with what explains its score, if that was asked for."""
     found: Candidates = {}
-    for hit, (_score, candidate) in zip(hits, _by_words(hits), strict=True):
+    made = list(hits)
+    for hit, (_score, candidate) in zip(made, _by_words(made), strict=True):
         if hit.parts is not None:
             candidate.word_parts = hit.parts
         found[hit.record_id] = candidate

@@ -68,7 +68,7 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
 class Hits:
     """Memories that were found, best first, then newest first, then by id.
 
-    Each is read when it is come to: of all that a recall counts it mostly shows the first few.
+    Each is made when it is come to: of all that a recall counts it mostly shows the first few.
     """
 
     __slots__ = ("_count", "_hits")

@@ -7,13 +7,14 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from cerememory.actors.actor import Actor
+from cerememory.actors.mailbox import Mailbox
 from cerememory.actors.seams import World
 from cerememory.protocol.values import NANOS, RecordId
 from tests.support.engine import NOW
@@ -147,35 +148,18 @@ class SimulatedWorld:
 
         def make_pausing(actor: Actor, name: str, mailbox_size: int = 256) -> None:
             make(actor, name, mailbox_size)
-            actor._mailbox = _Pausing(actor._mailbox, self.pause)  # type: ignore[assignment]
+            actor._mailbox = _PausingMailbox(mailbox_size, self.pause)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Actor, "__init__", make_pausing)
             yield
 
 
-class _Pausing:
-    """The part of a memory channel's receiving end that actors use."""
-
-    def __init__(self, mailbox: trio.MemoryReceiveChannel[Any], pause: Callable[[], Awaitable[None]]) -> None:
-        self._mailbox = mailbox
+class _PausingMailbox(Mailbox[Any]):
+    def __init__(self, size_max: int, pause: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(size_max)
         self._pause = pause
 
     async def receive(self) -> Any:
         await self._pause()
-        return await self._mailbox.receive()
-
-    def receive_nowait(self) -> Any:
-        return self._mailbox.receive_nowait()
-
-    def statistics(self) -> Any:
-        return self._mailbox.statistics()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return await self.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
+        return await super().receive()

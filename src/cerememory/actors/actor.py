@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import trio
 from structlog.contextvars import get_contextvars
 
+from cerememory.actors.mailbox import Mailbox
 from cerememory.errors import ActorBusy, ActorStopped, CerememoryError, InternalError
 from cerememory.failpoints import failpoint
 
@@ -82,7 +83,7 @@ class Actor:
 
     def __init__(self, name: str, mailbox_size: int = 256) -> None:
         self.name = name
-        self._outside, self._mailbox = trio.open_memory_channel[tuple[Any, Reply[Any] | None]](mailbox_size)
+        self._mailbox = Mailbox[tuple[Any, Reply[Any] | None]](mailbox_size)
 
     async def ask(self, request: Request[R]) -> R:
         """The answer, under the caller's deadline. A full mailbox is `ActorBusy` at once."""
@@ -125,13 +126,13 @@ class Actor:
 
     async def _send(self, message: object, reply: Reply[Any] | None) -> None:
         try:
-            await self._outside.send((message, reply))
+            await self._mailbox.send((message, reply))
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             raise ActorStopped(self.name) from None
 
     def _send_nowait(self, message: object, reply: Reply[Any] | None) -> None:
         try:
-            self._outside.send_nowait((message, reply))
+            self._mailbox.send_nowait((message, reply))
         except trio.WouldBlock:
             raise ActorBusy(self.name) from None
         except (trio.ClosedResourceError, trio.BrokenResourceError):
@@ -140,11 +141,11 @@ class Actor:
     @property
     def is_idle(self) -> bool:
         """Whether it waits for a message: then all that was sent has been handled."""
-        return self._mailbox.statistics().tasks_waiting_receive > 0
+        return self._mailbox.is_done
 
     @property
     def mailbox_depth(self) -> int:
-        return self._mailbox.statistics().current_buffer_used
+        return self._mailbox.depth
 
     async def load(self) -> None:
         """Read the state anew from storage; called before each `run`."""
@@ -176,11 +177,11 @@ class Actor:
 
     def close_mailbox(self) -> None:
         """Let nothing more in; `run` ends when what is inside has been handled."""
-        self._outside.close()
+        self._mailbox.close()
 
     def give_up(self) -> None:
         """Close the mailbox and answer `ActorStopped` to everybody who waits in it."""
-        self._outside.close()
+        self._mailbox.close()
         while True:
             try:
                 _message, reply = self._mailbox.receive_nowait()

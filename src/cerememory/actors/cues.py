@@ -28,7 +28,7 @@ class Cues:
         self._transcribe = None if provider is None else provider.transcribe
         self._embed_image = None if provider is None else provider.embed_image
         self._embed_text = None if provider is None else provider.embed_text
-        self._can_read = provider is not None
+        self.can_read = provider is not None
         self._rests_until = -math.inf
 
     def check(self, cue: RecallCue) -> None:
@@ -36,9 +36,7 @@ class Cues:
         limits.check_cue(cue, sees=self._embed_image is not None, hears=self._transcribe is not None)
 
     async def read(self, cue: RecallCue) -> RecallCue:
-        """A checked `cue` as text and vectors."""
-        if not self._can_read:
-            return cue
+        """A checked `cue` as text and vectors; as it is, where nothing `can_read`."""
         return await self._understood(await self._seen(await self._heard(cue)))
 
     async def _heard(self, cue: RecallCue) -> RecallCue:

@@ -12,13 +12,18 @@ OPERATION_S = 30.0
 
 
 class Deadline:
-    """A block that has to end within `limit_s`: `ActorBusy`, naming what was `asked`, when it doesn't."""
+    """A block that has to end within `limit_s`: `ActorBusy`, naming what was `asked`, when it doesn't.
+
+    The time of an operation counts from `begun_at` on (on the loop's clock; None: now). One that mostly waits for
+    nobody has its blocks around the waiting alone: a block costs as much as reading some memories.
+    """
 
     __slots__ = ("_asked", "_scope")
 
-    def __init__(self, asked: str, limit_s: float = OPERATION_S) -> None:
+    def __init__(self, asked: str, limit_s: float = OPERATION_S, *, begun_at: float | None = None) -> None:
         self._asked = asked
-        self._scope = trio.CancelScope(deadline=trio.current_time() + limit_s)
+        begun_at = trio.current_time() if begun_at is None else begun_at
+        self._scope = trio.CancelScope(deadline=begun_at + limit_s)
 
     def __enter__(self) -> None:
         self._scope.__enter__()

@@ -289,12 +289,12 @@ class Engine:
         limits.check_scope(request.scope)
         if request.cue.text is not None and not request.cue.text.strip():  # as if there was none
             request = replace(request, cue=replace(request.cue, text=None))
-        started = time.perf_counter()
+        started, begun_at = time.perf_counter(), trio.current_time()
         try:
-            with Deadline("recall"):
-                cue = await self._cues.read(request.cue)
-                read = request if cue is request.cue else replace(request, cue=cue)
-                recalled = await self._recall.query(namespace, read, fresh_by)
+            if self._cues.can_read:
+                with Deadline("recall", begun_at=begun_at):
+                    request = replace(request, cue=await self._cues.read(request.cue))
+            recalled = await self._recall.query(namespace, request, begun_at, fresh_by)
         finally:
             self._metrics.recall_duration.observe(time.perf_counter() - started)
         self._metrics.recalls.inc()

@@ -41,12 +41,11 @@ def pieces_by_store(found: Iterable[Placed]) -> Iterator[tuple[int, tuple[Record
             yield code, tuple(record_ids[i : i + PIECE_RECORDS])
 
 
-async def asked(store: Actor, request: Request[R], count: int) -> R:
-    """What `store` answers to a question about `count` memories."""
-    answer = None
+def answer_nowait(store: Actor, request: Request[R], count: int) -> R | None:
+    """What `store` answers to a question about `count` memories, when it can at once; None: `ask`."""
     if count <= SHORT_RECORDS and isinstance(store, DurableStore):
-        answer = store.answer_nowait(request)
-    return await store.ask(request) if answer is None else answer
+        return store.answer_nowait(request)
+    return None
 
 
 async def fetch(
@@ -56,7 +55,10 @@ async def fetch(
     memories: list[Memory] = []
     saved: list[SavedState] = []
     for code, record_ids in pieces_by_store(found):
-        fetched = await asked(stores[code], Fetch(namespace, record_ids, touch_at), len(record_ids))
+        store, request = stores[code], Fetch(namespace, record_ids, touch_at)
+        fetched = answer_nowait(store, request, len(record_ids))
+        if fetched is None:
+            fetched = await store.ask(request)
         memories += fetched.memories
         saved += fetched.saved
     return Fetched(tuple(memories), tuple(saved))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from cerememory.actors.actor import Actor
 from cerememory.actors.associations import Associations
+from cerememory.actors.deadline import Deadline
 from cerememory.actors.graph import Reached, has_edges
 from cerememory.actors.retrieval import WORKING_CODE, Retrieval
 from cerememory.actors.scoping import Scoping
@@ -78,8 +80,7 @@ class Sources:
     associations: Associations
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
+class _Query(msgspec.Struct, frozen=True):
     """A validated request and where it looks; `codes` None means all stores."""
 
     namespace: int
@@ -89,6 +90,7 @@ class _Query:
     weights: Weights
     wanted: int  # how many candidates each signal is asked for
     fresh_by: float
+    begun_at: float
     scope: Scoping | None = None
 
     @property
@@ -105,8 +107,7 @@ class _Query:
         return is_within and (self.codes is None or reached.store_code in self.codes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True):
     """The candidates that are left of those scanned when those too faded were dropped: `total`, best first.
 
     Where words alone count, few of them are ever made, and none is here.
@@ -132,8 +133,10 @@ class Recall:
         self._world = world
         self._metrics = metrics
 
-    async def query(self, namespace: int, request: RecallQuery, fresh_by: float = NO_TIME) -> Recalled:
-        """The answer to a validated request; `fresh_by`: see `Search`."""
+    async def query(
+        self, namespace: int, request: RecallQuery, begun_at: float, fresh_by: float = NO_TIME
+    ) -> Recalled:
+        """The answer to a validated request; `begun_at`: see `Deadline`, `fresh_by`: see `Search`."""
         limit = min(request.limit, LIMIT_MAX)
         searched = STORES if request.stores is None else tuple(dict.fromkeys(request.stores))
         if limit == 0 or not searched:
@@ -141,10 +144,13 @@ class Recall:
         codes = None if request.stores is None else frozenset(STORE_CODE[store] for store in searched)
         wanted = CANDIDATES_PER_RESULT * limit
         scope = None if request.scope is None else self._scope(namespace, request, fresh_by)
-        query = _Query(namespace, request, codes, limit, _weights(request.cue), wanted, fresh_by, scope)
+        query = _Query(namespace, request, codes, limit, _weights(request.cue), wanted, fresh_by, begun_at, scope)
         retrieval, by_words = self._retrieval(query), await self._searched(query)
         plain = await self._found_by_words(query, by_words, retrieval) if query.is_plain else None
-        found, chosen = plain or await self._found_by_all(query, by_words, retrieval)
+        if plain is None:
+            with Deadline("recall", begun_at=begun_at):
+                plain = await self._found_by_all(query, by_words, retrieval)
+        found, chosen = plain
         memories = await self._read(query, chosen, retrieval)
         return _answer(self._results(query, chosen, memories), found, searched)
 
@@ -155,7 +161,8 @@ class Recall:
 
     def _retrieval(self, query: _Query) -> Retrieval:
         sources = self._sources
-        return Retrieval(sources.stores, query.namespace, self._world.now(), sources.writer.last_commit)
+        last_commit = sources.writer.last_commit
+        return Retrieval(sources.stores, query.namespace, self._world.now(), last_commit, query.begun_at)
 
     async def _found_by_words(
         self, query: _Query, searched: Searched, retrieval: Retrieval
@@ -249,7 +256,10 @@ class Recall:
         if query.scope is not None:
             search = replace(search, scope=query.scope.terms)
         searched = index.search_nowait(search)
-        return await index.ask(search) if searched is None else searched
+        if searched is None:
+            with Deadline("recall", begun_at=query.begun_at):
+                searched = await index.ask(search)
+        return searched
 
     async def _by_vector(self, query: _Query, found: Candidates, space: Space, vector: tuple[float, ...]) -> None:
         nearest = Nearest(query.namespace, space, vector, query.wanted, query.codes)

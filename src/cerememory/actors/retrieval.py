@@ -7,9 +7,11 @@ counts as an access.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
-from cerememory.actors.actor import Actor
-from cerememory.actors.reading import asked, pieces_by_store
+from cerememory.actors.actor import Actor, Request
+from cerememory.actors.deadline import Deadline
+from cerememory.actors.reading import answer_nowait, pieces_by_store
 from cerememory.actors.stores import Fetch, Fetched, Look, Memory, Scores, Seen, Touch
 from cerememory.domain.ranking import Candidate
 from cerememory.protocol.records import Store
@@ -17,28 +19,39 @@ from cerememory.protocol.values import RecordId
 from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import STORE_CODE
 
+R = TypeVar("R")
 WORKING_CODE = STORE_CODE[Store.WORKING]
 
 
 class Retrieval:
     """At `now` (nanoseconds), from `stores`, in the order of their codes.
 
-    `as_of`: the last commit; what it reads is of that one, or of a later one.
+    `as_of`: the last commit; what it reads is of that one, or of a later one. `begun_at`: see `Deadline`.
     """
 
-    def __init__(self, stores: tuple[Actor, ...], namespace: int, now: int, as_of: int) -> None:
+    def __init__(self, stores: tuple[Actor, ...], namespace: int, now: int, as_of: int, begun_at: float) -> None:
         self._stores = stores
         self._namespace = namespace
         self.now = now
         self.as_of = as_of
+        self._begun_at = begun_at
         self._seen: dict[RecordId, Seen] = {}
+
+    async def _asked(self, code: int, request: Request[R], count: int) -> R:
+        """What a store answers to a question about `count` memories."""
+        store = self._stores[code]
+        answer = answer_nowait(store, request, count)
+        if answer is None:
+            with Deadline("recall", begun_at=self._begun_at):
+                answer = await store.ask(request)
+        return answer
 
     async def look(self, candidates: Iterable[Candidate]) -> None:
         """Read the durable ones of `candidates`, and note how clear they are."""
         unseen = {c.record_id: c for c in candidates if c.store_code != WORKING_CODE}
         for code, record_ids in pieces_by_store(unseen.values()):
             look = Look(self._namespace, record_ids, self.now)
-            for seen in await asked(self._stores[code], look, len(record_ids)):
+            for seen in await self._asked(code, look, len(record_ids)):
                 record_id = seen.memory.record_id
                 self._seen[record_id] = seen
                 unseen[record_id].fidelity = seen.memory.state.score
@@ -55,7 +68,7 @@ class Retrieval:
             grouped.setdefault(candidate.store_code, []).append((candidate.record_id, candidate.created_at))
         scores: dict[RecordId, float] = {}
         for code, records in grouped.items():
-            of_store = await asked(self._stores[code], Scores(self._namespace, tuple(records)), len(records))
+            of_store = await self._asked(code, Scores(self._namespace, tuple(records)), len(records))
             scores.update(of_store)
         return scores
 
@@ -71,10 +84,11 @@ class Retrieval:
         return Fetched(tuple(memories), tuple(saved))
 
     async def _of_store(self, code: int, record_ids: tuple[RecordId, ...], touching: bool) -> Fetched:
-        store, count = self._stores[code], len(record_ids)
+        count = len(record_ids)
         if code == WORKING_CODE:
-            return await asked(store, Fetch(self._namespace, record_ids, self.now if touching else None), count)
+            fetch = Fetch(self._namespace, record_ids, self.now if touching else None)
+            return await self._asked(code, fetch, count)
         seen = tuple(self._seen[record_id] for record_id in record_ids if record_id in self._seen)
         if touching and seen:
-            return await asked(store, Touch(self._namespace, seen, self.now), count)
+            return await self._asked(code, Touch(self._namespace, seen, self.now), count)
         return Fetched(tuple(each.memory for each in seen))

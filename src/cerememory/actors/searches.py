@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from cerememory.actors.actor import Request
 from cerememory.protocol.values import RecordId
@@ -18,16 +19,14 @@ T = TypeVar("T")
 NO_TIME = -math.inf  # as `fresh_by`: no longer than every search may wait
 
 
-@dataclass(frozen=True, slots=True)
-class Searched:
+class Searched(msgspec.Struct, frozen=True):
     """`complete` is false while the index is behind by more than the time that a search waits."""
 
     hits: Hits
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SearchedRaw:
+class SearchedRaw(msgspec.Struct, frozen=True):
     """The first of the entries that were found, and how many were; `complete` as in `Searched`."""
 
     record_ids: list[RecordId]
@@ -35,8 +34,7 @@ class SearchedRaw:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Search(Request[Searched]):
+class Search(Request[Searched], msgspec.Struct, frozen=True):
     """Memories by what a text asks; `store_codes` None means all stores; see `Snapshot.search`.
 
     It may wait until `fresh_by` (on the loop's clock), where that is longer than any search waits.
@@ -59,16 +57,14 @@ class Search(Request[Searched]):
         return Searched(hits, complete=is_fresh)
 
 
-@dataclass(frozen=True, slots=True)
-class Looked(Generic[T]):
+class Looked(msgspec.Struct, Generic[T], frozen=True):
     """`found` is None while there is no index; `complete` as in `Searched`."""
 
     found: T | None
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Look(Request[Looked[T]]):
+class Look(Request[Looked[T]], msgspec.Struct, frozen=True):
     """What `look` finds in the index; see `Search` for `fresh_by`."""
 
     look: Callable[[Snapshot], T]
@@ -80,8 +76,7 @@ class Look(Request[Looked[T]]):
         return Looked(self.look(snapshot), complete=is_fresh)
 
 
-@dataclass(frozen=True, slots=True)
-class SearchRaw(Request[SearchedRaw]):
+class SearchRaw(Request[SearchedRaw], msgspec.Struct, frozen=True):
     """Raw journal entries by words and filters; see `Snapshot.search_raw`, and `Search` for `fresh_by`."""
 
     namespace: int

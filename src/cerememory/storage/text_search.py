@@ -17,13 +17,14 @@ hits are read while they tie with the last of them, and ties are broken here: ne
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from msgspec.structs import replace
-from tantivy import DocAddress, FieldType, Occur, Order, Query, Searcher
+from tantivy import DocAddress, FieldType, Occur, Order, Query, Schema, Searcher, TextAnalyzer
 
 from cerememory.domain import analysis, question
 from cerememory.domain.question import Question
@@ -43,6 +44,7 @@ from cerememory.storage.rows import RAW_CODE
 
 CONTEXT_WEIGHT = 2.0
 WHO_SHARE, WHEN_SHARE = 1 / 3, 2 / 3  # of the best score, which is text and context, 3, together
+WORDS_KEPT = 1_024  # of those that were asked for
 KNOWN_MAX = 20_000  # documents whose columns are kept, beyond those of one search
 MADE_AT_ONCE = 12  # hits: a recall shows ten, if it isn't told otherwise, and has to know what may follow
 SCORE_STEPS = 100_000  # in one point; sums of float32 differ below that with the order of their parts
@@ -51,6 +53,7 @@ TIES_FIRST = 16  # of them, those that are read at once: a second search costs a
 CURATED_CODES = range(RAW_CODE)
 COLUMNS = ("id_high", "id_low", "store", "created_at")
 
+K = TypeVar("K")
 _Scored: TypeAlias = tuple[float, DocAddress]
 _Columns: TypeAlias = tuple[RecordId, int, int]  # of a document: record id, store code, created_at
 
@@ -110,7 +113,10 @@ class Snapshot:
         self._searcher = curated.searcher
         self._curated = _Documents(curated.searcher)
         self._raw = _Documents(raw.searcher)
-        self._analyzer = build_analyzer()
+        # What a query is put together from: words come again, and each costs as much as a memory that is found.
+        self._stems_of = _Kept(partial(_stems, build_analyzer()))
+        self._texts = _Kept(partial(_text_of, curated.schema))
+        self._contexts = _Kept(partial(_context_of, curated.schema))
         # What no memory has needn't be asked for: the words of half a query, in an index without conversations.
         self._has_speakers, self._has_questions = (self._has_any(field) for field in ("who", "asked"))
 
@@ -148,8 +154,8 @@ class Snapshot:
     def _clauses(self, mark: str, asked: Question, scope: Sequence[str]) -> _Clauses:
         stems = [mark + stem for stem in self._stems(asked.words)]
         clauses = _Clauses(
-            text=[self._term("text", mark + word) for word in asked.words],
-            context=[Query.boost_query(self._term("context", stem), CONTEXT_WEIGHT) for stem in stems],
+            text=[self._texts[mark + word] for word in asked.words],
+            context=[self._contexts[stem] for stem in stems],
             who=[],
             when=[],
             asked=[self._term("asked", stem) for stem in stems] if self._has_questions else [],
@@ -254,10 +260,10 @@ class Snapshot:
             return self._raw.oldest(Query.boolean_query([(Occur.Must, part) for part in filters]), limit)
 
     def _stems(self, words: list[str]) -> list[str]:
-        return list(dict.fromkeys(self._analyzer.analyze(" ".join(words))))
+        return list(dict.fromkeys(stem for word in words for stem in self._stems_of[word]))
 
     def _term(self, field: str, value: str | bytes | int) -> Query:
-        return Query.term_query(self._schema, field, value, "freq")
+        return _term(self._schema, field, value)
 
     def _one_of(self, field: str, codes: Collection[int]) -> Query:
         return _union([self._term(field, code) for code in codes])
@@ -266,6 +272,36 @@ class Snapshot:
         start = TIMESTAMP_MIN if start_ns is None else clamp_timestamp(start_ns)
         end = TIMESTAMP_MAX if end_ns is None else clamp_timestamp(end_ns)
         return Query.range_query(self._schema, "created_at", FieldType.Integer, start, end)
+
+
+class _Kept(dict[str, K]):
+    """What `make` makes of a word, made once; at most `WORDS_KEPT`."""
+
+    def __init__(self, make: Callable[[str], K]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, word: str) -> K:
+        if len(self) >= WORDS_KEPT:
+            self.clear()
+        made = self[word] = self._make(word)
+        return made
+
+
+def _stems(analyzer: TextAnalyzer, word: str) -> list[str]:
+    return analyzer.analyze(word)
+
+
+def _term(schema: Schema, field: str, value: str | bytes | int) -> Query:
+    return Query.term_query(schema, field, value, "freq")
+
+
+def _text_of(schema: Schema, term: str) -> Query:
+    return _term(schema, "text", term)
+
+
+def _context_of(schema: Schema, term: str) -> Query:
+    return Query.boost_query(_term(schema, "context", term), CONTEXT_WEIGHT)
 
 
 def _union(queries: Sequence[Query]) -> Query:

@@ -127,7 +127,8 @@ class Curve(ABC):
         """When a memory that isn't faint will be; None: never, as far as a clock goes."""
 
     def virtual(self, now: int) -> int:
-        return min(now + self.ahead_ns, TIMESTAMP_MAX)
+        at = now + self.ahead_ns
+        return at if at < TIMESTAMP_MAX else TIMESTAMP_MAX
 
     def fresh(self, now: int, intensity: float = 0.0) -> State:
         """The state of a memory made at `now`, with an emotion of that intensity."""
@@ -183,14 +184,9 @@ class Curve(ABC):
 
     def recalled(self, here: State, now: int) -> State:
         """`retrieved`, of a state that is `current` at `now`."""
-        return reinforced(
-            here,
-            self.dynamics.retrieval_boost,
-            now,
-            base_score=here.score,
-            base_noise=here.noise_level,
-            base_at=self.virtual(now),
-        )
+        score, noise = here.score, here.noise_level
+        fading = msgspec.structs.replace(here, base_score=score, base_noise=noise, base_at=self.virtual(now))
+        return reinforced(fading, self.dynamics.retrieval_boost, now)
 
     def forecast(self, state: State, now: int, forecast_at: int) -> Outlook:
         """A `forecast_at` in the past is now."""

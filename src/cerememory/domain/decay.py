@@ -85,7 +85,7 @@ class ClosedForm(Curve):
 
     def score(self, state: State, now: int) -> float:
         at = self.virtual(now)
-        return self._score_and_age(self._in_epoch_of(at, state), at)[0]
+        return self._faded(self._in_epoch_of(at, state), at)[0]
 
     def ticked(self, state: State, now: int) -> Ticked:
         here = self.current(state, now)
@@ -154,14 +154,12 @@ class ClosedForm(Curve):
 
     def _faded(self, state: State, at: int) -> tuple[float, float]:
         """Score and noise at virtual time `at`, while the state's epoch lasts."""
-        score, age = self._score_and_age(state, at)
-        noise = state.base_noise + self.dynamics.interference * math.sqrt(age) * (1.0 - score)
-        return score, within(noise, 0.0, 1.0)
-
-    def _score_and_age(self, state: State, at: int) -> tuple[float, float]:
-        age = max(at - state.base_at, 0) / (self.rules.time_unit_secs * NANOS)
+        elapsed = at - state.base_at
+        age = elapsed / (self.rules.time_unit_secs * NANOS) if elapsed > 0 else 0.0
         growth = math.log1p(age / usable_stability(state.stability))
-        return state.base_score * math.exp(-_exponent(state) * growth), age
+        score = state.base_score * math.exp(-_exponent(state) * growth)
+        noise = state.base_noise + self.dynamics.interference * math.sqrt(age) * (1.0 - score)
+        return score, noise if 0.0 <= noise <= 1.0 else within(noise, 0.0, 1.0)
 
     def _all_faded(self, bases: _Bases, at: int) -> tuple[Floats, Floats]:
         ages = ages_ns(bases.since, at) / self.time_unit_ns

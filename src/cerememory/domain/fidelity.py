@@ -100,19 +100,15 @@ def emotional_factor(intensity: float) -> float:
     return 1.0 + EMOTION_WEIGHT * within(intensity, 0.0, 1.0) if intensity else 1.0
 
 
-def reinforced(state: State, boost: float, now: int, **base: float) -> State:
-    """`state` counted as recalled at `now`, and harder to forget: S' = S · (1 + boost · S^-0.2).
-
-    `base` is what it fades from then on; without one, the base stays where it is, for memories that time doesn't
-    touch.
-    """
+def reinforced(state: State, boost: float, now: int) -> State:
+    """`state` counted as recalled at `now`, and harder to forget: S' = S · (1 + boost · S^-0.2)."""
     stability = usable_stability(state.stability)
     grown = stability * (1.0 + boost * stability**STABILITY_EXPONENT)
+    accesses, reinforcements = state.access_count, state.reinforcement_count
     return msgspec.structs.replace(
         state,
-        stability=min(grown, STABILITY_MAX),
-        access_count=min(state.access_count + 1, UINT32_MAX),
-        reinforcement_count=min(state.reinforcement_count + 1, UINT32_MAX),
+        stability=grown if grown < STABILITY_MAX else STABILITY_MAX,
+        access_count=accesses + 1 if accesses < UINT32_MAX else accesses,
+        reinforcement_count=reinforcements + 1 if reinforcements < UINT32_MAX else reinforcements,
         last_accessed_at=now,
-        **base,
     )

@@ -95,7 +95,8 @@ class Parts(NamedTuple):
 
 def score(candidate: Candidate, weighed: Weights) -> float:
     found = _by_signals(candidate, weighed)
-    found += _by_activation(candidate, found)
+    if candidate.activation is not None:
+        found += _by_activation(candidate, found)
     fidelity = 1.0 if candidate.fidelity is None else candidate.fidelity
     return found * (KEPT + FIDELITY_WEIGHT * fidelity) + weighed.time * fidelity
 

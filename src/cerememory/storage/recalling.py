@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeAlias
+
+import msgspec
 
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.fidelity import State
@@ -17,11 +18,10 @@ from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import dump_state_row, parse_state_row
 
 _Row: TypeAlias = tuple[int, State]  # the code of the store that a memory is in, and its state
-_Touch: TypeAlias = tuple[bytes, SavedState, int | None]  # its row's key, and its recall's `as_of`
+_Touch: TypeAlias = tuple[bytes, SavedState, bool]  # its row's key, and whether its recall saw the last commit
 
 
-@dataclass(frozen=True, slots=True)
-class SaveRecall:
+class SaveRecall(msgspec.Struct, frozen=True):
     """Write what one recall did to the states of the durable memories it returned, and its audit entry.
 
     `hit_rate`: the store that the recall is put down to, and its rate. `as_of`: the last commit when the recall
@@ -38,8 +38,7 @@ class SaveRecall:
         SaveRecalls(self.namespace, (self,)).apply(ledger)
 
 
-@dataclass(frozen=True, slots=True)
-class SaveRecalls:
+class SaveRecalls(msgspec.Struct, frozen=True):
     """The same of several recalls of one namespace, in their order: each state is written once.
 
     What their hit rates change in how a store's memories fade holds from the next commit on.
@@ -59,20 +58,22 @@ class SaveRecalls:
         """Sums are those of recalls that are committed one by one; a state's store is told of the last."""
         prefix = key(self.namespace, Table.STATE)
         touches = [
-            (prefix + pack_time(saved.created_at) + saved.record_id, saved, recall.as_of)
+            (prefix + pack_time(saved.created_at) + saved.record_id, saved, saw_last)
             for recall in self.recalls
+            for saw_last in (recall.as_of is not None and recall.as_of + 1 == ledger.sequence,)
             for saved in recall.states
         ]
         rows = _found(ledger, touches)
         sums = ledger.counters().fidelity_sums
         last: dict[bytes, SavedState] = {}
-        for row_key, saved, _as_of in touches:
+        for row_key, saved, _saw_last in touches:
             last[row_key] = saved
             found = rows[row_key]
             if found is None:  # it was forgotten in the meantime
                 continue
             code, state = found
-            after = _after(ledger, saved, code, state)
+            is_as_seen = state is saved.before and code == saved.store_code  # nearly always
+            after = saved.state if is_as_seen else _after(ledger, saved, code, state)
             sums[code] += after.score - state.score
             rows[row_key] = code, after
         for row_key, saved in last.items():
@@ -89,12 +90,11 @@ def _found(ledger: Ledger, touches: Sequence[_Touch]) -> dict[bytes, _Row | None
     """
     found: dict[bytes, _Row | None] = {}
     unsure: list[bytes] = []
-    for row_key, saved, as_of in touches:
+    for row_key, saved, saw_last in touches:
         if row_key in found:
             continue
         found[row_key] = saved.store_code, saved.before
-        is_newest = as_of is not None and as_of + 1 == ledger.sequence
-        if not (is_newest and saved.was_stored) or ledger.is_changed(row_key):
+        if not (saw_last and saved.was_stored) or ledger.is_changed(row_key):
             unsure.append(row_key)
     found.update(zip(unsure, map(_parsed, ledger.get_many(unsure)), strict=True))
     return found

@@ -31,6 +31,7 @@ from cerememory.storage import prepare
 from cerememory.storage.contract import Changes
 from cerememory.storage.decaying import PIECE_ROWS
 from cerememory.storage.dynamics import Curves
+from cerememory.storage.frames import Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, counters_key, key, state_key
 from cerememory.storage.lmdb import GIB, LmdbStorage
 from cerememory.storage.mutations import StoreRecords
@@ -117,7 +118,8 @@ class _Timed(LmdbStorage):
 async def _measure(storage: _Timed) -> Aged:
     world = World(now=lambda: NOW + DAY_NS)
     metrics = Metrics([store.value for store in Store])
-    writer = Writer(storage, world, metrics, curves=Curves(Rules()), group_commit_s=0.002, audited=True)
+    curves, frames = Curves(Rules()), Frames(0)
+    writer = Writer(storage, world, metrics, curves=curves, frames=frames, group_commit_s=0.002, audited=True)
     decayer = Decayer(storage, world, writer, metrics, DecaySettings(background_interval_secs=0))
     async with _running(writer, decayer):
         alone = [await _encode(writer) for _ in range(200)]

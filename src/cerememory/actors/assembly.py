@@ -49,12 +49,14 @@ from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.dynamics import Curves
+from cerememory.storage.frames import Frames
 from cerememory.storage.lmdb import GIB, LmdbStorage
 from cerememory.storage.sealed import SealedStorage
 from cerememory.storage.text_index import wipe
 from cerememory.telemetry.metrics import Metrics
 
 MIB = 1 << 20
+FRAMES_BYTES_MAX = 24 * MIB  # some ten thousand short memories
 
 log = structlog.get_logger(__name__)
 
@@ -123,11 +125,13 @@ async def _running(
     new_curves = partial(Curves, rules_of(settings.decay), is_frozen=not settings.evolution.enabled)
     audit_tree = AuditTree(storage, settings.security.audit_log_path)
     audit_keys = _audit_keys(settings.security, audit_tree) if settings.security.audit_log_enabled else None
+    frames = Frames(FRAMES_BYTES_MAX)
     writer = Writer(
         storage,
         world,
         metrics,
         curves=new_curves(),
+        frames=frames,
         group_commit_s=settings.storage.group_commit_ms / 1_000,
         audited=audit_keys is not None,
         head_key=None if audit_keys is None else audit_keys.head_key,
@@ -138,7 +142,7 @@ async def _running(
         else None
     )
     working = WorkingMemory(writer)
-    durable = tuple(DurableStore(store, storage, world, new_curves()) for store in DURABLE_STORES)
+    durable = tuple(DurableStore(store, storage, world, new_curves(), frames) for store in DURABLE_STORES)
     stores = (*durable, working)
     journal = RawJournal(storage, world)
     graph = Graph(storage, world)

@@ -8,9 +8,8 @@ by the writer alone.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,12 +22,14 @@ from cerememory.protocol.records import Association, Store
 from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Reader, Storage
 from cerememory.storage.dynamics import Curves
-from cerememory.storage.keys import Address, Table, key, pack_time, state_key
+from cerememory.storage.frames import Frames
+from cerememory.storage.keys import Address, state_key
 from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import (
     STORE_CODE,
     ContentRow,
-    parse_content_row,
+    Frame,
+    framed_json,
     parse_edges,
     parse_state_row,
     record_json,
@@ -36,37 +37,37 @@ from cerememory.storage.rows import (
 
 R = TypeVar("R")
 TOUCHED_MAX = 4_096
-READ_TABLES = (Table.CONTENT, Table.STATE, Table.EDGES)
 
 
-class Memory(msgspec.Struct, frozen=True):
+class Memory(msgspec.Struct, frozen=True, gc=False):
     """A memory as read: its rows, not yet joined."""
 
     record_id: RecordId
     row: ContentRow
     state: State
     edges: bytes | None
+    frame: Frame | None = None  # of row and edges, when it is known
 
     def with_state(self, state: State) -> Memory:
-        return Memory(self.record_id, self.row, state, self.edges)
+        return Memory(self.record_id, self.row, state, self.edges, self.frame)
 
     def associations(self) -> tuple[Association, ...]:
         return parse_edges(self.edges)
 
     def json(self) -> bytes:
-        return record_json(self.record_id, self.row, self.state, self.edges)
+        if self.frame is None:
+            return record_json(self.record_id, self.row, self.state, self.edges)
+        return framed_json(self.frame, self.state)
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """The memories that are there, in the order asked; with a touch, what it did to the durable ones."""
 
     memories: tuple[Memory, ...]
     saved: tuple[SavedState, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch(Request[Fetched]):
+class Fetch(Request[Fetched], msgspec.Struct, frozen=True):
     """Read memories; `touch_at` (nanoseconds) makes each a retrieval at that time."""
 
     namespace: int
@@ -74,7 +75,7 @@ class Fetch(Request[Fetched]):
     touch_at: int | None = None
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """A memory as it is at a moment, its state as it was last kept, and what it fades by.
 
     `is_stored`: it was kept in storage, and no recall has touched it since.
@@ -86,8 +87,7 @@ class Seen(NamedTuple):
     is_stored: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Look(Request[list[Seen]]):
+class Look(Request[list[Seen]], msgspec.Struct, frozen=True):
     """Read the memories that are there, in the order asked, as they are at `now` (nanoseconds)."""
 
     namespace: int
@@ -95,8 +95,7 @@ class Look(Request[list[Seen]]):
     now: int
 
 
-@dataclass(frozen=True, slots=True)
-class Touch(Request[Fetched]):
+class Touch(Request[Fetched], msgspec.Struct, frozen=True):
     """Make a retrieval at `now` of each of the memories that were `seen` then."""
 
     namespace: int
@@ -104,8 +103,7 @@ class Touch(Request[Fetched]):
     now: int
 
 
-@dataclass(frozen=True, slots=True)
-class Scores(Request[dict[RecordId, float]]):
+class Scores(Request[dict[RecordId, float]], msgspec.Struct, frozen=True):
     """The fidelity of each of the memories that are there; `records` are their ids and creation times."""
 
     namespace: int
@@ -116,14 +114,22 @@ class DurableStore(Actor):
     """Reads the memories of one store."""
 
     def __init__(
-        self, store: Store, storage: Storage, world: World, curves: Curves, mailbox_size: int = 256
+        self,
+        store: Store,
+        storage: Storage,
+        world: World,
+        curves: Curves,
+        frames: Frames,
+        mailbox_size: int = 256,
     ) -> None:
+        """`frames` are those of all stores, of which the writer notes what it commits."""
         super().__init__(store.value, mailbox_size)
         self._code = STORE_CODE[store]
         self._storage = storage
         self._world = world
         self._curves = curves
         self._touched: OrderedDict[Address, State] = OrderedDict()
+        self._frames = frames
 
     async def load(self) -> None:
         self._touched.clear()
@@ -165,38 +171,36 @@ class DurableStore(Actor):
         return Fetched(tuple(each.memory for each in seen))
 
     def _look(self, request: Look) -> list[Seen]:
-        namespace, touched = request.namespace, self._touched
+        namespace, touched, mark = request.namespace, self._touched, self._frames.mark
         with self._storage.read() as reader:
             curve = self._curves.of(reader, namespace)[self._code]
-            stored = read_memories(reader, namespace, request.record_ids)
+            stored = _with_states(reader, self._frames.read(reader, namespace, request.record_ids, mark))
         seen = []
         for memory in stored:
             kept = touched.get((namespace, memory.record_id)) or memory.state
             here = memory.with_state(curve.current(kept, request.now))
-            seen.append(Seen(here, kept, curve, is_stored=kept is memory.state))
+            seen.append(Seen(here, kept, curve, kept is memory.state))
         return seen
 
     def _touch(self, request: Touch) -> Fetched:
-        namespace, now = request.namespace, request.now
-        touched, saved = [], []
-        for memory, kept, curve, is_stored in request.seen:
-            address = namespace, memory.record_id
-            before, here = self._touched.get(address, kept), memory.state
+        namespace, now, touched = request.namespace, request.now, self._touched
+        memories, saved = [], []
+        for seen in request.seen:
+            memory, kept = seen.memory, seen.kept
+            record_id, row, here = memory.record_id, memory.row, memory.state
+            address = namespace, record_id
+            before = touched.get(address, kept)
             if before is not kept:  # another recall has touched it since
-                here = curve.current(before, now)
-            state, row = curve.recalled(here, now), memory.row
-            self._keep(address, state)
-            touched.append(memory.with_state(state))
-            was_stored = is_stored and before is kept
-            place = namespace, memory.record_id, row.created_at, row.store_code
-            saved.append(SavedState(*place, before, state, was_stored))
-        return Fetched(tuple(touched), tuple(saved))
-
-    def _keep(self, address: Address, state: State) -> None:
-        self._touched[address] = state
-        self._touched.move_to_end(address)
-        if len(self._touched) > TOUCHED_MAX:
-            self._touched.popitem(last=False)
+                here = seen.curve.current(before, now)
+            state = touched[address] = seen.curve.recalled(here, now)
+            touched.move_to_end(address)
+            memories.append(memory.with_state(state))
+            was_stored = seen.is_stored and before is kept
+            code = row.store_code
+            saved.append(SavedState(namespace, record_id, row.created_at, code, before, state, was_stored))
+        while len(touched) > TOUCHED_MAX:
+            touched.popitem(last=False)
+        return Fetched(tuple(memories), tuple(saved))
 
     def _forget_saved(self, states: Iterable[SavedState]) -> None:
         for saved in states:
@@ -218,20 +222,11 @@ class DurableStore(Actor):
         return scores
 
 
-def read_memories(reader: Reader, namespace: int, record_ids: Sequence[RecordId]) -> list[Memory]:
-    """Those of `record_ids` that are stored, in their order; with their states as written."""
-    content_table, state_table, edge_table = (key(namespace, table) for table in READ_TABLES)
-    contents = reader.get_many([content_table + record_id for record_id in record_ids])
-    rows = [
-        (record_id, parse_content_row(content))
-        for record_id, content in zip(record_ids, contents, strict=True)
-        if content is not None
-    ]
-    keys = [state_table + pack_time(row.created_at) + record_id for record_id, row in rows]
-    values = reader.get_many(keys + [edge_table + record_id for record_id, _row in rows])
-    states, edges = values[: len(rows)], values[len(rows) :]
+def _with_states(reader: Reader, frames: list[Frame]) -> list[Memory]:
+    """Those that are still there, with their states as written."""
+    values = reader.get_many([around.state_key for around in frames])
     return [
-        Memory(record_id, row, parse_state_row(state)[1], found)
-        for (record_id, row), state, found in zip(rows, states, edges, strict=True)
-        if state is not None
+        Memory(around.record_id, around.row, parse_state_row(value)[1], around.edges, around)
+        for around, value in zip(frames, values, strict=True)
+        if value is not None
     ]

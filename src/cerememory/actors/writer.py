@@ -32,6 +32,7 @@ from cerememory.errors import ActorStopped, CerememoryError, InternalError, Stor
 from cerememory.failpoints import failpoint
 from cerememory.storage.contract import Compaction, Reader, Storage, Transaction
 from cerememory.storage.dynamics import Curves
+from cerememory.storage.frames import Frames
 from cerememory.storage.keys import Address, Table, system_key
 from cerememory.storage.ledger import Effects, Finished, Ledger, Mutation
 from cerememory.storage.mutations import Stored, kept_answer
@@ -160,6 +161,7 @@ class Writer(Actor):
         metrics: Metrics,
         *,
         curves: Curves,
+        frames: Frames,
         group_commit_s: float,
         audited: bool,
         head_key: bytes | None = None,
@@ -170,6 +172,7 @@ class Writer(Actor):
         self._world = world
         self._metrics = metrics
         self._curves = curves
+        self._frames = frames
         self._group_commit_s = group_commit_s
         self._audited = audited
         self._head_key = head_key
@@ -362,7 +365,10 @@ class Writer(Actor):
                 _decide(ledger, item, group)
             finished = ledger.finish()
         if finished is not None:
-            self._storage.commit(finished.changes)
+            try:
+                self._storage.commit(finished.changes)
+            finally:  # whatever became of it
+                self._frames.note(finished.changes)
             self._head = finished.head
         elif head != self._head:
             self._storage.commit({system_key(Table.HEAD): dump_head(head)})
@@ -426,7 +432,10 @@ class Writer(Actor):
         def work(transaction: Transaction) -> Committed[Any]:
             return run_series(transaction, series, head, open_ledger)
 
-        committed = self._storage.transact(work)
+        try:
+            committed = self._storage.transact(work)
+        finally:
+            self._frames.note_any()
         failpoint("writer.series.committed")
         self._head = committed.head
         return committed

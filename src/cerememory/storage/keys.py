@@ -5,7 +5,7 @@ Text that callers choose (sessions, idempotency keys) is hashed in keys: it has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from hashlib import blake2b
 from typing import TypeAlias
@@ -64,6 +64,9 @@ class Table(Enum):
     def __init__(self, byte: bytes) -> None:
         self.default_prefix = _DEFAULT_PREFIX + byte
         self.system_prefix = _SYSTEM_PREFIX + byte
+
+
+_CONTENT_OR_EDGES = frozenset({Table.CONTENT.value, Table.EDGES.value})
 
 
 def key(namespace: int, table: Table, *parts: bytes) -> bytes:
@@ -148,6 +151,13 @@ def edge_sources(row_keys: Iterable[bytes]) -> list[Address]:
         for row_key in row_keys
         if row_key[NAMESPACE_BYTES : NAMESPACE_BYTES + 1] == code
     ]
+
+
+def content_or_edges(row_keys: Iterable[bytes]) -> Iterator[Address]:
+    """The memories whose contents or edges lie under one of `row_keys`."""
+    for row_key in row_keys:
+        if row_key[NAMESPACE_BYTES : NAMESPACE_BYTES + 1] in _CONTENT_OR_EDGES:
+            yield unpack_namespace(row_key[:NAMESPACE_BYTES]), trailing_id(row_key)
 
 
 def trailing_time(full_key: bytes) -> int:

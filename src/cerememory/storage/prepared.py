@@ -27,7 +27,7 @@ class NewRecord:
     durable: bool = True
 
 
-class SavedState(msgspec.Struct, frozen=True):
+class SavedState(msgspec.Struct, frozen=True, gc=False):
     """What a recall made of a memory's state, and the state that it found.
 
     `was_stored`: it found it in storage; otherwise it is what another recall has made of it.

@@ -31,7 +31,7 @@ from cerememory.protocol.records import (
     Visibility,
 )
 from cerememory.protocol.values import RecordId, Timestamp, format_id, format_timestamp
-from cerememory.storage.keys import ID_BYTES
+from cerememory.storage.keys import DEFAULT_NAMESPACE, ID_BYTES, state_key
 
 T = TypeVar("T")
 
@@ -52,10 +52,10 @@ _EDGE = struct.Struct("<16sBdqq")
 EDGE_BYTES = _EDGE.size
 _ASSOCIATION_TYPES = tuple(AssociationType)
 _ASSOCIATION_CODES = {kind: code for code, kind in enumerate(_ASSOCIATION_TYPES)}
-_NEUTRAL = msgspec.Raw(codec.dump(NEUTRAL))
+_NEUTRAL = codec.dump(NEUTRAL)
 
 
-class ContentRow(msgspec.Struct, frozen=True, array_like=True):
+class ContentRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`content`, `emotion`, `metadata`, `meta` are wire JSON. Empty: neutral, none given."""
 
     store_code: int
@@ -273,6 +273,8 @@ def dump_edges(associations: tuple[Association, ...]) -> bytes:
 
 
 def parse_edges(value: bytes | None) -> tuple[Association, ...]:
+    if not value:  # as of most memories
+        return ()
     try:
         return tuple(
             Association(
@@ -282,7 +284,7 @@ def parse_edges(value: bytes | None) -> tuple[Association, ...]:
                 created_at=Timestamp(created_at),
                 last_co_activation=Timestamp(last_co_activation),
             )
-            for target, code, weight, created_at, last_co_activation in _EDGE.iter_unpack(value or b"")
+            for target, code, weight, created_at, last_co_activation in _EDGE.iter_unpack(value)
         )
     except (struct.error, IndexError) as error:
         raise StorageDamaged(f"an edge row can't be read: {error}") from error
@@ -329,45 +331,61 @@ class _Fidelity(msgspec.Struct, gc=False):
     last_decay_tick: str
 
 
-class _Record(msgspec.Struct, gc=False):
-    """`MemoryRecord` on the wire, of parts that are JSON already."""
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """A memory without its state, and the JSON of its record around that.
 
-    id: str
-    store: str
-    created_at: str
-    updated_at: str
-    last_accessed_at: str
-    access_count: int
-    content: msgspec.Raw
-    fidelity: _Fidelity
-    emotion: msgspec.Raw
-    associations: tuple[Association, ...]
-    metadata: msgspec.Raw
-    version: int
-    meta: msgspec.Raw
+    `head` ends in front of the last access, `tail` begins behind the fidelity. `state_key` is that of its state.
+    """
+
+    record_id: RecordId
+    row: ContentRow
+    edges: bytes | None
+    state_key: bytes
+    head: bytes
+    tail: bytes
 
 
-def record_json(record_id: bytes, row: ContentRow, state: State, edges: bytes | None) -> bytes:
-    """The wire JSON of a MemoryRecord."""
-    raw = msgspec.Raw
+def frame(namespace: int, record_id: RecordId, row: ContentRow, edges: bytes | None) -> Frame:
     created_at = format_timestamp(row.created_at)
-    return codec.dump(
-        _Record(
-            format_id(record_id),
-            _STORE_NAMES[row.store_code],
-            created_at,
-            created_at if row.updated_at == row.created_at else format_timestamp(row.updated_at),
-            format_timestamp(state.last_accessed_at),
-            state.access_count,
-            raw(row.content),
-            _fidelity(state),
-            raw(row.emotion) if row.emotion else _NEUTRAL,
-            parse_edges(edges),
-            raw(row.metadata),
+    updated_at = created_at if row.updated_at == row.created_at else format_timestamp(row.updated_at)
+    head = f'{{"id":"{format_id(record_id)}","store":"{row.store_name}","created_at":"{created_at}",'
+    return Frame(
+        record_id,
+        row,
+        edges,
+        state_key(namespace, row.created_at, record_id),
+        f'{head}"updated_at":"{updated_at}","last_accessed_at":"'.encode(),
+        b',"emotion":%b,"associations":%b,"metadata":%b,"version":%d,"meta":%b}'
+        % (
+            row.emotion or _NEUTRAL,
+            codec.dump(parse_edges(edges)) if edges else b"[]",
+            row.metadata,
             row.version,
-            raw(meta_json(row.meta, "encode.store", row.created_at)),
+            meta_json(row.meta, "encode.store", row.created_at),
+        ),
+    )
+
+
+def framed_json(around: Frame, state: State) -> bytes:
+    """The wire JSON of a MemoryRecord."""
+    return b"".join(
+        (
+            around.head,
+            format_timestamp(state.last_accessed_at).encode(),
+            b'","access_count":',
+            str(state.access_count).encode(),
+            b',"content":',
+            around.row.content,
+            b',"fidelity":',
+            codec.dump(_fidelity(state)),
+            around.tail,
         )
     )
+
+
+def record_json(record_id: RecordId, row: ContentRow, state: State, edges: bytes | None) -> bytes:
+    """`framed_json` of what is shown once."""
+    return framed_json(frame(DEFAULT_NAMESPACE, record_id, row, edges), state)
 
 
 def _fidelity(state: State) -> _Fidelity:

@@ -30,6 +30,7 @@ from cerememory.protocol.requests import ConflictResolution, Consolidate, Import
 from cerememory.protocol.values import RecordId
 from cerememory.storage.archive_mutations import NoteImport, Terms
 from cerememory.storage.dynamics import Curves
+from cerememory.storage.frames import Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, counters_key, key, system_key
 from cerememory.storage.mutations import Once, Stored
 from cerememory.storage.namespaces import OpenNamespace
@@ -101,7 +102,7 @@ async def consolidating(
 ) -> AsyncIterator[Consolidating]:
     store, wall = storage or MemoryStorage(), WallClock(step_ns=0)
     world, curves = wall.world(), Curves(Rules())
-    writer = Writer(store, world, Metrics(()), curves=curves, group_commit_s=0.002, audited=True)
+    writer = Writer(store, world, Metrics(()), curves=curves, group_commit_s=0.002, audited=True, frames=Frames(0))
     writer.tell(None, (), ())
     consolidator = Consolidator(
         store, world, writer, Curves(Rules()), decay or DecaySettings(), summarise or summariser(None, 1)

@@ -27,6 +27,7 @@ from cerememory.protocol.replies import Dreamt
 from cerememory.protocol.requests import DreamTick
 from cerememory.protocol.values import NANOS
 from cerememory.storage.dynamics import Curves
+from cerememory.storage.frames import Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, counters_key, key, system_key
 from cerememory.storage.mutations import Once, Stored
 from cerememory.storage.namespaces import OpenNamespace
@@ -114,7 +115,9 @@ async def dreaming(
 ) -> AsyncIterator[Dreaming]:
     store, clock = storage or MemoryStorage(), wall or WallClock()
     world, metrics = clock.world(), Metrics(())
-    writer = Writer(store, world, metrics, curves=Curves(Rules()), group_commit_s=0.002, audited=True)
+    writer = Writer(
+        store, world, metrics, curves=Curves(Rules()), group_commit_s=0.002, audited=True, frames=Frames(0)
+    )
     writer.tell(None, (), ())
     given = summarise or summariser(None, 1)
     dreamer = Dreamer(store, world, writer, given, interval_s=interval_s)

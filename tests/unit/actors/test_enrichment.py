@@ -23,6 +23,7 @@ from cerememory.providers.contract import Cause, Failure, Vector
 from cerememory.storage import enrichment
 from cerememory.storage.contract import Changes
 from cerememory.storage.dynamics import Curves
+from cerememory.storage.frames import Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key, pack_sequence, system_key
 from cerememory.storage.mutations import embedding_of
 from cerememory.storage.rows import ContentRow, parse_content_row
@@ -75,7 +76,9 @@ class Enriching:
 @asynccontextmanager
 async def enriching(storage: MemoryStorage, provider: FakeProvider) -> AsyncIterator[Enriching]:
     world, metrics = WallClock().world(), Metrics(())
-    writer = Writer(storage, world, metrics, curves=Curves(Rules()), group_commit_s=0.002, audited=True)
+    writer = Writer(
+        storage, world, metrics, curves=Curves(Rules()), group_commit_s=0.002, audited=True, frames=Frames(0)
+    )
     enricher = Enricher(storage, world, writer, provider)
     writer.tell(None, (enricher,), ())
     restarts: list[str] = []

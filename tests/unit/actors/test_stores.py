@@ -20,6 +20,7 @@ from cerememory.errors import StorageDamaged
 from cerememory.protocol import codec
 from cerememory.protocol.records import DURABLE_STORES, MemoryRecord, Store
 from cerememory.storage.dynamics import Curves
+from cerememory.storage.frames import Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key, state_key
 from cerememory.storage.prepared import SavedState
 from cerememory.storage.rows import STORE_CODE, dump_state_row
@@ -41,7 +42,7 @@ def storage() -> Iterator[MemoryStorage]:
 
 def a_store(storage: MemoryStorage, store: Store = Store.EPISODIC) -> DurableStore:
     """One for which time stands still."""
-    return DurableStore(store, storage, WallClock(step_ns=0).world(), Curves(Rules()))
+    return DurableStore(store, storage, WallClock(step_ns=0).world(), Curves(Rules()), Frames(1_000_000))
 
 
 @asynccontextmanager

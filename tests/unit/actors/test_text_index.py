@@ -34,6 +34,7 @@ from cerememory.protocol import codec
 from cerememory.protocol.requests import EncodeBatch, EncodeUpdate
 from cerememory.storage import reindex
 from cerememory.storage.dynamics import Curves
+from cerememory.storage.frames import Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, pack_sequence, system_key
 from cerememory.storage.text_index import IndexWriteFailed, TextIndex
 from cerememory.storage.text_search import _Documents
@@ -251,7 +252,14 @@ def solitary(storage: MemoryStorage, path: Path | None = None, offload: Offload 
     world = WallClock().world(offload)
     curves = Curves(Rules())
     writer = Writer(
-        storage, world, Metrics(()), curves=curves, group_commit_s=0.0, audited=True, mailbox_size=10_000
+        storage,
+        world,
+        Metrics(()),
+        curves=curves,
+        frames=Frames(0),
+        group_commit_s=0.0,
+        audited=True,
+        mailbox_size=10_000,
     )
     return TextIndexer(storage, world, writer, Actor("working"), path)
 

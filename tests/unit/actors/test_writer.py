@@ -44,6 +44,7 @@ from cerememory.errors import (
 from cerememory.protocol.records import Store
 from cerememory.protocol.values import RecordId
 from cerememory.storage.dynamics import Curves
+from cerememory.storage.frames import Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, counters_key, key, state_key, system_key
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.prepared import SavedState
@@ -133,6 +134,7 @@ def watched(
         curves=Curves(Rules()),
         group_commit_s=group_commit_s,
         audited=True,
+        frames=Frames(0),
         mailbox_size=mailbox_size,
     )
     audit, index, stores = Follower("audit"), Follower("index"), [Follower(f"store {i}") for i in range(5)]

@@ -1,0 +1,228 @@
+"""What is kept of memories that were read: never older than a commit that was answered, and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cerememory.domain.fidelity import State
+from cerememory.errors import StorageDamaged
+from cerememory.protocol.values import RecordId
+from cerememory.storage.contract import Changes, Reader
+from cerememory.storage.frames import OWN_BYTES, ROW_BYTES_MAX, Frames
+from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key, state_key
+from cerememory.storage.rows import ContentRow, Frame, dump_row, framed_json, record_json
+from tests.support.committing import a_record, an_id
+from tests.support.engine import NOW
+from tests.support.memory_storage import MemoryStorage
+
+IDS = [an_id(number) for number in range(1, 5)]
+MANY = 1 << 20
+
+
+def content_key(record_id: RecordId, namespace: int = DEFAULT_NAMESPACE) -> bytes:
+    return key(namespace, Table.CONTENT, record_id)
+
+
+def edge_key(record_id: RecordId, namespace: int = DEFAULT_NAMESPACE) -> bytes:
+    return key(namespace, Table.EDGES, record_id)
+
+
+def a_row(version: int, content: bytes = b'{"blocks":[]}') -> ContentRow:
+    return ContentRow(0, version, NOW, NOW, content, b"", b"{}", b"")
+
+
+class Counting:
+    """A reader that notes which rows it was asked for."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.asked: list[bytes] = []
+
+    def get(self, key: bytes, /) -> bytes | None:
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: list[bytes], /) -> list[bytes | None]:
+        self.asked += keys
+        return self._reader.get_many(keys)
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterable[tuple[bytes, bytes]]:
+        raise AssertionError("nobody scans for a frame")
+
+
+@dataclass
+class Kept:
+    """A store and what is kept of it."""
+
+    storage: MemoryStorage = field(default_factory=MemoryStorage)
+    frames: Frames = field(default_factory=lambda: Frames(MANY))
+    asked: list[bytes] = field(default_factory=list)
+
+    def commit(self, changes: Changes) -> None:
+        self.storage.commit(changes)
+        self.frames.note(changes)
+
+    def read(self, *record_ids: RecordId, namespace: int = DEFAULT_NAMESPACE) -> list[Frame]:
+        """What is read now; `asked` are the rows that this took."""
+        mark = self.frames.mark
+        with self.storage.read() as reader:
+            counting = Counting(reader)
+            found = self.frames.read(counting, namespace, record_ids, mark)  # type: ignore[arg-type]
+        self.asked = counting.asked
+        return found
+
+
+@pytest.fixture
+def kept() -> Kept:
+    made = Kept()
+    made.commit({content_key(record_id): dump_row(a_row(1)) for record_id in IDS[:3]})
+    return made
+
+
+def test_a_memory_is_read_once(kept: Kept) -> None:
+    found = kept.read(*IDS)
+    assert [each.record_id for each in found] == IDS[:3], "the last isn't there"
+    assert len(kept.asked) == 2 * len(IDS), "content and edges of each"
+    assert kept.read(IDS[2], IDS[0]) == [found[2], found[0]]
+    assert kept.asked == []
+    kept.read(IDS[3], IDS[1])
+    assert kept.asked == [content_key(IDS[3]), edge_key(IDS[3])], "what isn't there may come"
+
+
+def test_namespaces_are_apart(kept: Kept) -> None:
+    kept.read(IDS[0])
+    assert kept.read(IDS[0], namespace=7) == []
+    kept.commit({content_key(IDS[0], namespace=7): dump_row(a_row(9))})
+    assert [each.row.version for each in kept.read(IDS[0], namespace=7)] == [9]
+    assert [each.row.version for each in kept.read(IDS[0])] == [1]
+    assert kept.asked == [], "what was written elsewhere is no reason to read again"
+
+
+@pytest.mark.parametrize("table", [Table.CONTENT, Table.EDGES])
+def test_what_was_written_is_read_again(kept: Kept, table: Table) -> None:
+    kept.read(*IDS[:3])
+    value = dump_row(a_row(2)) if table is Table.CONTENT else b""
+    kept.commit({key(DEFAULT_NAMESPACE, table, IDS[1]): value})
+    assert [each.row.version for each in kept.read(*IDS[:3])] == [1, 2 if table is Table.CONTENT else 1, 1]
+    assert kept.asked == [content_key(IDS[1]), edge_key(IDS[1])]
+
+
+def test_what_is_gone_is_gone(kept: Kept) -> None:
+    kept.read(*IDS[:3])
+    kept.commit({content_key(IDS[0]): None})
+    assert [each.record_id for each in kept.read(*IDS[:3])] == IDS[1:3]
+
+
+def test_a_state_that_was_written_is_no_reason_to_read_again(kept: Kept) -> None:
+    kept.read(*IDS[:3])
+    kept.commit({state_key(DEFAULT_NAMESPACE, NOW, IDS[0]): b"state"})
+    kept.read(*IDS[:3])
+    assert kept.asked == []
+
+
+def test_after_a_commit_of_whatever_all_is_read_again(kept: Kept) -> None:
+    kept.read(*IDS[:3])
+    kept.storage.commit({content_key(IDS[0]): dump_row(a_row(5))})
+    kept.frames.note_any()
+    assert [each.row.version for each in kept.read(*IDS[:3])] == [5, 1, 1]
+    assert len(kept.asked) == 6
+
+
+@pytest.mark.parametrize("note", ["note", "note_any"])
+def test_what_a_commit_overtook_in_reading_isnt_kept(kept: Kept, note: str) -> None:
+    """The commit comes behind the beginning of the read transaction, and is noted before its end."""
+    mark = kept.frames.mark
+    with kept.storage.read() as reader:
+        old = Counting(reader).get_many([content_key(IDS[0]), edge_key(IDS[0])])
+        kept.storage.commit({content_key(IDS[0]): dump_row(a_row(2))})
+        if note == "note":
+            kept.frames.note([content_key(IDS[0])])
+        else:
+            kept.frames.note_any()
+        before = Recorded(old)
+        assert [each.row.version for each in kept.frames.read(before, 0, [IDS[0]], mark)] == [1]  # type: ignore[arg-type]
+    assert [each.row.version for each in kept.read(IDS[0])] == [2]
+
+
+class Recorded:
+    """A reader of a snapshot: it gives what was read from it before, content and then edges."""
+
+    def __init__(self, values: list[bytes | None]) -> None:
+        self._values = values
+
+    def get_many(self, keys: list[bytes], /) -> list[bytes | None]:
+        taken, self._values = self._values[: len(keys)], self._values[len(keys) :]
+        return taken
+
+
+def test_they_are_bounded_and_begin_anew() -> None:
+    kept = Kept(frames=Frames(10 * OWN_BYTES))
+    ids = [an_id(number) for number in range(100, 160)]
+    kept.commit({content_key(record_id): dump_row(a_row(1)) for record_id in ids})
+    for record_id in ids:
+        kept.read(record_id)
+    again = 0
+    for record_id in ids:
+        kept.read(record_id)
+        again += not kept.asked
+    assert again == 0, "sixty in turn don't fit where ten do"
+    kept.read(ids[-1])
+    assert kept.asked == []
+
+
+def test_a_large_one_isnt_kept() -> None:
+    kept = Kept()
+    kept.commit({content_key(IDS[0]): dump_row(a_row(1, b'"' + b"x" * ROW_BYTES_MAX + b'"'))})
+    assert len(kept.read(IDS[0])) == len(kept.read(IDS[0])) == 1
+    assert len(kept.asked) == 2
+
+
+def test_a_damaged_row_is_an_error_each_time(kept: Kept) -> None:
+    kept.commit({content_key(IDS[0]): b"\xc1"})
+    for _ in range(2):
+        with pytest.raises(StorageDamaged):
+            kept.read(IDS[0])
+
+
+def test_a_frame_shows_the_record_as_it_is_shown_without_one() -> None:
+    record = a_record(1)
+    kept = Kept()
+    kept.commit({content_key(record.record_id): dump_row(record.row)})
+    [around] = kept.read(record.record_id)
+    state: State = record.state
+    assert framed_json(around, state) == record_json(record.record_id, record.row, state, None)
+
+
+WRITTEN = st.lists(
+    st.tuples(st.sampled_from(IDS), st.sampled_from(["content", "gone", "edges", "state", "whatever"])), max_size=4
+)
+
+
+@given(st.lists(st.tuples(WRITTEN, st.lists(st.sampled_from(IDS), unique=True)), max_size=12), st.booleans())
+def test_whatever_is_committed_reads_are_of_what_is_stored(
+    steps: list[tuple[list[tuple[RecordId, str]], list[RecordId]]], is_tight: bool
+) -> None:
+    kept, version = Kept(frames=Frames(2 * OWN_BYTES if is_tight else MANY)), 0
+    for written, asked in steps:
+        for record_id, what in written:
+            version += 1
+            value = dump_row(a_row(version))
+            changes: dict[str, Changes] = {
+                "content": {content_key(record_id): value},
+                "gone": {content_key(record_id): None, edge_key(record_id): None},
+                "edges": {edge_key(record_id): b""},
+                "state": {state_key(DEFAULT_NAMESPACE, NOW, record_id): b"state"},
+                "whatever": {content_key(record_id): value, edge_key(record_id): None},
+            }
+            if what == "whatever":
+                kept.storage.commit(changes[what])
+                kept.frames.note_any()
+            else:
+                kept.commit(changes[what])
+        with kept.storage.read() as reader:
+            stored = Frames(0).read(reader, DEFAULT_NAMESPACE, asked, 0)
+        assert kept.read(*asked) == stored

@@ -238,7 +238,7 @@ async def test_a_text_index_catches_up_while_more_is_stored(tmp_path: Path) -> N
     async with real_engine(tmp_path) as real, trio.open_nursery() as nursery:
         for _ in range(2):
             nursery.start_soon(store_for_ever, real.engine)
-        failpoints.arm("actor.text_index.received", passage=20)
+        failpoints.arm("actor.text_index.received", passage=2)
         with trio.fail_after(WAIT_S):
             while not real.restarts("text_index"):
                 await trio.lowlevel.checkpoint()

@@ -118,11 +118,20 @@ class Actor:
 
         While there is room this takes no turn of the event loop: the writer's askers wait for it.
         """
+        if self.is_idle and self.takes_note(event):
+            return
         with suppress(ActorStopped):
             try:
                 self.post_nowait(event)
             except ActorBusy:
                 await self.post(event)
+
+    def takes_note(self, event: object) -> bool:
+        """Whether `event`, which comes while the actor waits for a message, was dealt with on the spot.
+
+        That is for what is only noted down, beside what waits for the actor already: it needn't be woken for it.
+        """
+        return False
 
     async def _send(self, message: object, reply: Reply[Any] | None) -> None:
         try:

@@ -213,6 +213,15 @@ class AuditLog(Actor):
             return None
         return await super().handle(message, reply)
 
+    def takes_note(self, event: object) -> bool:
+        """Lines beside others that are due to be written."""
+        if not (isinstance(event, LinesCommitted) and self._lines) or event.begin_file:
+            return False
+        if event.first_sequence != self._last + 1 or len(self._lines) + len(event.lines) >= GATHER_MAX:
+            return False
+        self._gather(event)
+        return True
+
     async def _begin_file(self, message: LinesCommitted) -> None:
         """Close the file with what was committed in front of `message`, and open the next; unless that is done, or
         left to `_catch_up`.

@@ -156,8 +156,7 @@ class TextIndexer(Actor):
             case Search() | SearchRaw() | Look():
                 return message.answer(self._snapshot, is_fresh=self._level)
             case EffectsCommitted():
-                effects = message.effects
-                self._note(Step(effects.changed, effects.left, effects.held, [], message.sequence))
+                self._note_effects(message)
                 return None
             case Evicted():
                 evicted = [(message.namespace, record_id) for record_id in message.record_ids]
@@ -176,6 +175,17 @@ class TextIndexer(Actor):
                 self._wake.set()
                 return LATER
         return await super().handle(message, reply)
+
+    def takes_note(self, event: object) -> bool:
+        """What changed, beside other changes that are due to be committed."""
+        if not isinstance(event, EffectsCommitted) or not 0 < self._changes.size < WAITING_MAX:
+            return False
+        self._note_effects(event)
+        return True
+
+    def _note_effects(self, event: EffectsCommitted) -> None:
+        effects = event.effects
+        self._note(Step(effects.changed, effects.left, effects.held, [], event.sequence))
 
     def _note(self, step: Step) -> None:
         if not (self._noting and step.size):

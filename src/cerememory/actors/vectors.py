@@ -118,6 +118,10 @@ class VectorIndexer(Actor):
                 return None
         return await super().handle(message, reply)
 
+    def takes_note(self, event: object) -> bool:
+        """A commit without vectors, as most are."""
+        return isinstance(event, EffectsCommitted) and not (event.effects.vectors or event.effects.deletions)
+
     def _follow(self, changes: list[VectorChange] | tuple[VectorChange, ...]) -> None:
         for change in changes:
             if change.store_code == WORKING_CODE:

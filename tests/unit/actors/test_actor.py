@@ -68,6 +68,13 @@ class Worker(Actor):
         return await super().handle(message, reply)
 
 
+class NoteTaker(Worker):
+    def takes_note(self, event: object) -> bool:
+        assert isinstance(event, Noted)
+        self.noted.append(event.text)
+        return True
+
+
 @pytest.fixture
 async def worker(nursery: trio.Nursery) -> Worker:
     actor = Worker()
@@ -118,6 +125,21 @@ async def test_informing_a_follower_with_room_takes_no_turn_of_the_loop(worker: 
     await wait_all_tasks_blocked()
     await worker.inform(Noted("a"))
     assert worker.noted == []
+
+
+async def test_what_a_waiting_follower_takes_note_of_does_not_wake_it(nursery: trio.Nursery) -> None:
+    worker = NoteTaker()
+    await worker.inform(Noted("a"))
+    assert worker.mailbox_depth == 1, "it doesn't run, so it can't see to what it noted"
+    nursery.start_soon(worker.run)
+    await wait_all_tasks_blocked()
+    await worker.inform(Noted("b"))
+    assert worker.noted == ["a", "b"]
+    worker.post_nowait(Noted("c"))
+    await worker.inform(Noted("d"))
+    assert worker.noted == ["a", "b"], "what came before is yet to be handled"
+    await worker.ask(Ping())
+    assert worker.noted == list("abcd")
 
 
 async def test_informing_a_full_follower_waits_for_room(worker: Worker) -> None:

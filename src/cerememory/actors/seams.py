@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextvars import copy_context
@@ -26,7 +27,7 @@ class Offload(Protocol):
 
 async def in_thread(call: Callable[[], R], limiter: trio.CapacityLimiter | None = None) -> R:
     """In one of trio's threads. `trio.to_thread.run_sync` takes twice as long for it: it also names the thread,
-    and lets it call back into the loop.
+    lets it call back into the loop, and is answered through a queue that takes a turn of the loop for itself.
     """
     if limiter is None:
         return await _in_free_thread(call)
@@ -37,14 +38,43 @@ async def in_thread(call: Callable[[], R], limiter: trio.CapacityLimiter | None 
 async def _in_free_thread(call: Callable[[], R]) -> R:
     """A call that has begun is waited for, cancelled or not."""
     await trio.lowlevel.checkpoint_if_cancelled()
-    task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
+    bell = _bells.pop() if _bells else Bell()
+    outcomes: list[Outcome[R]] = []
 
     def deliver(outcome: Outcome[R]) -> None:
-        token.run_sync_soon(trio.lowlevel.reschedule, task, outcome)
+        outcomes.append(outcome)
+        bell.ring()
 
     trio.lowlevel.start_thread_soon(partial(copy_context().run, call), deliver)
-    result: R = await trio.lowlevel.wait_task_rescheduled(lambda _cancel: trio.lowlevel.Abort.FAILED)
-    return result
+    await bell.heard()
+    _bells.append(bell)
+    return outcomes[0].unwrap()
+
+
+class Bell:
+    """A pipe by which a thread wakes one task, kept for the next that needs one."""
+
+    __slots__ = ("_read_end", "_write_end")
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+
+    def ring(self) -> None:
+        os.write(self._write_end, b"\0")
+
+    async def heard(self) -> None:
+        """Returns once it was rung, and not before; whoever is cancelled meets that at the next checkpoint."""
+        try:
+            await trio.lowlevel.wait_readable(self._read_end)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.wait_readable(self._read_end)
+            if not isinstance(error, trio.Cancelled):  # but interrupted
+                raise
+        os.read(self._read_end, 1)
+
+
+_bells: list[Bell] = []  # as many as calls were under way at once
 
 
 async def inline(call: Callable[[], R], limiter: trio.CapacityLimiter | None = None) -> R:

@@ -255,16 +255,25 @@ class Writer(Actor):
         """The requests that go into the next transaction; none when only what is lazy is due."""
         group: list[_Pending] = []
         retry_due = self._retry_due()
-        with trio.CancelScope() as scope:
-            while not (group or self._alone) and len(self._lazy) < LAZY_MAX:
-                scope.deadline = min(self._lazy_due, retry_due)
-                self._admit(await self._mailbox.receive(), group)
-                self._drain(group)
+        while not (group or self._alone) and len(self._lazy) < LAZY_MAX:
+            item = await self._next_item(min(self._lazy_due, retry_due))
+            if item is None:
+                return group
+            self._admit(item, group)
+            self._drain(group)
         if group and len(group) < self._companions and self._group_commit_s:
             await self._wait_for_companions(group)
         if group:
             self._companions = len(group)
         return group
+
+    async def _next_item(self, due: float) -> tuple[Any, Reply[Any] | None] | None:
+        """What comes next; None when nothing does until `due`. A scope costs a tenth of what a commit does."""
+        if due == math.inf:
+            return await self._mailbox.receive()
+        with trio.move_on_at(due):
+            return await self._mailbox.receive()
+        return None
 
     def _lazy_is_due(self) -> bool:
         return trio.current_time() >= self._lazy_due or len(self._lazy) >= LAZY_MAX
@@ -358,7 +367,7 @@ class Writer(Actor):
 
     def _transact(self, group: _Group) -> Finished | None:
         """Decide every mutation and commit them together; runs in the writer's thread."""
-        head = replace(self._head, audit_synced=max(self._synced, self._head.audit_synced))
+        head = self._head_to_commit()
         with self._storage.read() as reader:
             ledger = self._open_ledger(reader, head, self._world.now())
             for item in group.pending:
@@ -374,6 +383,12 @@ class Writer(Actor):
             self._storage.commit({system_key(Table.HEAD): dump_head(head)})
             self._head = head
         return finished
+
+    def _head_to_commit(self) -> Head:
+        """With what the audit log has synced since the last commit."""
+        if self._synced <= self._head.audit_synced:
+            return self._head
+        return replace(self._head, audit_synced=self._synced)
 
     def _open_ledger(self, reader: Reader, head: Head, now: int) -> Ledger:
         return Ledger(
@@ -426,7 +441,7 @@ class Writer(Actor):
 
     def _transact_series(self, series: Series[Any]) -> Committed[Any]:
         """Runs in the writer's thread."""
-        head = replace(self._head, audit_synced=max(self._synced, self._head.audit_synced))
+        head = self._head_to_commit()
         open_ledger = partial(self._open_ledger, now=self._world.now())
 
         def work(transaction: Transaction) -> Committed[Any]:

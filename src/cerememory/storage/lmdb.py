@@ -14,6 +14,10 @@ Compaction writes a second data file beside the first and exchanges them while n
 that has the first one open keeps it, as it was at that moment, and with it the lock file that both went by.
 Whoever opens the new one looks whether the lock file that it finds is of that store, for LMDB doesn't: it would
 begin its next transaction where the old store had ended.
+
+A commit is as fast as the places that it writes to are few: pages that follow each other are one of them. LMDB takes
+the free page that is first in the file, wherever the next one is; so whenever all were taken and the file has grown,
+a run of pages is put in front of the next commits (ADR 0023).
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -51,6 +56,7 @@ AGREE_TRIES, AGREE_PAUSE_S = 50, 0.005
 RESERVE_BYTES_MIN, RESERVE_PART = 1 << 20, 64  # of a map at its limit, for what makes room in it
 FORGETTING_BYTES_MAX = 262_144
 META_PAGES = 2  # in front of the others
+SPARE_PAGES = 128  # half a megabyte
 DATA_NAME, LOCK_NAME, DRAFT_NAME = "data.mdb", "lock.mdb", "compacting"
 
 
@@ -84,6 +90,7 @@ class LmdbStorage:
         self._readers_checked_at = -READER_CHECK_INTERVAL_S
         self._readers_seen: dict[tuple[str, ...], float] = {}  # slot and snapshot -> when it was first seen
         self._has_reserve = False
+        self._spare_end = 0  # while the file's last page is no further, there are free ones in front of it
         self._environment: Any | None = None  # None: could not be opened again
         try:
             if not is_readonly:
@@ -161,7 +168,8 @@ class LmdbStorage:
             except lmdb.Error as error:
                 raise StorageUnavailable(f"{self._path}: cannot be opened: {error}") from error
             else:
-                self.map_size_bytes = int(self._environment.info()["map_size"])
+                info = self._environment.info()
+                self.map_size_bytes, self._spare_end = int(info["map_size"]), int(info["last_pgno"])
                 return
 
     def _sync_names(self) -> None:
@@ -191,12 +199,21 @@ class LmdbStorage:
             return environment.begin()
 
     def commit(self, changes: Changes) -> None:
-        self._transact(lambda transaction: transaction.write(changes), lambda: _makes_room(changes))
+        self._transact(partial(self._write, changes), lambda: _makes_room(changes))
+
+    def _write(self, changes: Changes, transaction: WriteTransaction) -> None:
+        """With a new run of free pages when the last is used up, unless the map is nearly full."""
+        environment = self._opened()
+        last, page_bytes = int(environment.info()["last_pgno"]), int(environment.stat()["psize"])
+        if last > self._spare_end and (last + 2 * SPARE_PAGES) * page_bytes < self.map_size_bytes:
+            self._spare_end = last + SPARE_PAGES + SPARE_PAGES // 8  # some for what this commit takes itself
+            transaction.spare(SPARE_PAGES * page_bytes)
+        transaction.write(changes)
 
     def transact(self, work: Callable[[Transaction], R]) -> R:
         return self._transact(work, lambda: False)
 
-    def _transact(self, work: Callable[[Transaction], R], makes_room: Callable[[], bool]) -> R:
+    def _transact(self, work: Callable[[WriteTransaction], R], makes_room: Callable[[], bool]) -> R:
         self.check_room()
         while True:
             try:
@@ -211,7 +228,7 @@ class LmdbStorage:
                 self._leave_reserve()
                 return answer
 
-    def _transact_once(self, work: Callable[[Transaction], R]) -> R:
+    def _transact_once(self, work: Callable[[WriteTransaction], R]) -> R:
         transaction = self._opened().begin(write=True)
         try:
             answer = work(WriteTransaction(transaction))

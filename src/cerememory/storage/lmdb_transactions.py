@@ -10,7 +10,10 @@ import lmdb
 
 from cerememory.errors import StorageUnavailable
 from cerememory.storage.contract import Changes
+from cerememory.storage.keys import Table, system_key
 from cerememory.storage.leases import Leases
+
+PAGE_HEAD_BYTES = 16  # in front of a long value
 
 
 class Snapshot:
@@ -85,6 +88,16 @@ def _raise_passing(error: BaseException) -> None:
 
 class WriteTransaction(Snapshot):
     """`Transaction` over one LMDB write transaction: its changed pages are in memory until there are too many."""
+
+    def spare(self, size_bytes: int) -> None:
+        """Leave free pages of `size_bytes`, one behind the other, to whoever writes next.
+
+        The pages of a row that goes again in its own transaction are free at once, and never written while the
+        transaction has others that are.
+        """
+        row_key = system_key(Table.PROBE)
+        self._transaction.put(row_key, bytes(size_bytes - PAGE_HEAD_BYTES))
+        self._transaction.delete(row_key)
 
     def write(self, changes: Changes) -> None:
         puts = sorted((key, value) for key, value in changes.items() if value is not None)

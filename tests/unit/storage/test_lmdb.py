@@ -15,7 +15,7 @@ import lmdb
 import pytest
 
 from cerememory.errors import DataDirUnusable, StorageUnavailable
-from cerememory.storage.lmdb import MAP_BYTES_MIN, READER_CHECK_INTERVAL_S, LmdbStorage
+from cerememory.storage.lmdb import MAP_BYTES_MIN, READER_CHECK_INTERVAL_S, SPARE_PAGES, LmdbStorage
 from cerememory.storage.mutations import UpdateRecord
 from tests.support.committing import a_record, commit, storing, updating
 
@@ -75,6 +75,37 @@ def test_a_map_never_grows_past_its_limit_and_the_error_names_the_setting(path: 
         assert storage.map_size_bytes == 3 * MIB
         storage.commit({b"a": b"x" * MIB})
         assert get(storage, b"a") == b"x" * MIB
+
+
+PAGE_BYTES = 4_096
+SPARE_BYTES = SPARE_PAGES * PAGE_BYTES
+
+
+def test_a_file_that_grows_gets_free_pages_in_front_of_the_next_commits(path: Path) -> None:
+    with opened(path, 64 * MIB) as storage:
+        for i in range(4):
+            storage.commit({b"%d" % i: b"x"})
+        with_spare = storage.used_bytes()
+        assert SPARE_BYTES < with_spare < 2 * SPARE_BYTES
+        for i in range(100, 200):
+            storage.commit({b"%d" % i: b"x" * 2_000})
+        assert storage.used_bytes() == with_spare
+        assert storage.live_bytes() < SPARE_BYTES
+
+
+def test_whoever_opens_a_store_with_free_pages_adds_none(path: Path) -> None:
+    for i in range(20):
+        with opened(path, 64 * MIB) as storage:
+            for part in range(3):
+                storage.commit({b"%d %d" % (i, part): b"x"})
+            assert storage.used_bytes() < 2 * SPARE_BYTES
+
+
+def test_a_map_that_is_nearly_full_is_left_to_what_is_stored(path: Path) -> None:
+    with opened(path, 2 * SPARE_BYTES, map_size_bytes_max=2 * SPARE_BYTES) as storage:
+        for i in range(20):
+            storage.commit({b"%d" % i: b"x" * 2_000})
+        assert storage.used_bytes() < SPARE_BYTES
 
 
 def test_a_store_that_outgrew_the_map_it_is_opened_with_is_opened_and_grows_on(path: Path) -> None:

@@ -15,9 +15,9 @@ that has the first one open keeps it, as it was at that moment, and with it the 
 Whoever opens the new one looks whether the lock file that it finds is of that store, for LMDB doesn't: it would
 begin its next transaction where the old store had ended.
 
-A commit is as fast as the places that it writes to are few: pages that follow each other are one of them. LMDB takes
-the free page that is first in the file, wherever the next one is; so whenever all were taken and the file has grown,
-a run of pages is put in front of the next commits (ADR 0023).
+A commit is the faster the fewer places it writes to: pages that follow each other are one of them. LMDB takes the
+free page that is first in the file, wherever the next one is; so whenever all were taken and the file has grown, a
+run of pages is put in front of the next commits (ADR 23).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory import failpoints
 from cerememory.actors.audit import CHECKPOINT_S
@@ -83,6 +83,24 @@ async def test_the_lines_of_many_commits_share_a_sync(
         await trio.sleep(3)
         assert len(syncs) == 1
     assert len(check_whole(tmp_path, storage)) == 50
+
+
+async def test_of_commits_that_come_together_only_the_first_wakes_it(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    passed: list[str] = []
+    storage = MemoryStorage()
+    async with running_engine(tmp_path, storage=storage) as running:
+        await wait_all_tasks_blocked()
+        failpoints.watch(passed.append)
+        for _ in range(5):
+            await store(running)
+            await wait_all_tasks_blocked()
+        assert passed.count("actor.audit.received") == passed.count("actor.text_index.received") == 1
+        assert "actor.vector_index.received" not in passed
+        failpoints.disarm()
+        assert len((await running.engine.recall_query(to_recall("kettle"))).memories) == 5
+    assert check_whole(tmp_path, storage).count("encode.store") == 5
 
 
 async def test_the_log_goes_on_after_a_restart(tmp_path: Path) -> None:

@@ -83,10 +83,10 @@ def forget(
         raise UsageError("what is to be forgotten? Give ids, --store, --session or --raw")
     if dry_run and compact:
         raise UsageError("--dry-run and --compact exclude each other")
+    asked = {**body, "cascade": cascade, "confirm": True}
+    if not (dry_run or confirm):
+        _ask(_counted(asked, options))
     with connect(options) as memory:
-        asked = {**body, "cascade": cascade, "confirm": True}
-        if not (dry_run or confirm):
-            _ask(memory.call("lifecycle.forget", {**asked, "dry_run": True})["records_deleted"])
         answer = memory.call("lifecycle.forget", {**asked, "dry_run": dry_run})
         if compact:
             answer |= memory.call("lifecycle.compact", {})
@@ -105,6 +105,12 @@ def _deleted(answer: dict[str, Any]) -> str:
 def _compacted(answer: dict[str, Any]) -> str:
     before, after = answer["bytes_before"], answer["bytes_after"]
     return f"Compacted: bytes_before={before}, bytes_after={after}, gained={before - after}"
+
+
+def _counted(asked: dict[str, Any], options: Options) -> int:
+    """How many records would go. The memory is let go of: whoever is asked may take their time to think."""
+    with connect(options) as memory:
+        return int(memory.call("lifecycle.forget", {**asked, "dry_run": True})["records_deleted"])
 
 
 def _ask(count: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from rich.console import Console
 from cerememory.cli import lifecycle
 from cerememory.cli.lifecycle import _archived_table
 from cerememory.cli.main import run
+from cerememory.storage.datadir import DataDir
 from tests.unit.cli.conftest import FakeMemory
 
 ID, OTHER_ID = "0191aaaa-0000-7000-8000-000000000001", "0191aaaa-0000-7000-8000-000000000002"
@@ -71,6 +74,31 @@ def test_anything_else_deletes_nothing(
     assert asked(memory) == [COUNTS]
     out, err = capsys.readouterr()
     assert (out, err.splitlines()[-1].endswith("error: nothing was deleted")) == ("", True)
+
+
+def test_nobody_waits_for_who_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in [name for name in os.environ if name.startswith("CEREMEMORY_")]:
+        monkeypatch.delenv(name)
+    here = ["--data-dir", str(tmp_path / "data")]
+    assert run(["store", "a red kettle", "--store", "procedural", *here]) == 0
+
+    class Thinking:
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self) -> str:
+            DataDir.acquire(tmp_path / "data").release()
+            return "y\n"
+
+    monkeypatch.setattr(sys, "stdin", Thinking())
+    capsys.readouterr()
+    assert run(["forget", "--store", "procedural", *here]) == 0
+    assert capsys.readouterr() == (
+        "Deleted 1 record(s)\n",
+        "Delete 1 record(s)? They can't be brought back. [y/N] ",
+    )
 
 
 def test_without_a_terminal_it_has_to_be_confirmed(

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from cerememory.cli import main, memory
+from cerememory.cli import main, turns
 from cerememory.storage.datadir import DataDir, prepare
 from tests.support.daemon import Daemon, cerememory
 from tests.support.terminal import shown_by
@@ -429,7 +429,7 @@ def test_offline_refuses_a_data_dir_that_a_daemon_owns(daemon: Daemon) -> None:
 def test_a_data_dir_that_a_command_keeps_for_itself_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "FREE_WITHIN_S", 0.0)
+    monkeypatch.setattr(turns, "FREE_WITHIN_S", 0.0)
     with DataDir.acquire(tmp_path / "data") as directory:
         directory.announce("")
         refused = run_here("store", "x", "--data-dir", tmp_path / "data")

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from cerememory.storage.datadir import DataDir
 from tests.support.calls import Caller
 from tests.support.daemon import COMMAND, WAIT_S, Daemon, clean_environment, free_port
 from tests.support.notify_socket import NotifySocket, notify_socket
@@ -42,6 +44,26 @@ def test_the_manager_hears_of_start_life_reload_and_end(tmp_path: Path, manager:
         assert daemon.stop() == 0
         manager.until("STOPPING")
         assert manager.waiting() == []
+
+
+def test_a_command_that_has_the_data_dir_is_waited_for(tmp_path: Path, manager: NotifySocket) -> None:
+    env = clean_environment({"NOTIFY_SOCKET": manager.address})
+    data_dir = tmp_path / "data"
+    told: list[str | Path] = [COMMAND, "serve", "--data-dir", data_dir, "--port", str(free_port())]
+    with ExitStack() as held:
+        held.enter_context(DataDir.acquire(data_dir)).announce("")
+        process = subprocess.Popen(told, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env, text=True)
+        try:
+            waits = manager.until("STATUS")["STATUS"]
+            assert waits == f"{data_dir}: in use by another command; waiting until it is done"
+            held.close()
+            assert manager.until("READY")["STATUS"] == "serving"
+            process.terminate()
+            _out, said = process.communicate(timeout=WAIT_S)
+            assert (process.returncode, waits in said) == (0, True)
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def test_sighup_opens_a_log_file_anew_that_was_rotated(tmp_path: Path) -> None:

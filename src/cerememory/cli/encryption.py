@@ -26,6 +26,7 @@ from cerememory.cli.passphrases import passphrase
 from cerememory.cli.progress import Advance, counting
 from cerememory.cli.settings import check_start, load
 from cerememory.cli.stores import refuse_remote
+from cerememory.cli.turns import take
 from cerememory.config.settings import Settings
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.errors import ConfigInvalid
@@ -142,7 +143,7 @@ def _owned(options: Options) -> Iterator[_Owned]:
     logs.configure("warn", settings.log.format)
     with (
         ungrouped(),
-        DataDir.acquire(settings.data_dir) as directory,
+        take(settings.data_dir, note) as directory,
         closing(open_storage(settings, directory)) as storage,
     ):
         directory.announce("")

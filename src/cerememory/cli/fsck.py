@@ -18,6 +18,7 @@ from cerememory.cli.arguments import Common
 from cerememory.cli.output import note, pretty
 from cerememory.cli.settings import load
 from cerememory.cli.stores import LOCATED, open_readonly, refuse_remote
+from cerememory.cli.turns import take
 from cerememory.config.settings import SecuritySettings, Settings
 from cerememory.domain.visible import visible
 from cerememory.storage.audit_keys import open_keys
@@ -62,11 +63,11 @@ def _repaired(settings: Settings) -> Repair:
 
 @contextmanager
 def owned(settings: Settings) -> Iterator[tuple[DataDir, Storage]]:
-    """A data dir and its store. Raises `DataDirLocked` naming the owner of the data dir, when it has one."""
+    """A data dir and its store. Raises `DataDirLocked` naming a daemon that owns the data dir."""
     from cerememory.actors.assembly import open_storage  # here, for it loads the whole daemon
 
     check_format(settings.data_dir)  # a data dir that isn't there isn't made
-    with DataDir.acquire(settings.data_dir) as directory, closing(open_storage(settings, directory)) as storage:
+    with take(settings.data_dir, note) as directory, closing(open_storage(settings, directory)) as storage:
         directory.announce("")
         yield directory, storage
 

@@ -8,7 +8,6 @@ command itself is waited for: it lasts a moment.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,18 +16,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cerememory.cli.options import KEY_VARIABLE, Options, UsageError, server_key
 from cerememory.cli.output import note
 from cerememory.cli.settings import check_start, load
+from cerememory.cli.turns import take, take_unless_served
 from cerememory.client import Client
 from cerememory.client.archives import ArchiveStream
-from cerememory.errors import DataDirLocked, Unauthorized
+from cerememory.errors import Unauthorized
 from cerememory.protocol.namespaces import check_name
-from cerememory.storage.datadir import DataDir, Owner, check_is_there, owner_of, read_token
+from cerememory.storage.datadir import Owner, check_is_there, owner_of, read_token
 
 if TYPE_CHECKING:
     from cerememory.config.settings import Settings
 
 RETRY_FOR_S = 2.0  # somebody waits for the answer; a daemon that restarts is back by then
-FREE_WITHIN_S = 10.0  # how long other commands may take with the data dir
-TOLD_AFTER_S = 1.0
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -51,7 +49,7 @@ class Memory(Protocol):
 def connect(options: Options, *, creates: bool = False) -> AbstractContextManager[Memory]:
     """Raises `StartRefused` when the data dir can't be used, `UsageError` for options that contradict.
 
-    Entering waits, up to `FREE_WITHIN_S`, for other commands that own the data dir. `creates`: a data dir that
+    Entering waits for other commands that own the data dir, as `turns.take` does. `creates`: a data dir that
     isn't there is made, for what brings data in; without it, it raises `DataDirUnusable`.
     """
     if options.server_url is not None:
@@ -82,37 +80,14 @@ def _own(settings: Settings, options: Options) -> Iterator[Memory]:
     """The data dir itself; or the daemon that came to own it while it was waited for."""
     from cerememory.cli.offline import offline  # here, for it loads the whole daemon
 
-    taken = _taken(settings.data_dir, options)
+    path = settings.data_dir
+    taken = take(path, note) if options.offline else take_unless_served(path, note)
     if isinstance(taken, Owner):
-        with _ask_daemon(settings.data_dir, taken, options) as memory:
+        with _ask_daemon(path, taken, options) as memory:
             yield memory
     else:
         with offline(settings, taken, options.namespace, is_verbose=options.verbose) as memory:
             yield memory
-
-
-def _taken(path: Path, options: Options) -> DataDir | Owner:
-    """The data dir, as soon as no other command owns it; its owner, when that is a daemon now.
-
-    Raises `DataDirLocked` after `FREE_WITHIN_S`, and with `--offline` at once for a daemon.
-    """
-    started, told = time.monotonic(), False
-    while True:
-        try:
-            return DataDir.acquire(path)  # which takes a moment to give up
-        except DataDirLocked:
-            owner = owner_of(path)  # None: it doesn't own it any more, or hasn't said yet who it is
-            if owner is not None and owner.address:
-                if options.offline:
-                    raise
-                return owner
-        waited_s = time.monotonic() - started
-        if waited_s >= FREE_WITHIN_S:
-            who = "another process" if owner is None else f"{owner}, a command"
-            raise DataDirLocked(f"{path}: in use by {who}; try again when it is done")
-        if waited_s >= TOLD_AFTER_S and not told:
-            note(f"{path}: in use by another command; waiting until it is done")
-            told = True
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from cerememory.cli.groups import ungrouped
 from cerememory.cli.options import Options
 from cerememory.cli.reload import Reloader
 from cerememory.cli.settings import check_start, load
+from cerememory.cli.turns import take
 from cerememory.cli.watchdog import watch
 from cerememory.config.settings import Settings
 from cerememory.config.sources import Loaded
@@ -86,10 +87,16 @@ def serve(read: Callable[[], Loaded], environ: Mapping[str, str], *, accept_audi
     tls_context(settings.grpc)  # before anything is touched
     logs.configure(settings.log.level, settings.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with ungrouped(), DataDir.acquire(settings.data_dir) as directory:
+    with ungrouped(), take(settings.data_dir, _say) as directory:
         if accept_audit_loss and settings.security.audit_log_enabled:
             _accept_audit_loss(settings, directory)
         trio.run(_serve, read, loaded, directory)
+
+
+def _say(message: str) -> None:
+    """To whoever waits for the daemon, before it serves anybody."""
+    structlog.get_logger(__name__).warning(message)
+    Notifier.of(os.environ).status(message)
 
 
 def _accept_audit_loss(settings: Settings, directory: DataDir) -> None:

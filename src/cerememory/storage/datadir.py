@@ -245,8 +245,13 @@ def _lock(path: Path) -> int:
     if not _taken(fd):
         owner = _read_owner(fd)
         os.close(fd)
-        raise DataDirLocked(f"{path}: in use by {owner or 'another process'}; stop it or use another")
+        raise locked_by(path, owner)
     return fd
+
+
+def locked_by(path: Path, owner: Owner | None) -> DataDirLocked:
+    """The error that names who holds `path`."""
+    return DataDirLocked(f"{path}: in use by {owner or 'another process'}; stop it or use another")
 
 
 def _taken(fd: int) -> bool:

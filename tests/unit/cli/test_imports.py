@@ -89,7 +89,7 @@ def test_store_loads_its_own_module_and_the_client() -> None:
     with FakeDaemon(answer(STORED)) as daemon:
         loaded = loaded_by("store", "x", "--server-url", daemon.url)
     shared = {"main", "app", "commands", "options", "arguments", "bodies", "memory", "settings", "output"}
-    assert loaded.cli == {*shared, "encode"}
+    assert loaded.cli == {*shared, "encode", "turns"}
     assert loaded.packages == {"cli", "client", "domain", "errors", "protocol", "storage"}
     assert loaded.others <= {*COMMAND_LINE, "h11", "msgspec"}
 

@@ -16,6 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from cerememory.cli import memory as memory_module
 from cerememory.cli import offline as offline_module
+from cerememory.cli import turns
 from cerememory.cli.main import run
 from cerememory.cli.memory import connect, server_url
 from cerememory.cli.offline import METHODS, OfflineMemory
@@ -132,7 +133,7 @@ def test_an_owner_without_an_address_is_a_command(
     owned: DataDir, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owned.announce("")
-    monkeypatch.setattr(memory_module, "FREE_WITHIN_S", 0.0)
+    monkeypatch.setattr(turns, "FREE_WITHIN_S", 0.0)
     waited = pytest.raises(DataDirLocked, match=f"in use by process {os.getpid()}, a command; try again")
     with waited, connect(Options(data_dir=data_dir)):
         pytest.fail("it owns what another owns")
@@ -146,7 +147,7 @@ def during_the_wait(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], objec
         said.append(message)
         happens()
 
-    monkeypatch.setattr(memory_module, "TOLD_AFTER_S", 0.0)
+    monkeypatch.setattr(turns, "TOLD_AFTER_S", 0.0)
     monkeypatch.setattr(memory_module, "note", note)
     return said
 
@@ -192,7 +193,7 @@ def test_a_wait_is_told_once_after_a_second_and_ends_after_ten(
         told.append((now := next(moments), capsys.readouterr().err))
         return now
 
-    monkeypatch.setattr(memory_module, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=clock))
     with pytest.raises(DataDirLocked), connect(Options(data_dir=data_dir)):
         pytest.fail("it owns what another owns")
     wait = f"note: {data_dir}: in use by another command; waiting until it is done\n"

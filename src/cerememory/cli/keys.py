@@ -22,7 +22,7 @@ from cerememory.protocol.access import Role
 from cerememory.protocol.values import NANOS, format_timestamp
 from cerememory.storage import api_keys
 from cerememory.storage.api_keys import ApiKey
-from cerememory.storage.datadir import prepare
+from cerememory.storage.datadir import check_is_there, prepare
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,7 +67,7 @@ def create(
 def list_keys(*, options: Common) -> None:
     """List all keys, also those that open nothing any more; never what they are."""
     now = time.time_ns()
-    rows = [_row(key, now) for key in api_keys.read(_data_dir(options))]
+    rows = [_row(key, now) for key in api_keys.read(_data_dir_there(options))]
     show(rows, options, lambda rows: "\n".join(map(_told, rows)) or "No keys", _table)
 
 
@@ -81,7 +81,7 @@ def revoke(*key: str, options: Common) -> None:
     if not key:
         raise UsageError("which keys are to be revoked? Give their ids or names")
     now = time.time_ns()
-    rows = [_row(each, now) for each in api_keys.revoke(_data_dir(options), key, now)]
+    rows = [_row(each, now) for each in api_keys.revoke(_data_dir_there(options), key, now)]
     show(rows, options, lambda rows: "\n".join(f"Revoked: {_told(row)}" for row in rows))
 
 
@@ -91,6 +91,13 @@ def _data_dir(options: Options) -> Path:
     if options.server_url is not None:
         raise UsageError("--server-url: keys are made and revoked where the data dir is")
     return load(options, only=("data_dir",)).settings.data_dir
+
+
+def _data_dir_there(options: Options) -> Path:
+    """Raises `DataDirUnusable` when none is there: a mistyped one would seem to have no keys."""
+    data_dir = _data_dir(options)
+    check_is_there(data_dir)
+    return data_dir
 
 
 def _row(key: ApiKey, now: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 
 from cerememory.cli.main import run
 from cerememory.storage import api_keys
+from cerememory.storage.datadir import prepare
 
 Captured = pytest.CaptureFixture[str]
 KEY = re.compile(r"cm_[0-9a-f]{12}_[A-Za-z0-9_-]{43}")
@@ -73,9 +74,20 @@ def test_the_list_has_every_key_and_shows_none(capsys: Captured) -> None:
     }
 
 
-def test_without_keys_the_list_says_so_and_makes_nothing(capsys: Captured) -> None:
+def test_without_keys_the_list_says_so(capsys: Captured) -> None:
+    prepare(Path("data"))
     assert key("list") == 0
     assert capsys.readouterr().out == "No keys\n"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["revoke", "laptop"]], ids=" ".join)
+def test_a_data_dir_that_isnt_there_is_named_and_not_made(capsys: Captured, arguments: list[str]) -> None:
+    assert key(*arguments) == 1
+    assert capsys.readouterr() == (
+        "",
+        "error: data: no data dir is there; name another with --data-dir,"
+        " or make one with cerememory store or serve\n",
+    )
     assert not Path("data").exists()
 
 
@@ -113,6 +125,7 @@ def test_revoking_says_what_was_revoked(capsys: Captured) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_line(capsys: Captured, arguments: list[str], code: int, message: str) -> None:
+    prepare(Path("data"))
     assert key(*arguments) == code
     shown = capsys.readouterr()
     assert shown.out == ""

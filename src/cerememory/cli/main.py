@@ -1,4 +1,4 @@
-"""The entry point of `cerememory`: runs a command, and says in one line what went wrong.
+"""`cerememory`: runs a command, and says in one line what went wrong.
 
 Exit codes: 0 done, 1 failed, 2 a command line that means nothing, 130 interrupted, 141 nobody reads the output.
 What a command prints is its own; errors, warnings and logs go to stderr.
@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from io import TextIOWrapper
 
 from cerememory.cli.options import UsageError, command_of, read_common
@@ -56,7 +57,8 @@ def _open_nowhere(number: int) -> None:
 def kept(load: Load) -> Load:
     """`load`, for a process of one command: what is loaded stays, so no search for garbage ever looks at it.
 
-    Not even the last one, at the end of the process, which would take a tenth of a short command's time.
+    Not even the last one, at the end of the process, which would take a tenth of a short command's time. Where
+    interrupts end the process (`cli.entry`), they do so before and after the command alone.
     """
 
     def load_kept(argv: list[str]) -> Command:
@@ -64,9 +66,20 @@ def kept(load: Load) -> Load:
         loaded = load(argv)
         gc.freeze()
         gc.enable()
-        return loaded
+        return partial(_interruptible, loaded)
 
     return load_kept
+
+
+def _interruptible(command: Command) -> int | None:
+    """What `command` returns. An interrupt raises KeyboardInterrupt in it, so that it ends in order."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+        return command()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return command()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def command(argv: list[str]) -> Command:

@@ -1,4 +1,4 @@
-"""The entry point of `cerememory-recorder`; exit codes and errors are those of `cerememory`."""
+"""`cerememory-recorder`; exit codes and errors are those of `cerememory`."""
 
 from __future__ import annotations
 

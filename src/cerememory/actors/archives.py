@@ -168,10 +168,12 @@ class Archives:
         return encrypted_parts(Encryption(key, salt, nonce), parts)
 
     async def import_archive(
-        self, chunks: AsyncIterable[bytes], request: ImportTerms, namespace: int, keep_answer: KeepAnswer
+        self, chunks: AsyncIterable[bytes], request: ImportTerms, name: str, keep_answer: KeepAnswer
     ) -> Stored[Imported]:
-        """Store what the archive in `chunks` holds, all of it or nothing; see `ImportJob`."""
-        with self._turn(), Spool(self._directory) as archive, ImportSpool(namespace, self._directory) as records:
+        """Store what the archive in `chunks` holds in the namespace called `name`, all of it or nothing; see
+        `ImportJob`.
+        """
+        with self._turn(), Spool(self._directory) as archive, ImportSpool(self._directory) as records:
             job = ImportJob(
                 storage=self._storage,
                 world=self._world,
@@ -179,7 +181,7 @@ class Archives:
                 writer=self._writer,
                 working=self._working,
                 off_loop=self._off_loop,
-                namespace=namespace,
+                name=name,
                 request=request,
                 keep_answer=keep_answer,
                 archive=archive,

@@ -59,7 +59,7 @@ from cerememory.errors import (
     ValidationFailed,
 )
 from cerememory.protocol import limits
-from cerememory.protocol.namespaces import check_name
+from cerememory.protocol.namespaces import DEFAULT_NAME, check_name
 from cerememory.protocol.records import SecrecyLevel, Store, TemporalRange, Visibility
 from cerememory.protocol.replies import (
     Associated,
@@ -479,9 +479,10 @@ class Engine:
         request: ImportTerms,
         idempotency: Idempotency | None = None,
         *,
-        namespace: int = DEFAULT_NAMESPACE,
+        namespace: str = DEFAULT_NAME,
     ) -> Stored[Imported]:
-        """An archive that comes as a stream: all of it is stored, or nothing."""
+        """An archive that comes as a stream: all of it is stored, or nothing. A new `namespace` begins with it."""
+        check_name(namespace)
         _check_header(request)
         limits.check_import(request)
 
@@ -492,7 +493,7 @@ class Engine:
         return await self._archives.import_archive(chunks, request, namespace, keep_answer)
 
     async def lifecycle_import(
-        self, request: Import, idempotency: Idempotency | None = None, *, namespace: int = DEFAULT_NAMESPACE
+        self, request: Import, idempotency: Idempotency | None = None, *, namespace: str = DEFAULT_NAME
     ) -> Stored[Imported]:
         chunks = AsStream([request.archive_data])
         return await self.import_archive(chunks, request, idempotency, namespace=namespace)

@@ -1,14 +1,14 @@
 """One import under way: from the first byte that comes in to the writer's answer.
 
 Nothing is changed before the whole archive was received, verified and checked. Then it is a series of the writer,
-which is there entirely or not at all, whatever ends the process. Working memory has no transactions: what the
-archive has for it is put there when the rest is stored.
+which is there entirely or not at all, whatever ends the process; a namespace that is new begins with it. Working
+memory has no transactions: what the archive has for it is put there when the rest is stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -31,9 +31,10 @@ from cerememory.storage.contract import Storage
 from cerememory.storage.dynamics import Curves
 from cerememory.storage.imported import ImportSpool
 from cerememory.storage.importing import Checked, Incoming, check_incoming
-from cerememory.storage.keys import DIGEST_BYTES, Table, key, system_key
+from cerememory.storage.keys import DIGEST_BYTES, NOWHERE, Table, key, system_key
 from cerememory.storage.ledger import Mutation
 from cerememory.storage.mutations import Stored
+from cerememory.storage.namespaces import OpenNamespace, namespace_of
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import parse_head
 from cerememory.storage.series import Steps
@@ -62,7 +63,9 @@ class _Working:
 
 @dataclass(slots=True, kw_only=True)
 class ImportJob:
-    """`off_loop` runs a step where it doesn't hold the event loop; `archive` and `records` are empty spools."""
+    """`name` is the namespace's. `off_loop` runs a step where it doesn't hold the event loop; `archive` and
+    `records` are empty spools.
+    """
 
     storage: Storage
     world: World
@@ -70,11 +73,12 @@ class ImportJob:
     writer: Writer
     working: Actor
     off_loop: Callable[[Callable[[], Any]], Awaitable[Any]]
-    namespace: int
+    name: str
     request: ImportTerms
     keep_answer: KeepAnswer
     archive: Spool
     records: ImportSpool
+    namespace: int = NOWHERE
 
     async def run(self, chunks: AsyncIterable[bytes]) -> Stored[Imported]:
         """The answer; with `dry_run`, what an import would do. Raises `ImportConflict`."""
@@ -101,11 +105,17 @@ class ImportJob:
         await self.off_loop(partial(self.archive.write, bytes(waiting)))
         return digest.digest()
 
+    def _find_namespace(self) -> None:
+        """It has no number as long as nothing is stored in it."""
+        with self.storage.read() as reader:
+            number = namespace_of(reader, self.name)
+        self.namespace = NOWHERE if number is None else number
+
     async def _check(self) -> Checked:
+        self._find_namespace()
         with self.storage.read() as reader:
             curves = self.curves.of(reader, self.namespace)
         incoming = Incoming(
-            self.namespace,
             self.archive,
             self.request.decryption_key,
             curves,
@@ -136,7 +146,7 @@ class ImportJob:
         return Stored(reply, head.commit_sequence)
 
     def _counted(self, terms: Terms, counts: list[Tally]) -> Iterator[None]:
-        for piece in self.records.pieces():
+        for piece in self.records.pieces(self.namespace):
             with self.storage.read() as reader:
                 counts.append(planned(reader, self.namespace, piece, terms))
             yield
@@ -148,6 +158,7 @@ class ImportJob:
         last: Callable[[Mutation[Stored[Imported]]], Mutation[Stored[Imported]]],
     ) -> Stored[Imported]:
         now = self.world.now()
+        self._find_namespace()  # others may have stored in it meanwhile
         kept = await self.writer.kept(last(NoteImport(self.namespace, terms, 0, (), now)))
         if kept is not None:
             return kept
@@ -155,14 +166,19 @@ class ImportJob:
         noted = tuple(HeldImport(bytes(each.record_id), each.row.updated_at) for each in held.chosen)
         batch = self.world.new_id()
 
-        def steps() -> Steps[Stored[Imported]]:
-            return import_steps(self.namespace, terms, self.records.pieces(), noted, now, last, batch)
+        def steps() -> Steps[tuple[int, Stored[Imported]]]:
+            namespace = self.namespace
+            if namespace == NOWHERE:
+                namespace = yield OpenNamespace(self.name)
+            pieces = self.records.pieces(namespace)
+            stored = yield from import_steps(namespace, terms, pieces, noted, now, last, batch)
+            return namespace, stored
 
         with trio.CancelScope(shield=True):  # the writer reads the spool, so it is waited for
-            stored = await self.writer.ask(CommitSeries(steps))
+            self.namespace, stored = await self.writer.ask(CommitSeries(steps))
             if not stored.replayed:
-                gone = self._gone(terms, held)
-                await self.working.inform(Restock(self.namespace, gone, held.chosen))
+                chosen = tuple(replace(record, namespace=self.namespace) for record in held.chosen)
+                await self.working.inform(Restock(self.namespace, self._gone(terms, held), chosen))
         return stored
 
     async def _for_working(self, terms: Terms, checked: Checked) -> _Working:

@@ -48,7 +48,7 @@ PROBE_EVERY_S = 0.02
 PROBE = RecallQuery(cue=RecallCue(text="index"), limit=1, reconsolidate=False)
 STORING = {  # a namespace begins with one of them
     *("encode.store", "encode.batch", "encode.store_raw", "encode.batch_raw"),
-    *("lifecycle.set_mode", "lifecycle.import"),
+    "lifecycle.set_mode",
 }
 
 
@@ -206,10 +206,11 @@ class OfflineMemory:
         return _decoded(self._portal.call(self._import, chunks, request).reply)
 
     async def _import(self, chunks: Iterable[bytes], request: ImportTerms) -> Stored[Imported]:
-        namespace = await self._engine.namespace(self._namespace, create=not request.dry_run)
-        return await self._engine.import_archive(AsStream(chunks), request, namespace=namespace)
+        return await self._engine.import_archive(AsStream(chunks), request, namespace=self._namespace)
 
     async def _ask(self, operation: Operation, arguments: list[Any]) -> object:
+        if operation.name == "lifecycle.import":
+            return await self._engine.lifecycle_import(*arguments, namespace=self._namespace)
         namespace = await self._engine.namespace(self._namespace, create=operation.name in STORING)
         return await METHODS[operation.name](self._engine, *arguments, namespace=namespace)
 

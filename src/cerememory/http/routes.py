@@ -29,7 +29,7 @@ from cerememory.http.exchange import Exchange, Headers, Response, Stream, json_r
 from cerememory.http.rules import MCP_PATH
 from cerememory.protocol import codec
 from cerememory.protocol.access import READ, Grant, Needs, Role
-from cerememory.protocol.namespaces import HEADER, check_name
+from cerememory.protocol.namespaces import DEFAULT_NAME, HEADER, check_name
 from cerememory.protocol.operations import BY_NAME, OPERATIONS
 from cerememory.protocol.requests import (
     AuditProof,
@@ -314,7 +314,7 @@ class Routes:
 
     async def lifecycle_import(self, call: Call) -> Response:
         request = await self._parse(call, Import)
-        namespace = await self._namespace(call, create=not request.dry_run)
+        namespace = call.exchange.namespace or DEFAULT_NAME
         return _stored(await self._engine.lifecycle_import(request, _idempotency(call), namespace=namespace))
 
     async def lifecycle_undo_import(self, call: Call) -> Response:
@@ -347,7 +347,7 @@ class Routes:
 
     async def import_parts(self, call: Call, terms: ImportTerms) -> Response:
         """Take in the archive whose bytes are the parts of `call`."""
-        namespace = await self._namespace(call, create=not terms.dry_run)
+        namespace = call.exchange.namespace or DEFAULT_NAME
         assert call.parts is not None  # who serves calls this itself
         imported = self._engine.import_archive(call.parts, terms, _idempotency(call), namespace=namespace)
         return _stored(await imported)

@@ -133,8 +133,7 @@ class ImportSpool:
     They are taken out as often as needed, in the order in which they came, in pieces that one mutation stores.
     """
 
-    def __init__(self, namespace: int, directory: Path) -> None:
-        self._namespace = namespace
+    def __init__(self, directory: Path) -> None:
         self._spool = Spool(directory)
         self._waiting: list[_Memory | _Raw] = []
         self._waiting_bytes = 0
@@ -160,29 +159,31 @@ class ImportSpool:
             self._spool.write(len(packed).to_bytes(_SIZE_BYTES, "big") + packed)
             self._waiting, self._waiting_bytes = [], 0
 
-    def pieces(self) -> Iterator[tuple[Imported, ...]]:
+    def pieces(self, namespace: int) -> Iterator[tuple[Imported, ...]]:
+        """For `namespace`, which may have been given its number meanwhile."""
         position = 0
         while position < self._spool.size_bytes:
             start = position + _SIZE_BYTES
             position = start + int.from_bytes(self._read(position, start), "big")
-            yield tuple(self._parsed(found) for found in _decoder.decode(self._read(start, position)))
+            yield tuple(_parsed(namespace, found) for found in _decoder.decode(self._read(start, position)))
 
     def _read(self, start: int, stop: int) -> bytes:
         return b"".join(self._spool.read(start, stop))
 
-    def _parsed(self, found: _Memory | _Raw) -> Imported:
-        record_id = RecordId(found.record_id)
-        if isinstance(found, _Raw):
-            return NewRaw(record_id, found.row, found.has_text, digest(found.row.session_id))
-        return NewRecord(
-            namespace=self._namespace,
-            record_id=record_id,
-            row=found.row,
-            state=found.state,
-            associations=parse_edges(found.edges),
-            embedding=found.embedding,
-            emotion=found.emotion,
-        )
+
+def _parsed(namespace: int, found: _Memory | _Raw) -> Imported:
+    record_id = RecordId(found.record_id)
+    if isinstance(found, _Raw):
+        return NewRaw(record_id, found.row, found.has_text, digest(found.row.session_id))
+    return NewRecord(
+        namespace=namespace,
+        record_id=record_id,
+        row=found.row,
+        state=found.state,
+        associations=parse_edges(found.edges),
+        embedding=found.embedding,
+        emotion=found.emotion,
+    )
 
 
 def _dumped(record: Imported) -> _Memory | _Raw:

@@ -20,6 +20,7 @@ from cerememory.domain.curve import Curve
 from cerememory.protocol.records import MemoryRecord, Store
 from cerememory.protocol.values import RecordId
 from cerememory.storage.imported import PIECE_RECORDS, ImportSpool, imported_memory, imported_raw
+from cerememory.storage.keys import NOWHERE
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import STORE_CODE
 from cerememory.storage.spool import Spool
@@ -43,10 +44,10 @@ class Checked:
 class Incoming:
     """An archive to be imported: where it lies, and what its records are made into rows by.
 
-    `curves` of the namespace, in the order of the stores' codes; at most `held_max` working records are kept.
+    They get their namespace when they are stored. `curves` of it, in the order of the stores' codes; at most
+    `held_max` working records are kept.
     """
 
-    namespace: int
     archive: Spool
     passphrase: str | None
     curves: tuple[Curve, ...]
@@ -66,7 +67,7 @@ def check_incoming(incoming: Incoming, records: ImportSpool, checked: Checked) -
             records.add(imported_raw(record, incoming.now))
         else:
             curve = incoming.curves[STORE_CODE[record.store]]
-            memory = imported_memory(incoming.namespace, record, curve, incoming.now)
+            memory = imported_memory(NOWHERE, record, curve, incoming.now)
             if record.store is Store.WORKING:
                 checked.hold(memory, incoming.held_max)
             else:

@@ -541,9 +541,7 @@ class Carry:
             await self._carry(await place.stage.place(self.into), archive)
 
     async def _carry(self, target: Place, archive: bytes) -> None:
-        imported = await target.asked(
-            target.engine.lifecycle_import(self._import(archive), namespace=target.number)
-        )
+        imported = await target.asked(target.engine.lifecycle_import(self._import(archive), namespace=target.name))
         model = deepcopy(target.model) if self.dry_run else target.model
         agree(imported["records_imported"], self._take_in(model, archive, target.now), "records_imported")
 

@@ -7,6 +7,7 @@ import tempfile
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,7 +48,9 @@ from cerememory.protocol.requests import (
 )
 from cerememory.protocol.values import ByteArray, RecordId, Timestamp
 from cerememory.storage.datadir import DataDir
+from cerememory.storage.keys import NOWHERE
 from cerememory.storage.lmdb import LmdbStorage
+from cerememory.storage.namespaces import names_in
 from cerememory.telemetry.metrics import Metrics
 from tests.support.archives import (
     BUNDLE,
@@ -69,6 +72,7 @@ from tests.support.engine import (
     to_store,
     to_store_raw,
 )
+from tests.support.held import HeldOffload
 from tests.support.logged import quiet
 from tests.support.memory_storage import MemoryStorage
 from tests.support.stored import Stored, stored_in
@@ -85,7 +89,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Running]:
 
 async def take_in(opened: Running | Engine, archive: bytes, **terms: Any) -> Imported:
     asked = opened if isinstance(opened, Engine) else opened.engine
-    namespace = terms.pop("namespace", 0)
+    namespace = terms.pop("namespace", "default")
     request = Import(archive_id="a-1", archive_data=ByteArray(archive), **terms)
     return (await asked.lifecycle_import(request, namespace=namespace)).reply
 
@@ -183,13 +187,44 @@ async def test_replacing_leaves_what_the_archive_has(opened: Running) -> None:
 
 
 async def test_an_import_stays_in_its_namespace(opened: Running) -> None:
-    other = await opened.engine.namespace("other", create=True)
-    await take_in(opened, BUNDLE, namespace=other)
+    await take_in(opened, BUNDLE, namespace="other")
+    other = await opened.engine.namespace("other")
     assert records_in(await exported(opened)) == []
     await opened.engine.encode_store(to_store("of the default one"))
-    await take_in(opened, CURATED, namespace=other, strategy=ImportStrategy.REPLACE)
+    await take_in(opened, CURATED, namespace="other", strategy=ImportStrategy.REPLACE)
     assert len(records_in(await exported(opened))) == 1
     assert records_in(await exported(opened, other)) == records_in(CURATED)
+
+
+async def test_a_namespace_begins_with_what_is_imported_and_takes_it_all(opened: Running) -> None:
+    archive = archive_of(CURATED_ONLY, [working(1), FIRST])
+    await take_in(opened, archive, namespace="new", dry_run=True)
+    assert names_in(opened.storage) == ["default"]
+    assert await opened.engine.namespace("new") == NOWHERE
+    await take_in(opened, archive, namespace="new")
+    assert names_in(opened.storage) == ["default", "new"]
+    number = await opened.engine.namespace("new")
+    assert await held_ids(opened, number) == [str(working(1).id)]
+    assert records_in(await exported(opened, number)) == [codec.dump(FIRST)]
+    found = await opened.engine.recall_query(to_recall("lighthouse"), namespace=number)
+    ids = {msgspec.json.decode(memory.record)["id"] for memory in found.memories}
+    assert ids == {str(working(1).id), str(FIRST.id)}
+
+
+async def test_a_namespace_that_begins_while_the_archive_is_checked_is_replaced(tmp_path: Path) -> None:
+    offload = HeldOffload()
+    offload.hold("next", after=True)
+    async with running_engine(tmp_path, clock=WallClock(step_ns=0), offload=offload) as opened:
+        async with trio.open_nursery() as nursery:
+            replace = partial(take_in, opened, CURATED, namespace="new", strategy=ImportStrategy.REPLACE)
+            nursery.start_soon(replace)
+            await offload.until_held("next")
+            number = await opened.engine.namespace("new", create=True)
+            for store in ("working", "episodic"):
+                await opened.engine.encode_store(to_store("mine", store=store), namespace=number)
+            offload.release("next")
+        assert await held_ids(opened, number) == []
+        assert records_in(await exported(opened, number)) == records_in(CURATED)
 
 
 async def test_edges_to_what_is_not_there_are_kept(opened: Running) -> None:
@@ -210,13 +245,14 @@ async def test_edges_to_what_is_not_there_are_kept(opened: Running) -> None:
     ids=["cut off", "a bad number", "no record", "another checksum"],
 )
 @pytest.mark.parametrize("strategy", list(ImportStrategy))
+@pytest.mark.parametrize("namespace", ["default", "new"])
 async def test_an_archive_with_anything_wrong_changes_nothing(
-    opened: Running, spoil: Any, strategy: ImportStrategy, autojump_clock: MockClock
+    opened: Running, spoil: Any, strategy: ImportStrategy, namespace: str, autojump_clock: MockClock
 ) -> None:
     await opened.engine.encode_store(to_store("there before"))
     before = rows(opened)
     with pytest.raises(ImportConflict, match=r"^line"):
-        await take_in(opened, b"\n".join(spoil(BUNDLE.splitlines())), strategy=strategy)
+        await take_in(opened, b"\n".join(spoil(BUNDLE.splitlines())), strategy=strategy, namespace=namespace)
     assert rows(opened) == before
     assert await entries(opened, "lifecycle.import") == []
 
@@ -282,8 +318,8 @@ def working(number: int, updated_at: int = NOW) -> MemoryRecord:
     return msgspec.structs.replace(FIRST, id=record_id, store=Store.WORKING, updated_at=at, associations=())
 
 
-async def held_ids(opened: Running) -> list[str]:
-    archive = await exported(opened, stores=(Store.WORKING,))
+async def held_ids(opened: Running, namespace: int = 0) -> list[str]:
+    archive = await exported(opened, namespace, stores=(Store.WORKING,))
     return [msgspec.json.decode(line)["id"] for line in archive.splitlines()[1:-1]]
 
 

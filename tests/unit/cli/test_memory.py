@@ -399,6 +399,7 @@ def test_a_namespace_is_listed_from_its_first_memory_on(
     capsys.readouterr()
     assert run(["namespaces", *here]) == 0
     assert capsys.readouterr().out == "default\n"
+    assert stored_in(data_dir).names == {}
     assert run(["store", "x", "--namespace", "work", *here]) == 0
     capsys.readouterr()
     assert run(["namespaces", *here]) == 0

@@ -10,9 +10,11 @@ import pytest
 
 from cerememory.http.rules import OPEN_ROUTES
 from cerememory.storage.namespaces import namespace_of
+from tests.support.archives import CURATED, ENCRYPTED
 from tests.support.asgi import AsgiClient, Reply
 from tests.support.engine import raw_body, store_body
 from tests.support.gated import Gated, bare, gated
+from tests.support.memory_storage import MemoryStorage
 
 UNKNOWN_ID = "0191aaaa-0000-7000-8000-00000000ffff"
 STORES: list[tuple[str, dict[str, Any]]] = [
@@ -125,6 +127,29 @@ async def test_a_name_that_is_only_read_or_updated_leaves_nothing(daemon: Gated)
     await stored(daemon.client, named("work"))
     with daemon.running.storage.read() as reader:
         assert namespace_of(reader, "work") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/archive", b"no archive"),
+        ("PUT", "/v1/archive", CURATED[:-100]),
+        ("POST", "/v1/lifecycle/import", {"archive_id": "a", "archive_data": list(CURATED[:-100])}),
+        ("POST", "/v1/lifecycle/import", {"archive_id": "a", "archive_data": list(ENCRYPTED)}),
+    ],
+)
+async def test_an_archive_that_is_refused_leaves_no_name(
+    daemon: Gated, method: str, path: str, body: dict[str, Any] | bytes
+) -> None:
+    before = rows(daemon)
+    refused = await daemon.client.ask(method, path, body, named("work"))
+    assert (refused.status, refused.code) == (409, "IMPORT_CONFLICT")
+    assert rows(daemon) == before
+
+
+def rows(daemon: Gated) -> dict[bytes, bytes]:
+    assert isinstance(daemon.running.storage, MemoryStorage)
+    return daemon.running.storage.rows()
 
 
 async def test_a_name_that_was_asked_for_before_it_was_there_is_known_from_then_on(client: AsgiClient) -> None:

@@ -41,12 +41,12 @@ def memory(record: MemoryRecord) -> NewRecord:
 
 
 def spooled(directory: Path, records: list[Imported]) -> list[Imported]:
-    with ImportSpool(0, directory) as spool:
+    with ImportSpool(directory) as spool:
         for record in records:
             spool.add(record)
         spool.flush()
-        assert list(spool.pieces()) == list(spool.pieces())
-        return [record for piece in spool.pieces() for record in piece]
+        assert list(spool.pieces(0)) == list(spool.pieces(0))
+        return [record for piece in spool.pieces(0) for record in piece]
 
 
 @settings(deadline=None, max_examples=50)
@@ -109,18 +109,18 @@ def test_a_raw_entry_without_text_is_known_as_one() -> None:
 
 def test_pieces_are_of_a_bounded_number_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw: NewRaw = imported_raw(RAW, NOW)
-    with ImportSpool(0, tmp_path) as spool:
+    with ImportSpool(tmp_path) as spool:
         for _ in range(2 * PIECE_RECORDS + 1):
             spool.add(raw)
         spool.flush()
         spool.flush()
-        assert [len(piece) for piece in spool.pieces()] == [PIECE_RECORDS, PIECE_RECORDS, 1]
+        assert [len(piece) for piece in spool.pieces(0)] == [PIECE_RECORDS, PIECE_RECORDS, 1]
     monkeypatch.setattr(imported, "PIECE_BYTES", len(raw.row.content) + 1)
-    with ImportSpool(0, tmp_path) as spool:
+    with ImportSpool(tmp_path) as spool:
         for _ in range(3):
             spool.add(raw)
         spool.flush()
-        assert [len(piece) for piece in spool.pieces()] == [1, 1, 1]
+        assert [len(piece) for piece in spool.pieces(0)] == [1, 1, 1]
 
 
 def test_an_empty_spool_has_no_pieces(tmp_path: Path) -> None:

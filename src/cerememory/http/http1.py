@@ -73,6 +73,7 @@ class Http1(H11Protocol):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self._has_begun = False  # with a request of HTTP/1.1
         size_max = self.config.h11_max_incomplete_size
         self.connection = self.requests = Requests(h11.SERVER, max_incomplete_event_size=size_max)
 
@@ -84,6 +85,7 @@ class Http1(H11Protocol):
     async def handle(self, event: Event) -> None:
         """Whoever waits for the end of an answer learns of the end of the connection, too."""
         if isinstance(event, RawData) and (request := self._plain_request(event.data)) is not None:
+            self._has_begun = True
             await self.send(Updated(idle=False))
             await self._answer(request, request.body, event.data)
             return
@@ -94,14 +96,19 @@ class Http1(H11Protocol):
             await self.can_read.set()
 
     async def _check_protocol(self, request: h11.Request) -> None:
-        """HTTP/2 begins with words of its own. `Upgrade: h2c` is ignored: RFC 9113 (3.1) has given it up."""
-        if request.method == b"PRI" and request.target == b"*" and request.http_version == b"2.0":
+        """HTTP/2 begins a connection (RFC 9113, 3.3). `Upgrade: h2c` is ignored: it was given up (3.1)."""
+        if _begins_http2(request) and not self._has_begun:
             raise Http2Begins(HTTP2_BEGINNING + self.connection.trailing_data[0])
+        self._has_begun = True
 
     def _plain_request(self, data: bytes) -> PlainRequest | None:
         return plain.read(data) if self.requests.is_between_requests else None
 
     async def _create_stream(self, request: h11.Request) -> None:
+        if _begins_http2(request):  # too late, and what follows is no HTTP/1.1
+            await self._send_error_response(400)
+            await self.send(Closed())
+            return
         body = self._whole_body(request)
         if body is None:
             self.requests.is_answering = True
@@ -177,6 +184,10 @@ class Http1(H11Protocol):
         if head:
             await self.send(RawData(data=head))
         await self.send(RawData(data=rest))
+
+
+def _begins_http2(request: h11.Request) -> bool:
+    return request.method == b"PRI" and request.target == b"*" and request.http_version == b"2.0"
 
 
 class _Answer:

@@ -420,10 +420,28 @@ async def test_beyond_the_connection_cap_an_idle_one_goes_and_none_that_serves()
 
 async def test_it_is_known_however_its_beginning_is_cut() -> None:
     async with serving(Served(), BARE) as served, await served.connect() as connection:
-        for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00":
+        for byte in PREFACE:
             await connection.stream.send_all(bytes([byte]))
         with trio.fail_after(WAIT_S):
             assert (await connection.stream.receive_some())[3:4] == b"\x04", "the server's settings"
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+
+@pytest.mark.parametrize("line", ["Content-Length: 2", "Content-Length: 2\r\nX-Folded: a\r\n b"])
+@pytest.mark.parametrize("together", [True, False])
+async def test_behind_a_request_of_http_1_1_it_is_a_bad_one(line: str, together: bool, logged: Logged) -> None:
+    app = Served()
+    first = f"POST /echo HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\nhi".encode()
+    async with serving(app, BARE) as served, await served.connect() as connection:
+        await connection.stream.send_all(first + PREFACE if together else first)
+        if not together:
+            assert await connection.stream.receive_some()
+            await connection.stream.send_all(PREFACE)
+        assert b"HTTP/1.1 400 \r\ncontent-length: 0\r\nconnection: close" in await connection.until_closed()
+    assert app.begun == ["/echo"]
+    assert logged.lines == []
 
 
 async def test_an_upgrade_is_ignored_and_answered_over_http_1_1() -> None:

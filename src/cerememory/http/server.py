@@ -29,6 +29,7 @@ from cerememory.http.http2 import Http2
 
 GRACE_S = 30.0
 GONE_S = 5.0  # what still serves a client that is gone
+LEAVING_MAX = 32  # connections that others have had to make room for, and that clients haven't closed yet
 BACKLOG = 512
 READ_BYTES = 65_536
 WRITE_BYTES = 262_144  # that a client has to take within the idle time
@@ -107,6 +108,8 @@ class Connection(TCPServer):
         super().__init__(*args)
         self.idle_since: float | None = trio.current_time()  # None: it serves a request
         self.idle_s = float(self.config.keep_alive_timeout)  # after which it is closed
+        self._idling: trio.CancelScope | None = None  # the wait for that, once there is a protocol
+        self._is_to_leave = False
         self._ends_at = math.inf
         self._writing = trio.CancelScope()
         self._scope = trio.CancelScope()
@@ -124,6 +127,16 @@ class Connection(TCPServer):
     def end_soon(self) -> None:
         """A client that reads closes before; a request that it had begun it makes anew elsewhere."""
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + GONE_S)
+
+    async def leave(self) -> None:
+        """Make room for another, who doesn't wait for it. A client of HTTP/2 is told, and gone within `GONE_S`."""
+        if self._idling is None or not isinstance(self.protocol.protocol, Http2):
+            await trio.aclose_forcefully(self.stream)
+            return
+        self.end_by(trio.current_time() + GONE_S)
+        self.end_soon()
+        self._is_to_leave = True
+        self._idling.cancel()
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
@@ -182,18 +195,20 @@ class Connection(TCPServer):
             rest = rest[WRITE_BYTES:]
 
     async def _idle_timeout(self) -> None:
-        """Close when there was no request for long, or when the server stops and none is under way."""
-        while not self.context.terminated.is_set():
+        """Close when there was no request for long, or when the server stops, or it is to leave, and none is under
+        way.
+        """
+        while not (self._is_to_leave or self.context.terminated.is_set()):
             started = trio.current_time() if self.idle_since is None else self.idle_since
             due = started + self.idle_s
             if trio.current_time() >= due:
                 break
-            with trio.move_on_at(due):
+            with trio.move_on_at(due) as self._idling:
                 await self.context.terminated.wait()
         if self.idle_since is not None:
             with trio.CancelScope(shield=True):
                 await self._initiate_server_close()
-        elif isinstance(spoken := self.protocol.protocol, Http2):  # the server stops
+        elif isinstance(spoken := self.protocol.protocol, Http2):  # what is under way may end
             await spoken.go_away()
 
     async def _initiate_server_close(self) -> None:
@@ -266,6 +281,7 @@ class Server:
         self._max_connections = settings.http.max_connections
         self._context = WorkerContext(None)
         self._connections: set[Connection] = set()
+        self._leaving: dict[Connection, None] = {}  # beside them, the first to leave first
 
     async def serve(
         self,
@@ -304,6 +320,7 @@ class Server:
             log.exception("connection crashed")
         finally:
             self._connections.discard(connection)
+            self._leaving.pop(connection, None)
 
     def _encrypted(self, stream: trio.SocketStream) -> trio.abc.Stream:
         if self._tls is None:
@@ -318,5 +335,10 @@ class Server:
             return False
         oldest = min(idle, key=lambda connection: connection.idle_since or 0.0)
         self._connections.discard(oldest)
-        await trio.aclose_forcefully(oldest.stream)
+        self._leaving[oldest] = None
+        await oldest.leave()
+        if len(self._leaving) > LEAVING_MAX:
+            first = next(iter(self._leaving))
+            del self._leaving[first]
+            await trio.aclose_forcefully(first.stream)
         return True

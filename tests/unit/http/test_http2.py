@@ -409,10 +409,76 @@ async def test_beyond_the_connection_cap_an_idle_one_goes_and_none_that_serves()
         await busy.ping()
         async with await served.connect() as newcomer:
             assert (await newcomer.ask("GET", "/answer")).status == 200
-            await idle.until_closed()
+            await idle.until(lambda: idle.goodbye == 1)
             app.let_go.set()
             await busy.send(held, b"x", end=True)
             assert (await busy.ended(held)).data == b"x"
+
+
+@pytest.mark.parametrize("is_let_go", [True, False])
+async def test_who_makes_room_has_a_moment_for_what_it_has_begun_meanwhile(
+    is_let_go: bool, autojump_clock: MockClock
+) -> None:
+    app = Served()
+    async with opened(app) as peer:
+        held = await peer.begin("/hold")
+        await wait_all_tasks_blocked()
+        await peer.connection.leave()
+        await peer.client.until(lambda: peer.client.goodbye == held)
+        if is_let_go:
+            app.let_go.set()
+            await peer.client.send(held, b"h", end=True)
+            assert (await peer.client.ended(held)).data == b"h"
+        with trio.fail_after(GONE_S + 1.0):
+            await peer.ended.wait()
+    assert app.cancelled == (not is_let_go)
+
+
+async def test_who_hasnt_begun_to_speak_makes_room_at_once() -> None:
+    wire, context = Wire(), WorkerContext(None)
+    wrapped = ASGIWrapper(cast(ASGIFramework, Served()))
+    await Connection(wrapped, _config(BARE), context, ConnectionState({}), cast(Any, wire)).leave()
+    assert await wire.client.receive_some() == b""
+
+
+class Deaf(Wire):
+    """From when it `is_deaf`, its client takes nothing of what is sent."""
+
+    is_deaf = False
+
+    async def send_all(self, data: bytes) -> None:
+        if self.is_deaf:
+            await trio.sleep_forever()
+        await super().send_all(data)
+
+
+@pytest.mark.parametrize("is_deaf", [True, False])
+async def test_nobody_waits_for_who_makes_room_and_doesnt_close(is_deaf: bool, autojump_clock: MockClock) -> None:
+    wire = Deaf()
+    async with opened(Served(), wire=wire) as peer:
+        await peer.ask("/answer")
+        wire.is_deaf, began = is_deaf, trio.current_time()
+        await peer.connection.leave()
+        assert trio.current_time() == began
+        with trio.fail_after(GONE_S + 1.0):
+            await peer.ended.wait()
+        assert (peer.client.goodbye is None) == is_deaf
+
+
+async def test_those_that_make_room_and_dont_close_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cerememory.http.server.GONE_S", 10 * WAIT_S)
+    monkeypatch.setattr("cerememory.http.server.LEAVING_MAX", 1)
+    settings = settings_with(BARE, "http", max_connections=1)
+    async with serving(Served(), settings) as served, connected(served.port) as first:
+        await first.ended(await first.begin("/answer", end=True, head=GET))
+        async with connected(served.port) as second:
+            await second.ended(await second.begin("/answer", end=True, head=GET))
+            await first.until(lambda: first.goodbye == 1)
+            async with await served.connect() as third:
+                assert (await third.ask("GET", "/answer")).status == 200
+                await second.until(lambda: second.goodbye == 1)
+                await first.until_closed()
+                assert not second.is_closed
 
 
 # How it is begun.

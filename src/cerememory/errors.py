@@ -225,8 +225,11 @@ class TooManyBytes(Busy):
     pass
 
 
+NEWEST_SEQUENCE = "newest_sequence"
+
+
 class NotCaughtUp(Busy):
-    pass
+    """`NEWEST_SEQUENCE` in its details is the newest commit that there is."""
 
 
 class ProviderUnavailable(Busy):

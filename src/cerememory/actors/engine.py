@@ -51,6 +51,7 @@ from cerememory.actors.timelines import Timelines
 from cerememory.actors.writer import Commit, Writer
 from cerememory.domain.audit_chain import GENESIS, AuditDraft
 from cerememory.errors import (
+    NEWEST_SEQUENCE,
     Busy,
     CerememoryError,
     NoRoute,
@@ -571,15 +572,20 @@ class Engine:
         """`call()` where it doesn't hold the event loop: for a surface's large bodies."""
         return await self._world.offload(call, self._limiter)
 
-    async def wait_for(self, sequence: int) -> float:
-        """Return when commit `sequence` is stored: until when (on the loop's clock) searches may wait to see it.
+    def fresh_by(self) -> float:
+        """Until when (on the loop's clock) a search may wait to see all that is stored now: a second."""
+        return trio.current_time() + CAUGHT_UP_S
 
-        That is a second from now. `NotCaughtUp` when it isn't stored by then.
+    async def wait_for(self, sequence: int) -> float:
+        """Return when commit `sequence` is stored: until when searches may wait to see it, as `fresh_by`.
+
+        `NotCaughtUp` when it isn't stored by then.
         """
-        deadline = trio.current_time() + CAUGHT_UP_S
-        while self._commit_sequence() < sequence:
+        deadline = self.fresh_by()
+        while (newest := self._commit_sequence()) < sequence:
             if trio.current_time() >= deadline:
-                raise NotCaughtUp(f"X-Cerememory-Sequence: commit {sequence} isn't visible yet")
+                message = f"X-Cerememory-Sequence: commit {sequence} isn't visible yet"
+                raise NotCaughtUp(message, details={NEWEST_SEQUENCE: newest})
             await trio.sleep(CAUGHT_UP_STEP_S)
         return deadline
 

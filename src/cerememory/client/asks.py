@@ -11,7 +11,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -26,6 +26,7 @@ from cerememory.protocol.requests import Request
 
 ARCHIVE_PATH = "/v1/archive"
 SEQUENCE_HEADER = "X-Cerememory-Sequence"
+_KEY_HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 _NOTHING: Mapping[str, str] = {}
 
@@ -81,6 +82,13 @@ def _query(request: Request) -> dict[str, str]:
         name: getattr(request, name) for name in request.__struct_fields__ if name not in ("record_id", "header")
     }
     return {name: as_text(value) for name, value in given.items() if value not in (None, False)}
+
+
+def including(request: HttpRequest, sequence: int | None) -> HttpRequest:
+    """`request`; if it is a read, its answer is to have commit `sequence` in it."""
+    if sequence is None or _KEY_HEADER in request.headers:
+        return request
+    return replace(request, headers={SEQUENCE_HEADER: str(sequence), **request.headers})
 
 
 def as_text(value: object) -> str:
@@ -169,4 +177,4 @@ def _key_header(idempotency_key: str | None) -> dict[str, str]:
         return {}
     if _KEY.fullmatch(idempotency_key) is None:
         raise ValidationFailed("idempotency_key: expected 1 to 256 visible ASCII characters, spaces only within")
-    return {"Idempotency-Key": idempotency_key}
+    return {_KEY_HEADER: idempotency_key}

@@ -171,6 +171,7 @@ class AsyncClient(AsyncOperations):
             try:
                 return await attempt(patience)
             except Overloaded as error:
+                self._session.note_refusal(error)
                 pause_s = patience.pause_after(error)
                 if pause_s is None or self._closing.is_set():
                     raise

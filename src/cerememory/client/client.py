@@ -127,7 +127,7 @@ class Client(Operations):
         """
         sent = self._session.caller.export(request)
         with ExitStack() as stack:
-            connection, head = self._patiently(lambda patience: self._begin(sent, patience, stack))
+            connection, head = self._patiently(lambda patience: self._begin(self._ready(sent), patience, stack))
             archive = self._session.answers.archive(head)
             yield ArchiveStream(**archive.described(), chunks=iter(lambda: self._part(connection), b""))
 
@@ -164,7 +164,11 @@ class Client(Operations):
 
     def _tried(self, ask: Ask, read: Callable[[HttpAnswer], R]) -> R:
         request = self._session.caller.request(ask)
-        return self._patiently(lambda patience: read(self._exchange(request, patience)))
+        return self._patiently(lambda patience: read(self._exchange(self._ready(request), patience)))
+
+    def _ready(self, request: HttpRequest) -> HttpRequest:
+        """What is sent for `request`, called for each try; what it raises is how the try failed."""
+        return request
 
     def _look(self, target: str) -> HttpAnswer:
         return self._exchange(self._session.caller.look(target), self._session.brief_patience(self._clock))
@@ -176,6 +180,7 @@ class Client(Operations):
             try:
                 return attempt(patience)
             except Overloaded as error:
+                self._session.note_refusal(error)
                 pause_s = patience.pause_after(error)
                 if pause_s is None or self._closing.is_set():
                     raise

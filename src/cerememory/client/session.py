@@ -9,6 +9,7 @@ from cerememory.client.answers import Answers
 from cerememory.client.asks import SEQUENCE_HEADER, Caller
 from cerememory.client.patience import Patience
 from cerememory.client.wire import Head
+from cerememory.errors import NEWEST_SEQUENCE, Overloaded
 
 CONNECT_TIMEOUT_S = 10.0
 LOOK_S = 10.0  # for a look at the audit log, which nobody waits for
@@ -47,5 +48,15 @@ class Session:
         """Keeps the commit number that a write was acknowledged with, if it is the highest so far."""
         text = head.headers.get(_SEQUENCE, "")
         if text.isascii() and text.isdigit():
+            self.acknowledge(int(text[:20]))
+
+    def acknowledge(self, sequence: int) -> None:
+        with self._lock:
+            self.sequence = max(self.sequence or 0, sequence)
+
+    def note_refusal(self, error: Overloaded) -> None:
+        """Forgets a commit that the daemon hasn't got: what it had was replaced by an older backup."""
+        newest = (error.details or {}).get(NEWEST_SEQUENCE)
+        if isinstance(newest, int):
             with self._lock:
-                self.sequence = max(self.sequence or 0, int(text[:20]))
+                self.sequence = min(self.sequence or 0, newest)

@@ -37,7 +37,7 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What goes over the wire, the same bytes at every try. Headers hold keys, so they aren't in the `repr`.
+    """What goes over the wire, of a write the same bytes at every try. Headers hold keys, so no `repr` has them.
 
     `body` None is a body in pieces that the shell has: its length is in the headers, or it goes in chunks.
     """

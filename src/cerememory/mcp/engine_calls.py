@@ -27,9 +27,11 @@ _CHANGING: dict[str, Ask] = {
     "lifecycle.dream_tick": Engine.lifecycle_dream_tick,
     "lifecycle.consolidate": Engine.lifecycle_consolidate,
 }
-_READING: dict[str, Ask] = {
+_SEARCHING: dict[str, Ask] = {
     "recall.query": Engine.recall_query,
     "recall.raw_query": Engine.recall_raw_query,
+}
+_READING: dict[str, Ask] = {
     "recall.timeline": Engine.recall_timeline,
     "recall.associate": Engine.recall_associate,
     "introspect.record": Engine.introspect_record,
@@ -53,11 +55,15 @@ async def ask(
 ) -> Any:
     """The CMP reply, None where there is none. The first thing that is stored in a namespace makes it.
 
+    A search waits for whatever was stored before it: nothing says which of it is the client's own.
     `sees_all`: whoever asks may see all namespaces, and so what is told of all of them together.
     """
     number = await engine.namespace(namespace, create=operation in _STORING)
     if operation == STATS:
         return await _READING[STATS](engine, namespace=number, with_sizes=sees_all)
+    if operation in _SEARCHING:
+        search = _SEARCHING[operation]
+        return await search(engine, *arguments, namespace=number, fresh_by=engine.fresh_by())
     if operation in _READING:
         return await _READING[operation](engine, *arguments, namespace=number)
     return (await _CHANGING[operation](engine, *arguments, namespace=number)).reply

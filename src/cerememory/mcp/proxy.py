@@ -26,6 +26,7 @@ from cerememory.mcp import jsonrpc
 from cerememory.mcp.jsonrpc import NotARequest, Request
 from cerememory.mcp.methods import CALLING, Method, no_method, own_methods
 from cerememory.mcp.outbox import Outbox
+from cerememory.mcp.session_client import SessionClient
 from cerememory.mcp.state import server_name, state_home
 from cerememory.mcp.stdio import LINE_BYTES_MAX, LineTooLong, Output, read_lines
 from cerememory.mcp.toolbox import Toolbox
@@ -53,7 +54,7 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: 
     before anything is read.
     """
     with (
-        Client(server_url, api_key, timeout_s, namespace=namespace) as client,
+        SessionClient(server_url, api_key, timeout_s, namespace=namespace) as client,
         Client(server_url, api_key, SEND_S, retry_for_s=0, namespace=namespace) as sender,
     ):
         wake = partial(signal.pthread_kill, threading.get_ident(), signal.SIGTERM)

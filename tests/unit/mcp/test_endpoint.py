@@ -34,12 +34,14 @@ from cerememory.storage.api_keys import KeyFile
 from tests.support.asgi import AsgiClient, Reply
 from tests.support.engine import NOW, settings_for
 from tests.support.gated import UNLIMITED, Gated, bare, gated, with_auth
+from tests.support.held import HeldOffload
 from tests.support.logged import Logged, quiet
 
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 PONG = {"jsonrpc": "2.0", "id": 1, "result": {}}
 OTHER_ORIGIN = "https://evil.example"
 ANONYMOUS = bare()
+RAW_ITEM = {"content": "kettle", "session_id": "s-1"}
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +69,29 @@ async def call(client: AsgiClient, tool: str, /, headers: dict[str, str] | None 
 
 async def post(body: object, client: AsgiClient = ANONYMOUS, **headers: str) -> Reply:
     return await client.post(MCP_PATH, body, **headers)
+
+
+@pytest.mark.parametrize(("storing", "search"), [("store", "recall"), ("store_raw", "recall_raw")])
+async def test_a_search_waits_for_what_was_stored_before_it(
+    tmp_path: Path, autojump_clock: MockClock, storing: str, search: str
+) -> None:
+    """Longer than searches do whose caller may have stored nothing."""
+    held = HeldOffload()
+    async with gated(tmp_path, offload=held) as daemon, trio.open_nursery() as nursery:
+        held.hold("_apply")
+        item: dict[str, Any] = {"content": "kettle"} if storing == "store" else RAW_ITEM
+        await call(daemon.client, storing, **item)
+        found: list[Any] = []
+
+        async def ask() -> None:
+            found.append(await call(daemon.client, search, query="kettle"))
+
+        nursery.start_soon(ask)
+        await trio.sleep(0.9)
+        assert found == []
+        held.release("_apply")
+    [result] = found
+    assert result["structuredContent"]["total_candidates"] == 1
 
 
 # Who may ask.

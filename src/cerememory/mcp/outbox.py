@@ -1,4 +1,4 @@
-"""Stores that wait on the disk for a daemon that is away; sent, the oldest first, when it is back.
+"""Stores that wait on the disk for a daemon that is away; sent, the oldest first, before the call that finds it.
 
 Each is a file with the request and the idempotency key that it was tried with, so one that the daemon had done
 without its answer coming through isn't done twice (as long as the daemon keeps its answers). A file is written
@@ -24,6 +24,7 @@ from cerememory.client.errors import HTTP_STATUS
 from cerememory.errors import (
     CerememoryError,
     Conflict,
+    DaemonUnreachable,
     Invalid,
     NoRoute,
     Refused,
@@ -62,6 +63,7 @@ class Outbox:
         self._files_max = files_max
         self._bytes_max = bytes_max
         self._sending = threading.Lock()
+        self._outcome: int | str | None = None  # of the last sending
 
     def put(self, operation: str, body: object, idempotency_key: str) -> None:
         """Keeps it durably. Raises `StorageUnavailable` when there is no room, or the disk fails."""
@@ -75,16 +77,35 @@ class Outbox:
         except OSError as error:
             raise StorageUnavailable(f"{self._folder}: {error.strerror}") from error
 
-    def send(self) -> None:
-        """What waits, up to `SEND_MAX`, until the daemon doesn't take one; another thread's sending is enough."""
-        if not self._sending.acquire(blocking=False):
-            return
+    def send(self) -> int | None:
+        """Sends what waits, up to `SEND_MAX`, until the daemon doesn't take one.
+
+        The number of the newest commit that it made, None when it made none. `DaemonUnreachable` when something
+        waits and there is no daemon to ask. Another thread's sending is as good, when it has ended.
+        """
+        if self._sending.acquire(blocking=False):
+            try:
+                self._outcome = self._send_all()
+            finally:
+                self._sending.release()
+        else:
+            with self._sending:
+                pass
+        if isinstance(self._outcome, str):
+            raise DaemonUnreachable(self._outcome)
+        return self._outcome
+
+    def _send_all(self) -> int | str | None:
+        """See `send`; a text says that there is no daemon."""
+        before = self._client.sequence
         try:
             for path in self._waiting()[:SEND_MAX]:
                 if not self._sent(path):
-                    return
-        finally:
-            self._sending.release()
+                    break
+        except DaemonUnreachable as away:
+            return str(away)
+        newest = self._client.sequence
+        return None if newest == before else newest
 
     def _waiting(self) -> list[Path]:
         try:
@@ -93,7 +114,7 @@ class Outbox:
             return []
 
     def _sent(self, path: Path) -> bool:
-        """Whether the next one may be tried."""
+        """Whether the next one may be tried. `DaemonUnreachable` when there is no daemon."""
         try:
             waiting = _read(path)
         except FileNotFoundError:  # another process was faster
@@ -108,6 +129,8 @@ class Outbox:
                 self._set_aside(path, error)
                 return True
             log.debug("%s still waits: %s", path, error)
+            if isinstance(error, DaemonUnreachable) and not error.was_sent:
+                raise
             return False
         path.unlink(missing_ok=True)
         return True

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -53,14 +53,16 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: 
     None is the daemon's default one. Raises `ValidationFailed` for a URL, key or namespace that can't be used,
     before anything is read.
     """
-    with (
-        SessionClient(server_url, api_key, timeout_s, namespace=namespace) as client,
-        Client(server_url, api_key, SEND_S, retry_for_s=0, namespace=namespace) as sender,
-    ):
+    with ExitStack() as stack:
+        sender = stack.enter_context(Client(server_url, api_key, SEND_S, retry_for_s=0, namespace=namespace))
+        outbox = Outbox(sender, _outbox_folder(sender))
+        client = stack.enter_context(
+            SessionClient(server_url, api_key, timeout_s, namespace=namespace, outbox=outbox)
+        )
         wake = partial(signal.pthread_kill, threading.get_ident(), signal.SIGTERM)
         output = Output(sys.stdout.fileno(), on_gone=wake)  # a flag wouldn't end the reading of stdin
         with redirect_stdout(sys.stderr), _interrupted_by_sigterm(), suppress(KeyboardInterrupt):
-            tools = Toolbox(client, outbox=Outbox(sender, _outbox_folder(client)))
+            tools = Toolbox(client, outbox=outbox)
             serve(sys.stdin.buffer, output, tools, after_call=_LateWitness(client).look_if_due)
     return 0
 

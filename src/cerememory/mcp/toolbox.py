@@ -28,7 +28,7 @@ def _system_time() -> Timestamp:
 class Toolbox:
     """The tools over one client; usable from any thread, as the client is.
 
-    With an `outbox` what is to be stored while the daemon is away waits there, and is sent before the next call.
+    With an `outbox` what is to be stored while the daemon is away waits there.
     """
 
     def __init__(
@@ -42,10 +42,8 @@ class Toolbox:
     def call(self, name: str, given: Mapping[str, object]) -> Result:
         """The result of tool `name`. Raises what `Client.call` does, and `ValidationFailed` of its own."""
         tool = asked(name, given, self._now())
-        if self._outbox is not None:
-            self._outbox.send()
-            if name in STORING:
-                return self._store(tool, self._outbox)
+        if self._outbox is not None and name in STORING:
+            return self._store(tool, self._outbox)
         if name == "export":
             return self._export(tool)
         return tool.shown(self._ask(tool.call), self._namespace)

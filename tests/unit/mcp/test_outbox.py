@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import ssl
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cerememory.client import Client
-from cerememory.errors import DaemonUnreachable, StorageUnavailable
+from cerememory.errors import DaemonUnreachable, InternalError, StorageUnavailable
 from cerememory.mcp.outbox import Outbox
+from cerememory.mcp.session_client import SessionClient
 from cerememory.mcp.toolbox import STORING, Toolbox
 from cerememory.mcp.tools import BY_NAME
 from tests.support.certificates import self_signed
-from tests.support.fake_daemon import FakeDaemon, answer, hang_up, raw_answer, refusal
+from tests.support.fake_daemon import FakeDaemon, answer, hang_up, held, raw_answer, refusal
 from tests.unit.mcp.answers import ID
 
 STORED = {"record_id": ID, "store": "episodic", "initial_fidelity": 1.0, "associations_created": 0}
@@ -46,8 +50,9 @@ def outbox(client: Client, folder: Path) -> Outbox:
 
 
 @pytest.fixture
-def tools(client: Client, outbox: Outbox) -> Toolbox:
-    return Toolbox(client, outbox=outbox)
+def tools(daemon: FakeDaemon, outbox: Outbox) -> Iterator[Toolbox]:
+    with SessionClient(daemon.url, retry_for_s=0, outbox=outbox) as client:
+        yield Toolbox(client, outbox=outbox)
 
 
 def names(folder: Path) -> list[str]:
@@ -75,6 +80,70 @@ def test_a_store_while_the_daemon_is_away_is_kept_and_sent_before_the_next_call(
     assert b"kettle" in kept.body
     assert (kept.method, asked.path) == ("POST", "/v1/introspect/stats")
     assert names(folder) == []
+
+
+class Late(Client):
+    """A client to which the daemon is away, and comes back as soon as it was told so."""
+
+    comes_back: Callable[[], None]
+
+    def call(self, operation_name: str, body: object | None = None, **given: Any) -> Any:
+        try:
+            return super().call(operation_name, body, **given)
+        except DaemonUnreachable:
+            self.comes_back()
+            raise
+
+
+@pytest.mark.parametrize("tool", ["recall", "store", "export"])
+def test_it_is_sent_before_a_call_that_finds_the_daemon_later(daemon: FakeDaemon, folder: Path, tool: str) -> None:
+    given = {"recall": {}, "store": {"content": "cup"}, "export": {"output_path": str(folder / "out.cma")}}
+    with Late(daemon.url, retry_for_s=0) as sender:
+        sender.comes_back = daemon.start
+        outbox = Outbox(sender, folder)
+        outbox.put("encode.store", BODIES[0], "key")
+        daemon.then(answer(STORED, X_Cerememory_Sequence="7"))
+        daemon.stop()
+        with (
+            SessionClient(daemon.url, wait=lambda _seconds: None, outbox=outbox) as client,
+            suppress(InternalError),  # for no archive comes
+        ):
+            Toolbox(client, outbox=outbox).call(tool, given[tool])
+    kept, asked = daemon.requests
+    assert kept.json == BODIES[0]
+    assert asked.headers.get("x-cerememory-sequence") == (None if tool == "store" else "7")
+    assert names(folder) == []
+
+
+class NoticedLock:
+    """A lock that tells when it is waited for."""
+
+    def __init__(self, waited_for: threading.Event) -> None:
+        self._lock = threading.Lock()
+        self._waited_for = waited_for
+        self.acquire, self.release = self._lock.acquire, self._lock.release
+
+    def __enter__(self) -> None:
+        self._waited_for.set()
+        self._lock.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()
+
+
+def test_another_threads_sending_is_waited_for_and_is_enough(
+    daemon: FakeDaemon, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited_for = threading.Event()
+    monkeypatch.setattr(outbox, "_sending", NoticedLock(waited_for))
+    daemon.then(held(waited_for, answer(STORED, X_Cerememory_Sequence="7")))
+    outbox.put("encode.store", BODIES[0], "key")
+    other = threading.Thread(target=outbox.send)
+    other.start()
+    daemon.wait_for_requests(1)
+    assert outbox.send() == 7
+    other.join()
+    assert len(daemon.requests) == 1
 
 
 def test_it_is_sent_with_the_key_that_it_was_tried_with(daemon: FakeDaemon, tools: Toolbox) -> None:

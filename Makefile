@@ -1,4 +1,5 @@
-# make serve | test | check | bench | install: each works on a fresh machine with Python >= 3.11 and make.
+# make serve | test | check | bench | install: each works on a fresh machine with Python >= 3.11 and make; test needs more
+# programs there, which README.md names and a test that lacks one.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

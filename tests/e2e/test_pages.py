@@ -22,6 +22,7 @@ from cerememory.storage.lmdb import LmdbStorage
 from tests.support.calls import UNLIMITED, Caller
 from tests.support.daemon import COMMAND, Daemon, clean_environment, free_port
 from tests.support.pages import PAGES, ROOT, Command, commands, label
+from tests.support.programs import require
 from tests.support.shell import Ran, Shell
 
 # What can't run on a plain machine, by how it begins, and why; everything else is run.
@@ -136,6 +137,8 @@ def why_not(command: str) -> str | None:
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=label)
 def test_a_page_shows_what_happens(page: Path, tmp_path: Path) -> None:
     told = [command for command in commands(page) if not why_not(command.text)]
+    if any("curl" in command.text for command in told):
+        require("curl")
     with ExitStack() as stack:
         reader = Reader(tmp_path, stack)
         if label(page) in OF_OPERATORS:

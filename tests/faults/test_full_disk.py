@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.support.calls import UNLIMITED, Caller
 from tests.support.daemon import Daemon
+from tests.support.programs import require
 from tests.support.stored import stored_in
 
 MIB = 1 << 20
@@ -21,6 +22,7 @@ TEXT = "kept " * 4_000  # more than a page, so that room for one is room for a w
 @contextmanager
 def daemon_on_tmpfs(mount: Path, size_mib: int, min_free_mib: int) -> Iterator[tuple[Daemon, Path]]:
     """A daemon on a tmpfs of its own, and the tmpfs as this process sees it."""
+    require("unshare")
     mount.mkdir()
     mounting = f'mount -t tmpfs -o size={size_mib}m none {shlex.quote(str(mount))} && exec "$@"'
     launcher = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounting, "sh"]

@@ -6,7 +6,6 @@ the trace is judged (`tests.support.traced`); a daemon whose LMDB doesn't sync m
 
 from __future__ import annotations
 
-import shutil
 import sys
 import threading
 from collections.abc import Sequence
@@ -17,19 +16,16 @@ import pytest
 from tests.support import unsynced
 from tests.support.calls import UNLIMITED, Caller
 from tests.support.daemon import Daemon
+from tests.support.programs import require
 from tests.support.traced import SYNCS, Call, SyncOrder, parse_trace, tracer
 
 THREADS = 6
 ENCODES = 6  # by each thread
 
 
-def test_the_tracer_is_there() -> None:
-    """Without strace, nothing here could be shown: `.ci/run` installs it."""
-    assert shutil.which("strace")
-
-
 def traced_encodes(tmp_path: Path, launcher: Sequence[str] = ()) -> list[Call]:
     """The calls of a new daemon that several clients store into at once, until it has stopped."""
+    require("strace")
     trace = tmp_path / "trace"
     command = [*tracer(trace), *launcher]
     with Daemon(tmp_path / "new" / "data", env=UNLIMITED, launcher=command) as daemon:

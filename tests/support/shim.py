@@ -21,12 +21,15 @@ The rules lie in a file that both sides have mapped, so that a running process f
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from tests.support.programs import missing, require
 
 SOURCE = Path(__file__).with_name("shim.c")
 VARIABLE = "CEREMEMORY_TEST_SHIM"
@@ -42,6 +45,7 @@ Moment = Literal["before", "within", "after"]
 
 _FAIL, _KILL, _TEAR, _KILL_WITHIN, _KILL_AFTER, _RECORD = range(6)
 _KILLS: dict[Moment, int] = {"before": _KILL, "within": _KILL_WITHIN, "after": _KILL_AFTER}
+_NO_HEADER = re.compile(r"fatal error: (\S+): No such file")
 _RULE = struct.Struct("<4i5q200s")
 _ARMED = struct.Struct("<i")
 _COUNTS = struct.Struct("<2q")
@@ -51,11 +55,13 @@ _RECORD_HEADER = struct.Struct("<4q")
 
 def build_library(directory: Path) -> Path:
     """Compile the library into `directory`."""
+    require("gcc")
     library = directory / "shim.so"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(library), str(SOURCE), "-ldl"],
-        check=True,
-    )
+    command = ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(library), str(SOURCE), "-ldl"]
+    compiled = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    if header := _NO_HEADER.search(compiled.stderr):
+        missing(f"the C library's {header[1]}")
+    assert compiled.returncode == 0, compiled.stderr
     return library
 
 

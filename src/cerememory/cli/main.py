@@ -134,9 +134,9 @@ def _answer(error: Exception, is_verbose: bool) -> int:
 
 
 def _message(error: Exception) -> str:
-    """One line, but for a configuration with several problems: that is a line for each."""
-    if isinstance(error, ConfigInvalid) and "\n" in str(error):
-        return str(error)
+    """One line, but for a configuration with several problems: that is such a line for each."""
+    if isinstance(error, ConfigInvalid):
+        return "\n".join(f"error: {problem}" for problem in _reason(error).splitlines())
     return f"error: {' '.join(_reason(error).splitlines())}"
 
 

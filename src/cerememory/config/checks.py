@@ -4,8 +4,8 @@ A rule yields the key it blames and a reason. `check` runs them all and raises o
 line for each. The rules of `SERVE_RULES` matter to a daemon that listens, so `serve` alone asks for them.
 What can only be seen on the disk (permissions and file system of data_dir) is storage's to check.
 
-`NOT_BUILT` names the keys whose feature isn't there yet: they are refused instead of accepted and ignored.
-Their own rules stand above and run first; who builds the feature takes the key out of the tuple.
+`NOT_BUILT` names the keys whose feature isn't there yet: they are refused instead of accepted and ignored, and
+nothing else is asked of them. Who builds the feature takes the key out of the tuple.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def check(
     """
     rules = RULES + SERVE_RULES if for_serve else RULES
     rules = tuple(rule for rule in rules if not (has_stored_keys and rule is _auth_without_keys))
-    problems = [problem for rule in rules for problem in rule(settings)]
-    problems += _not_built(settings, origins)
+    unbuilt = {problem.key: problem for problem in _not_built(settings, origins)}
+    problems = [problem for rule in rules for problem in rule(settings) if problem.key not in unbuilt]
+    problems += unbuilt.values()
     if problems:
         raise ConfigInvalid("\n".join(_line(problem, origins) for problem in problems))
 
@@ -158,11 +159,6 @@ def _provider_address(settings: Settings) -> Iterator[Problem]:
         yield Problem("llm.base_url", f"http:// would send key and memories to {base.host[:64]} in plain text")
 
 
-def _postgres_without_dsn(settings: Settings) -> Iterator[Problem]:
-    if settings.storage.backend == "postgres" and settings.storage.dsn is None:
-        yield Problem("storage.dsn", 'storage.backend "postgres" needs a connection string')
-
-
 def _bind_address_unreadable(settings: Settings) -> Iterator[Problem]:
     address = settings.http.bind_address
     if address != "localhost" and not _is_ip_address(address):
@@ -201,7 +197,6 @@ RULES: tuple[Rule, ...] = (
     _local_provider,
     _provider_key_unsendable,
     _provider_address,
-    _postgres_without_dsn,
 )
 SERVE_RULES: tuple[Rule, ...] = (
     _bind_address_unreadable,

@@ -61,10 +61,10 @@ def test_what_keeps_the_daemon_from_starting_is_said_last(
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == len(KEYS)
     problems = shown.err.splitlines()
-    assert [problem.split(":")[0] for problem in problems] == [
-        "grpc.port",
-        "http.bind_address",
-        "grpc.port",
+    assert [problem.split(": ")[:2] for problem in problems] == [
+        ["error", "grpc.port"],
+        ["error", "http.bind_address"],
+        ["error", "grpc.port"],
     ]
 
 

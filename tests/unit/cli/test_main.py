@@ -48,7 +48,11 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
     [
         (RecordNotFound("Record not found: 7"), 1, "error: Record not found: 7\n"),
         (ConfigInvalid("http.port: blank (file)"), 1, "error: http.port: blank (file)\n"),
-        (ConfigInvalid("http.port: blank\ndata_dir: blank"), 1, "http.port: blank\ndata_dir: blank\n"),
+        (
+            ConfigInvalid("http.port: blank\ndata_dir: blank"),
+            1,
+            "error: http.port: blank\nerror: data_dir: blank\n",
+        ),
         (UsageError("unknown option '--x'"), 2, "error: unknown option '--x'\n"),
         (
             FileNotFoundError(2, "No such file or directory", "x.txt"),

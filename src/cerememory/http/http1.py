@@ -2,8 +2,8 @@
 
 hypercorn starts a task for each request, hands it the body through a channel, and makes events of its own of each
 message in between. A request whose body is there with its head needs none of this; one that is plain besides
-(`http.plain`) needn't trouble h11, which reads and writes all others. What still comes, asks to go on (`Expect`)
-or wants another protocol goes hypercorn's way.
+(`http.plain`) needn't trouble h11, which reads and writes all others. What still comes or asks to go on (`Expect`)
+goes hypercorn's way. That a client would rather speak another protocol is ignored.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class Http1(H11Protocol):
             await self._send_error_response(400)
             await self.send(Closed())
             return
+        request = _without_upgrade(request)
         body = self._whole_body(request)
         if body is None:
             self.requests.is_answering = True
@@ -188,6 +189,16 @@ class Http1(H11Protocol):
 
 def _begins_http2(request: h11.Request) -> bool:
     return request.method == b"PRI" and request.target == b"*" and request.http_version == b"2.0"
+
+
+def _without_upgrade(request: h11.Request) -> h11.Request:
+    """A server may ignore the wish for another protocol (RFC 9110, 7.8): WebSockets aren't spoken here."""
+    headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+    if len(headers) == len(request.headers):
+        return request
+    return h11.Request(
+        method=request.method, headers=headers, target=request.target, http_version=request.http_version
+    )
 
 
 class _Answer:

@@ -225,10 +225,27 @@ UPGRADE = (
 )
 
 
-async def test_a_websocket_is_refused() -> None:
-    async with gate_served() as served:
-        answer = await sent(served, UPGRADE)
-        assert b" 403 " in answer.splitlines()[0] + b" "
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status"),
+    [
+        ("GET", "/v1/encode", b"", {}, 405),
+        ("GET", "/nowhere", b"", {}, 404),
+        ("GET", "/v1/encode", b"", {"host": "evil.example"}, 403),
+        ("POST", "/v1/encode", b"{", {}, 400),
+        ("POST", "/v1/encode", b"{", {"transfer_encoding": "chunked"}, 400),
+    ],
+    ids=["method", "route", "host", "body", "chunks"],
+)
+async def test_the_wish_for_a_websocket_is_ignored(
+    method: str, path: str, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    """It is answered as every request is, with the envelope, and the connection goes on."""
+    wish = {"connection": "Upgrade", "upgrade": "websocket", "sec_websocket_key": "A" * 22 + "=="}
+    async with gate_served() as served, await served.connect() as connection:
+        for _ in range(2):
+            answer = await connection.ask(method, path, body, **wish, sec_websocket_version="13", **headers)
+            assert (answer.status, answer.closed) == (status, False)
+            assert answer.json["request_id"] == answer.headers["x-request-id"]
 
 
 @pytest.mark.usefixtures("impatient")

@@ -7,8 +7,7 @@ from types import TracebackType
 import trio
 
 from cerememory.errors import ActorBusy
-
-OPERATION_S = 30.0
+from cerememory.protocol.deadlines import OPERATION_S
 
 
 class Deadline:

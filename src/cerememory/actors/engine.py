@@ -60,6 +60,7 @@ from cerememory.errors import (
     ValidationFailed,
 )
 from cerememory.protocol import limits
+from cerememory.protocol.deadlines import COMPACT_S, SERIES_S
 from cerememory.protocol.namespaces import DEFAULT_NAME, check_name
 from cerememory.protocol.records import SecrecyLevel, Store, TemporalRange, Visibility
 from cerememory.protocol.replies import (
@@ -139,8 +140,6 @@ from cerememory.telemetry.metrics import Metrics
 
 R = TypeVar("R")
 
-COMPACT_S = 600.0
-SERIES_S = 600.0  # an import that is taken back is one transaction; secrets are looked for in large texts, too
 READY_S = 1.0
 UNAVAILABLE, BUSY, BROKEN = "storage unavailable", "decay engine busy", "engine check failed"  # why it isn't ready
 CAUGHT_UP_S = 1.0

@@ -9,7 +9,8 @@ command itself is waited for: it lasts a moment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,15 +19,20 @@ from cerememory.cli.output import note
 from cerememory.cli.settings import check_start, load
 from cerememory.cli.turns import take, take_unless_served
 from cerememory.client import Client
+from cerememory.client.address import parse_address
 from cerememory.client.archives import ArchiveStream
+from cerememory.client.patience import RETRY_FOR_S
+from cerememory.client.probe import get
 from cerememory.errors import Unauthorized
+from cerememory.protocol.deadlines import OPERATION_S, SERIES_S, deadline_s
 from cerememory.protocol.namespaces import check_name
 from cerememory.storage.datadir import Owner, check_is_there, owner_of, read_token
 
 if TYPE_CHECKING:
     from cerememory.config.settings import Settings
 
-RETRY_FOR_S = 2.0  # somebody waits for the answer; a daemon that restarts is back by then
+REMOTE_RETRY_FOR_S = 2.0  # somebody waits for the answer; a daemon that restarts is back by then
+LATER_S = 5.0  # than the daemon itself gives up an operation: then it hangs
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -56,7 +62,7 @@ def connect(options: Options, *, creates: bool = False) -> AbstractContextManage
         if options.offline:
             raise UsageError("--server-url and --offline exclude each other")
         key = server_key(options.server_api_key_file)
-        return _keyed(Client(options.server_url, key, retry_for_s=RETRY_FOR_S, namespace=options.namespace))
+        return _keyed(Daemon(options.server_url, key, REMOTE_RETRY_FOR_S, options.namespace))
     loaded = load(options)
     check_start(loaded, for_serve=False)
     path = loaded.settings.data_dir
@@ -72,7 +78,7 @@ def connect(options: Options, *, creates: bool = False) -> AbstractContextManage
 
 def _ask_daemon(path: Path, daemon: Owner, options: Options) -> AbstractContextManager[Memory]:
     key = read_token(path) or server_key(options.server_api_key_file)
-    return _keyed(Client(server_url(daemon.address), key, namespace=options.namespace))
+    return _keyed(Daemon(server_url(daemon.address), key, RETRY_FOR_S, options.namespace))
 
 
 @contextmanager
@@ -90,12 +96,48 @@ def _own(settings: Settings, options: Options) -> Iterator[Memory]:
             yield memory
 
 
+class Daemon:
+    """A daemon that is waited for as long as it may work on an operation, and no longer: it may hang.
+
+    Of an import nobody knows how long it takes, so whether the daemon lives is asked before it, once. Arguments as
+    of `Client`.
+    """
+
+    def __init__(self, url: str, key: str | None, retry_for_s: float, namespace: str | None) -> None:
+        self._url = url
+        self._clients: dict[float | None, Client] = {}
+        self._made = partial(Client, url, key, retry_for_s=retry_for_s, namespace=namespace)
+        self._within(OPERATION_S)  # raises what is wrong with the arguments
+
+    def call(
+        self, operation_name: str, body: object | None = None, *, path_params: Mapping[str, str] | None = None
+    ) -> Any:
+        client = self._within(deadline_s(operation_name))
+        return client.call(operation_name, body, path_params=path_params)
+
+    def export_archive(self, request: Mapping[str, Any]) -> AbstractContextManager[ArchiveStream]:
+        return self._within(SERIES_S).export_archive(request)
+
+    def import_archive(self, chunks: Iterable[bytes], size_bytes: int, terms: Mapping[str, Any]) -> Any:
+        get(parse_address(self._url), "/health")
+        return self._within(None).import_archive(chunks, size_bytes, terms)
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def _within(self, limit_s: float | None) -> Client:
+        if limit_s not in self._clients:
+            self._clients[limit_s] = self._made(timeout_s=None if limit_s is None else limit_s + LATER_S)
+        return self._clients[limit_s]
+
+
 @contextmanager
-def _keyed(client: Client) -> Iterator[Memory]:
+def _keyed(daemon: Daemon) -> Iterator[Memory]:
     """A daemon that wants another key is answered to with where a command takes it from."""
     try:
-        with client:
-            yield client
+        with closing(daemon):
+            yield daemon
     except Unauthorized as error:
         error.add_note(f"the key is that of --server-api-key-file, else of {KEY_VARIABLE}")
         raise

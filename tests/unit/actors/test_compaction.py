@@ -11,12 +11,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory import failpoints
-from cerememory.actors.deadline import OPERATION_S
-from cerememory.actors.engine import COMPACT_S
 from cerememory.actors.text_index import Renew
 from cerememory.config.settings import Settings
 from cerememory.errors import ActorBusy, InternalError, StorageUnavailable
 from cerememory.protocol import codec
+from cerememory.protocol.deadlines import COMPACT_S, OPERATION_S
 from cerememory.protocol.records import Store
 from cerememory.protocol.replies import Compacted
 from cerememory.protocol.requests import Compact, RecallRawQuery

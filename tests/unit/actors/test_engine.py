@@ -12,7 +12,6 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from cerememory import failpoints
-from cerememory.actors.deadline import OPERATION_S
 from cerememory.actors.engine import Idempotency
 from cerememory.actors.writer import LAZY_S
 from cerememory.domain.audit_chain import parse_line, verify_lines
@@ -29,6 +28,7 @@ from cerememory.errors import (
 )
 from cerememory.failpoints import InjectedCrash
 from cerememory.protocol import codec
+from cerememory.protocol.deadlines import OPERATION_S
 from cerememory.protocol.records import STORES, MemoryRecord, Store
 from cerememory.protocol.requests import EncodeBatch, EncodeBatchRaw, EncodeUpdate, Forget, RecallRawQuery, Restore
 from cerememory.protocol.values import RecordId, parse_id

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,18 +22,21 @@ from cerememory.cli.main import run
 from cerememory.cli.memory import connect, server_url
 from cerememory.cli.offline import METHODS, OfflineMemory
 from cerememory.cli.options import Options, UsageError
+from cerememory.client import probe
 from cerememory.errors import (
     AuditBroken,
     ConfigInvalid,
+    DaemonUnreachable,
     DataDirLocked,
     RecordNotFound,
     Unauthorized,
     ValidationFailed,
 )
+from cerememory.protocol.deadlines import deadline_s
 from cerememory.protocol.operations import BY_NAME
 from cerememory.storage.datadir import DataDir
 from cerememory.telemetry import logs
-from tests.support.fake_daemon import FakeDaemon, answer
+from tests.support.fake_daemon import FakeDaemon, answer, held
 from tests.support.reference_files import FOLDER
 from tests.support.stored import stored_in
 
@@ -113,6 +117,27 @@ def test_the_owner_is_asked_with_a_key(
         owned.announce(daemon.url.removeprefix("http://"))
         headers = stats_asked_with(daemon, Options(data_dir=data_dir))
     assert headers["authorization"] == f"Bearer {key}"
+
+
+@pytest.mark.parametrize("operation", ["introspect.stats", "lifecycle.compact"])
+def test_a_daemon_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+    monkeypatch.setattr(memory_module, "LATER_S", 0.05 - deadline_s(operation))
+    let_go = threading.Event()
+    with FakeDaemon(held(let_go, answer({}))) as daemon, connect(Options(server_url=daemon.url)) as memory:
+        with pytest.raises(DaemonUnreachable, match=r"^http://\S+ gave no answer: the time limit passed$"):
+            memory.call(operation, {})
+        let_go.set()
+
+
+def test_so_it_is_before_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which itself may take as long as it takes."""
+    monkeypatch.setattr(probe, "LIMIT_S", 0.05)
+    let_go = threading.Event()
+    with FakeDaemon(held(let_go, answer({}))) as daemon, connect(Options(server_url=daemon.url)) as memory:
+        with pytest.raises(DaemonUnreachable, match="gives no answer: the time limit passed"):
+            memory.import_archive([b"archive"], 7, {"archive_id": "a.cma"})
+        let_go.set()
+        assert [request.path for request in daemon.requests] == ["/health"]
 
 
 def test_a_wrong_key_is_answered_with_where_keys_come_from() -> None:

@@ -18,7 +18,7 @@ from cerememory.cli.bodies import check_filled, given, meta, text_content
 from cerememory.cli.bodies import emotion as emotion_vector
 from cerememory.cli.memory import connect
 from cerememory.cli.options import UsageError
-from cerememory.cli.output import pretty, show, warn
+from cerememory.cli.output import leaves, pretty, rows_table, show, warn
 
 
 def store(
@@ -96,7 +96,7 @@ def store_raw(
     }
     with connect(options, creates=True) as memory:
         stored = memory.call("encode.store_raw", given(body))
-    show(stored, options, pretty)
+    show(stored, options, pretty, lambda answer: rows_table(leaves(answer)))
 
 
 def update(

@@ -438,6 +438,17 @@ def test_a_file_that_isnt_there_is_named(memory: FakeMemory, capsys: pytest.Capt
     assert capsys.readouterr().err == "error: nowhere.txt: No such file or directory\n"
 
 
+def test_a_terminal_gets_the_table_of_what_was_kept(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.answers["encode.store_raw"] = {"record_id": RECORD_ID, "session_id": "tea", "visibility": "normal"}
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    assert run(["store-raw", "kettle", "--session-id", "tea"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown == [["record", "id", RECORD_ID], ["session", "id", "tea"], ["visibility", "normal"]]
+
+
 def test_a_terminal_gets_the_table(
     memory: FakeMemory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

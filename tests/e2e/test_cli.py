@@ -366,7 +366,7 @@ def test_load_names_the_line_that_the_daemon_refuses(run: Run) -> None:
     refused = run("load", "-", stdin="\n" + "x" * 1_048_577)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == (
-        "error: records[0].content.blocks[0].data: text of 1048577 bytes, at most 1048576 are allowed "
+        "error: records[0].content.blocks[0]: text of 1048577 bytes, at most 1048576 are allowed "
         "(records[0] is - line 2) (0 records were loaded before)\n"
     )
 

@@ -70,7 +70,10 @@ class HttpSettings:
         512, "Open connections; beyond it the oldest idle one is closed.", minimum=1, maximum=65_535
     )
     max_inflight_bytes: int = setting(
-        268_435_456, "Bytes of request bodies in flight; beyond it 503.", minimum=1, maximum=2**63 - 1
+        268_435_456,  # the largest body, and what it takes when it is parsed
+        "Bytes of request bodies in flight; beyond it 503. With fewer the largest body would never be read.",
+        minimum=268_435_456,
+        maximum=2**63 - 1,
     )
     read_timeout_secs: int = count(
         30, "Seconds that a client may take for its head, or between two parts of its body.", minimum=1

@@ -73,10 +73,17 @@ class Room:
 
 def announced_bytes(exchange: Exchange) -> int | None:
     """The body's length by its Content-Length (hypercorn lets only numbers through); None when it is unknown."""
+    if b"transfer-encoding" in exchange.headers:
+        return None
     length = exchange.headers.get(b"content-length")
     if length is not None:
         return int(length)
-    return None if b"transfer-encoding" in exchange.headers or exchange.http_version == "2" else 0
+    return None if exchange.http_version == "2" else 0
+
+
+def is_told_twice(exchange: Exchange) -> bool:
+    """Whether a body has two lengths: somebody before us may have gone by the other (RFC 9112, 6.1)."""
+    return b"content-length" in exchange.headers and b"transfer-encoding" in exchange.headers
 
 
 def check_size(size_bytes: int | None) -> None:

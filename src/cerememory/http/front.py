@@ -74,6 +74,6 @@ def _known(error: Exception) -> CerememoryError:
         return error
     method, path = quart.request.method[:32], quart.request.path[:256]
     if isinstance(error, MethodNotAllowed):
-        allowed = tuple(sorted(set(error.valid_methods or ()) - {"OPTIONS", "HEAD"}))
+        allowed = tuple(sorted(set(error.valid_methods or ()) - {"OPTIONS"}))
         return WrongMethod(f"{path}: the method {method} isn't allowed here", allowed)
     return NoRoute(f"{method} {path}: no such route")

@@ -26,6 +26,7 @@ from cerememory.http.bodies import (
     Parts,
     announced_bytes,
     check_size,
+    is_told_twice,
     send_response,
 )
 from cerememory.http.exchange import (
@@ -97,6 +98,7 @@ class Gate:
             response = await self._response(exchange, scope, body)
             response.headers += [(b"x-request-id", exchange.request_id.encode())]
             response.headers += self._origins.headers(exchange)
+            response.close = response.close or is_told_twice(exchange)
             failpoint("http.before_answer")
             await _send(response, send, body)
         except ClientGone:

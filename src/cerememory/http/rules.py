@@ -63,14 +63,17 @@ class Origins:
 
     def headers(self, exchange: Exchange) -> Headers:
         """What a browser needs to read the answer; nothing at all when no origin is allowed."""
-        origin = exchange.headers.get(b"origin")
-        if not self._allowed or origin is None or not self._admits(origin.decode("latin-1")):
+        if not self._allowed:
             return []
+        vary = (b"vary", b"Origin")  # also where the answer is that this origin may not
+        origin = exchange.headers.get(b"origin")
+        if origin is None or not self._admits(origin.decode("latin-1")):
+            return [vary]
         return [
             (b"access-control-allow-origin", origin),
             (b"access-control-allow-credentials", b"true"),
             (b"access-control-expose-headers", EXPOSED),
-            (b"vary", b"Origin"),
+            vary,
         ]
 
     def is_preflight(self, exchange: Exchange) -> bool:
@@ -82,6 +85,9 @@ class Origins:
         )
 
     def preflight_headers(self, exchange: Exchange) -> Headers:
+        """What the origin may do; nothing for one that isn't allowed."""
+        if not self._admits(exchange.header(b"origin") or ""):
+            return []
         asked = exchange.headers.get(b"access-control-request-headers", b"*")
         return [
             (b"access-control-allow-methods", METHODS),

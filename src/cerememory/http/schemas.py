@@ -102,17 +102,21 @@ NARROWED: dict[str, Schema] = {
 }
 
 
-def _given(name: str, kind: str, **others: Schema) -> Schema:
-    """An object that has `name`, and not as null."""
-    return {"required": [name, *others], "properties": {name: {"type": kind}, **others}}
+_NULL: Schema = {"type": "null"}  # or left out
+
+
+def _given(name: str, kind: str, without: str | None = None, **others: Schema) -> Schema:
+    """An object that has `name`, and not as null; `without` it may have as null alone."""
+    left_out = {} if without is None else {without: _NULL}
+    return {"required": [name, *others], "properties": {name: {"type": kind}, **others, **left_out}}
 
 
 NARROWED_TYPES: dict[str, Schema] = {
     "BlockInput": {
         "anyOf": [
             _given("data", "array"),
-            _given("data_b64", "string"),
-            _given("text", "string", modality={"const": "text"}),
+            _given("data_b64", "string", without="text"),
+            _given("text", "string", without="data_b64", modality={"const": "text"}),
         ]
     },
     "Export": {

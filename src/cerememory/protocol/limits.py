@@ -118,11 +118,12 @@ def check_content(content: MemoryContent, where: str) -> None:
 
 
 def _check_block(block: ContentBlock, where: str) -> None:
-    _check_size(block.data, BLOCK_BYTES_MAX[block.modality], f"{where}.data", block.modality.value)
+    """Its bytes are named as the block: a client may have sent them as `data`, `data_b64` or `text`."""
+    _check_size(block.data, BLOCK_BYTES_MAX[block.modality], where, block.modality.value)
     if block.modality is Modality.TEXT:
-        _check_utf8(block.data, f"{where}.data")
+        _check_utf8(block.data, where)
     elif block.modality is Modality.STRUCTURED:
-        codec.compact(block.data, f"{where}.data")
+        codec.compact(block.data, where)
     if block.embedding is not None:
         check_embedding(block.embedding, f"{where}.embedding")
 

@@ -113,6 +113,8 @@ class BlockInput(Wire, frozen=True, kw_only=True):
     def _bytes(self, where: str) -> ByteArray:
         if self.data is not None:
             return self.data
+        if self.data_b64 is not None and self.text is not None:
+            raise ValidationFailed(f"{where}.text: give it or data_b64, not both")
         if self.data_b64 is not None:
             return decode_base64(self.data_b64, f"{where}.data_b64")
         if self.text is None:

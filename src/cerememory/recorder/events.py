@@ -140,4 +140,4 @@ def _check(record: bytes) -> None:
         limits.check_raw(request, request.content.content("content"), "")
         limits.check_metadata(request.metadata, "metadata")
     except Invalid as error:
-        raise type(error)(str(error).replace(".blocks[0].data", "")) from None
+        raise type(error)(str(error).replace(".blocks[0]", "")) from None

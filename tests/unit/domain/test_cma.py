@@ -260,14 +260,14 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
         in_record(lambda record: record["content"].update(blocks=[])),
         "line 2: record.content.blocks: must have at least one content block",
     ),
-    "text that isn't": (set_block(data=[255]), "line 2: record.content.blocks[0].data: text must be UTF-8"),
+    "text that isn't": (set_block(data=[255]), "line 2: record.content.blocks[0]: text must be UTF-8"),
     "too much text": (
         set_block(data=[32] * (MIB + 1)),
-        "line 2: record.content.blocks[0].data: text of 1048577 bytes, at most 1048576 are allowed",
+        "line 2: record.content.blocks[0]: text of 1048577 bytes, at most 1048576 are allowed",
     ),
     "structured that isn't": (
         set_block(modality="structured"),
-        "line 2: record.content.blocks[0].data: not readable as JSON",
+        "line 2: record.content.blocks[0]: not readable as JSON",
     ),
     "an empty embedding": (
         set_block(embedding=[]),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from cerememory.config.keys import BY_NAME
 from cerememory.config.settings import RateLimitSettings, Settings
 from cerememory.errors import RateLimited
 from cerememory.http import rules
@@ -220,6 +221,11 @@ async def stuck(client: AsgiClient, parts: list[Part], nursery: trio.Nursery, **
     """A request whose body stops coming half way, in the background."""
     nursery.start_soon(lambda: upload(client, parts, **headers))
     await trio.testing.wait_all_tasks_blocked()
+
+
+def test_the_largest_body_has_room_whatever_the_setting() -> None:
+    """Else its client would be told to try again for ever."""
+    assert BY_NAME["http.max_inflight_bytes"].minimum == PARSED_FACTOR * BODY_BYTES_MAX
 
 
 async def test_beyond_the_bytes_in_flight_a_request_is_503_at_once(autojump_clock: MockClock) -> None:

@@ -273,6 +273,17 @@ async def test_what_one_client_sends_ends_at_most_its_own_connection(raw: bytes,
         assert not served.ended.is_set()
 
 
+async def test_after_a_body_with_two_lengths_the_connection_ends() -> None:
+    """Somebody in front may have gone by the other, and take what follows for another request."""
+    lengths = b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n]\r\n0\r\n\r\n"
+    head = b"POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    async with gate_served() as served:
+        answer = await sent(served, head + lengths)
+        assert b" 400 " in answer.splitlines()[0] + b" "
+        assert b"connection: close" in answer.lower()
+        assert b"byte 1" in answer, "it has the length of its chunks"
+
+
 class Http2:
     """One HTTP/2 connection without TLS."""
 

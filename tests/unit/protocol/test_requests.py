@@ -300,6 +300,11 @@ def test_only_a_text_block_takes_text() -> None:
         block('"text":"hi"', "structured").block("content.blocks[2]")
 
 
+def test_of_the_two_other_forms_none_goes_before() -> None:
+    with pytest.raises(ValidationFailed, match=r"^content\.blocks\[0\]\.text: give it or data_b64, not both$"):
+        block('"data_b64":"bm8=","text":"no"').block("content.blocks[0]")
+
+
 def test_a_block_without_bytes_in_any_form_lacks_data() -> None:
     with pytest.raises(ValidationFailed, match=r"^content\.blocks\[0\]\.data: missing field$"):
         block('"embedding":[1]').block("content.blocks[0]")

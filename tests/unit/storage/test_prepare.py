@@ -149,19 +149,19 @@ REFUSED: list[tuple[str, dict[str, Any], type[Invalid], str]] = [
         "big text",
         store_body(BIG),
         ContentTooLarge,
-        "content.blocks[0].data: text of 1048577 bytes, at most 1048576",
+        "content.blocks[0]: text of 1048577 bytes, at most 1048576",
     ),
     (
         "not UTF-8",
         {"content": {"blocks": [{"modality": "text", "format": "t", "data": [65, 255]}]}},
         ValidationFailed,
-        "content.blocks[0].data: text must be UTF-8",
+        "content.blocks[0]: text must be UTF-8",
     ),
     (
         "not JSON",
         {"content": {"blocks": [{"modality": "structured", "format": "j", "data": [65]}]}},
         ValidationFailed,
-        "content.blocks[0].data: ",
+        "content.blocks[0]: ",
     ),
     (
         "text of an image",

@@ -1,7 +1,11 @@
-"""`cerememory fsck` beside a daemon that stores, forgets and compacts: what is sound is never called broken."""
+"""`cerememory fsck` beside a daemon that stores, forgets and compacts: what is sound is never called broken.
+
+And what is cut off is named, by each command that opens it: read through LMDB's map, it would kill them.
+"""
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -48,3 +52,20 @@ def test_beside_a_daemon_at_work_it_finds_nothing(tmp_path: Path) -> None:
         assert daemon.stop() == 0
     checked = cerememory("fsck", "--data-dir", data_dir)
     assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
+
+
+def test_a_store_that_was_cut_off_is_said_by_every_command(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    assert cerememory("store", "kettle", "--data-dir", data_dir).returncode == 0
+    file = data_dir / "store" / "data.mdb"
+    os.truncate(file, file.stat().st_size - 3 * 4_096)
+    said = f"{file}: is cut off at {file.stat().st_size} bytes"
+    arguments = {"recall": "kettle", "store": "cup", "backup": str(tmp_path / "backup")}
+    for command in ("serve", "stats", "recall", "store", "audit-verify", "compact", "backup", "doctor", "fsck"):
+        given = [arguments[command]] if command in arguments else []
+        ended = cerememory(command, *given, "--data-dir", data_dir)
+        assert ended.returncode == 1, (command, ended)
+        named = ended.stdout if command in ("doctor", "fsck") else ended.stderr
+        assert said in named, (command, ended)
+        assert "restore the data directory from a backup" in named
+        assert "Traceback" not in ended.stderr

@@ -21,11 +21,12 @@ from cerememory.cli.stores import LOCATED, open_readonly, refuse_remote
 from cerememory.cli.turns import take
 from cerememory.config.settings import SecuritySettings, Settings
 from cerememory.domain.visible import visible
+from cerememory.errors import StorageDamaged
 from cerememory.storage.audit_keys import open_keys
 from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.contract import Storage
 from cerememory.storage.datadir import DataDir, check_format
-from cerememory.storage.fsck import Finding, Tally, check
+from cerememory.storage.fsck import Finding, Tally, check, damage
 
 if TYPE_CHECKING:
     from cerememory.storage.repair import Repair
@@ -48,9 +49,8 @@ def fsck(*, repair: bool = False, options: Common) -> int:
     refuse_remote(options)
     settings, tally = load(options, only=REPAIR_KEYS if repair else KEYS).settings, Tally()
     repaired = _repaired(settings) if repair else None
-    with closing(open_readonly(settings)) as storage:
-        findings = islice(_findings(settings, storage, tally), FINDINGS_MAX)
-        found = _listed(findings, tally, repaired) if options.json else _printed(findings, tally, repaired)
+    findings = islice(_findings(settings, tally), FINDINGS_MAX)
+    found = _listed(findings, tally, repaired) if options.json else _printed(findings, tally, repaired)
     if found == FINDINGS_MAX:
         note(f"there may be more: the list ends at {FINDINGS_MAX}")
     return BROKEN if found else 0
@@ -100,15 +100,21 @@ def index_path(settings: Settings) -> Path | None:
     return settings.data_dir / "index" if settings.security.persist_search_indexes else None
 
 
-def _findings(settings: Settings, storage: Storage, tally: Tally) -> Iterator[Finding]:
+def _findings(settings: Settings, tally: Tally) -> Iterator[Finding]:
     security: SecuritySettings = settings.security
-    return check(
-        storage,
-        index_path=index_path(settings),
-        audit_path=security.audit_log_path if security.audit_log_enabled else None,
-        now=time.time_ns(),
-        tally=tally,
-    )
+    try:
+        storage = open_readonly(settings)
+    except StorageDamaged as error:
+        yield damage(error, tally)
+        return
+    with closing(storage):
+        yield from check(
+            storage,
+            index_path=index_path(settings),
+            audit_path=security.audit_log_path if security.audit_log_enabled else None,
+            now=time.time_ns(),
+            tally=tally,
+        )
 
 
 def _listed(findings: Iterator[Finding], tally: Tally, repaired: Repair | None) -> int:

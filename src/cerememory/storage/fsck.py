@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cerememory.errors import StorageDamaged
 from cerememory.storage.contract import Storage
 from cerememory.storage.fsck_index import check_index, open_index
 from cerememory.storage.fsck_rows import Finding, Tally
 from cerememory.storage.fsck_system import check_audit_log, check_store
 from cerememory.storage.text_index import TextIndex
 
-__all__ = ["Finding", "Tally", "check"]
+__all__ = ["Finding", "Tally", "check", "damage"]
 
 
 def check(
@@ -34,8 +35,16 @@ def check(
             yield from check_store(reader, now, tally)
             if isinstance(index, TextIndex):
                 yield from check_index(index, reader, tally)
+    except StorageDamaged as error:
+        yield damage(error, tally)
     finally:
         if isinstance(index, TextIndex):
             index.close()
     if audit_path is not None:
         yield from check_audit_log(audit_path, storage, tally)
+
+
+def damage(error: StorageDamaged, tally: Tally) -> Finding:
+    """What ends the look at a store: there is more of it that nobody has seen."""
+    tally.notes.append("the other rows weren't looked at: the store can't be read")
+    return Finding("store", str(error))

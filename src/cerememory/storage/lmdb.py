@@ -35,9 +35,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import lmdb
 
-from cerememory.errors import DataDirUnusable, StorageUnavailable
+from cerememory.errors import DataDirUnusable, StorageDamaged, StorageUnavailable
 from cerememory.failpoints import failpoint
 from cerememory.storage.contract import Changes, Compaction, Transaction
+from cerememory.storage.data_file import check_whole
 from cerememory.storage.datadir import sync_directory
 from cerememory.storage.keys import KEYS_END, Table, system_key
 from cerememory.storage.leases import Leases
@@ -70,6 +71,8 @@ class LmdbStorage:
     `map_size_bytes` is what the map is opened with, halved until the system grants it. A full map grows, up to
     `map_size_bytes_max` (None: as far as the disk goes); beyond it there is a reserve for forgetting, or else a
     full map would stay full. A commit is refused while less than `min_free_bytes` of the disk are free.
+
+    Raises `DataDirUnusable` when it can't be opened, `StorageDamaged` when it never will be.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class LmdbStorage:
         is_readonly: bool = False,
     ) -> None:
         self._path = path
+        self._file = path / DATA_NAME
         self._is_readonly = is_readonly
         self._map_size_bytes_max = map_size_bytes_max
         self._min_free_bytes = min_free_bytes
@@ -103,7 +107,10 @@ class LmdbStorage:
 
     @classmethod
     def open_readonly(cls, path: Path) -> LmdbStorage:
-        """The store at `path` for one thread that only reads, beside its owner; `DataDirUnusable` without one."""
+        """The store at `path` for one thread that only reads, beside its owner; `DataDirUnusable` without one.
+
+        Raises `StorageDamaged`, too.
+        """
         return cls(path, is_readonly=True)
 
     def _open(self, map_size_bytes: int) -> None:
@@ -146,6 +153,7 @@ class LmdbStorage:
             raise StorageUnavailable(f"{self._path}: cannot be read: {error}") from error
 
     def _open_files(self, map_size_bytes: int) -> None:
+        check_whole(self._file)
         size = map_size_bytes
         while True:
             try:
@@ -173,12 +181,15 @@ class LmdbStorage:
                 return
 
     def _sync_names(self) -> None:
-        """LMDB syncs its files, not the names that it may just have given them."""
+        """LMDB syncs its commits, not the files without one, nor the names that it may just have given them."""
+        environment = self._opened()
         try:
+            if not environment.info()["last_txnid"]:
+                environment.sync(True)
             sync_directory(self._path)
-        except OSError as error:
+        except (OSError, lmdb.Error) as error:
             self.close()
-            raise DataDirUnusable(f"{self._path}: cannot be synced: {error.strerror}") from error
+            raise DataDirUnusable(f"{self._path}: cannot be synced: {error}") from error
 
     def _opened(self) -> Any:
         if self._environment is None:
@@ -331,7 +342,7 @@ class LmdbStorage:
         try:
             yield
         finally:
-            with suppress(StorageUnavailable):  # who reads or writes next is told
+            with suppress(StorageUnavailable, StorageDamaged):  # who reads or writes next is told
                 self._open(self.map_size_bytes)
 
     def compact(self) -> Compaction:
@@ -391,7 +402,7 @@ class LmdbStorage:
 
     def _exchange(self) -> None:
         with self._leases.exclusive(), self._closed():
-            (self._draft_path / DATA_NAME).replace(self._path / DATA_NAME)
+            (self._draft_path / DATA_NAME).replace(self._file)
             failpoint("storage.compact.exchanged")
 
     def _sync_exchange(self) -> None:

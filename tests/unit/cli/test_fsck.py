@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from cerememory.cli import fsck
 from cerememory.cli.main import run
+from cerememory.errors import StorageDamaged
 from cerememory.storage import fsck_index
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, after, counters_key, key
 from cerememory.storage.lmdb import LmdbStorage
+from cerememory.storage.lmdb_transactions import Snapshot
 from cerememory.storage.rows import Counters, dump_counters
 
 
@@ -73,6 +77,32 @@ def test_each_finding_is_a_line_and_makes_it_fail(data_dir: Path, capsys: pytest
         "counters",
     ]
     assert lines[-1] == f"5 finding(s) in {SOUND}"
+
+
+def test_a_store_that_was_cut_off_is_a_finding(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.truncate(data_dir / "store" / "data.mdb", 5 * 4_096)
+    assert run(["fsck", "--data-dir", str(data_dir)]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(f"store: {data_dir}/store/data.mdb: is cut off at 20480 bytes")
+    assert out.splitlines()[-1].startswith("1 finding(s) in 0 memories")
+    assert err == "note: the other rows weren't looked at: the store can't be read\n"
+
+
+def test_a_damaged_page_is_a_finding_and_the_audit_log_is_looked_at(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (data_dir / "audit.jsonl").open("a") as file:
+        file.write("more\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(Snapshot, "scan", lambda *_given: raise_corrupted())
+        assert run(["fsck", "--data-dir", str(data_dir)]) == 1
+    out, err = capsys.readouterr()
+    assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == ["store", "audit"]
+    assert err == "note: the other rows weren't looked at: the store can't be read\n"
+
+
+def raise_corrupted() -> NoReturn:
+    raise StorageDamaged("data.mdb: is damaged")
 
 
 def test_as_json_findings_and_counts_are_one_object(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

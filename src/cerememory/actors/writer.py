@@ -28,7 +28,7 @@ import trio
 from cerememory.actors.actor import Actor, Answered, Ping, Reply, Request
 from cerememory.actors.seams import World
 from cerememory.domain.audit_chain import GENESIS
-from cerememory.errors import ActorStopped, CerememoryError, InternalError, StorageUnavailable
+from cerememory.errors import ActorStopped, CerememoryError, InternalError, StorageDamaged, StorageUnavailable
 from cerememory.failpoints import failpoint
 from cerememory.storage.contract import Compaction, Reader, Storage, Transaction
 from cerememory.storage.dynamics import Curves
@@ -349,6 +349,10 @@ class Writer(Actor):
             self._failure = error
             await self._fail(group, error)
             return
+        except StorageDamaged as error:  # of what this group needed; others may not need it
+            log.error("commit failed", reason=str(error), requests=len(group.pending))
+            await self._fail(group, error)
+            return
         if finished is not None:
             self._metrics.commit_duration.observe(time.perf_counter() - started)
             self._metrics.commit_batch_size.observe(len(group.pending))
@@ -356,7 +360,7 @@ class Writer(Actor):
         for item in group.pending:
             _answer(item, group)
 
-    async def _fail(self, group: _Group, error: StorageUnavailable) -> None:
+    async def _fail(self, group: _Group, error: CerememoryError) -> None:
         """Everybody is answered; what recalls did is lost."""
         for item in group.pending:
             item.outcome = error
@@ -424,6 +428,8 @@ class Writer(Actor):
             self._failure = error
             reply.fail(error)
             await self._recover()  # at once: all rows are there, and writing most likely works
+        except StorageDamaged as error:
+            reply.fail(error)
 
     async def _commit_series(self, series: Series[Any], reply: Reply[Any]) -> None:
         try:

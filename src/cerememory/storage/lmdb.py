@@ -42,7 +42,7 @@ from cerememory.storage.data_file import check_whole
 from cerememory.storage.datadir import sync_directory
 from cerememory.storage.keys import KEYS_END, Table, system_key
 from cerememory.storage.leases import Leases
-from cerememory.storage.lmdb_transactions import Read, WriteTransaction
+from cerememory.storage.lmdb_transactions import DAMAGE, Read, WriteTransaction, damaged
 from cerememory.storage.rewriting import Pair, write_rows
 
 R = TypeVar("R")
@@ -173,6 +173,8 @@ class LmdbStorage:
                     raise StorageUnavailable(
                         f"{self._path}: the system grants no memory map of {MAP_BYTES_MIN} bytes"
                     ) from None
+            except DAMAGE as error:
+                raise damaged(self._file, error) from error
             except lmdb.Error as error:
                 raise StorageUnavailable(f"{self._path}: cannot be opened: {error}") from error
             else:
@@ -197,7 +199,7 @@ class LmdbStorage:
         return self._environment
 
     def read(self) -> Read:
-        return Read(self._leases, self._begin)
+        return Read(self._leases, self._begin, self._file)
 
     def _begin(self) -> Any:
         environment = self._opened()
@@ -232,6 +234,8 @@ class LmdbStorage:
                 answer = self._transact_once(work)
             except lmdb.MapFullError:
                 self._grow(with_reserve=makes_room())
+            except DAMAGE as error:
+                raise damaged(self._file, error) from error
             except lmdb.Error as error:
                 self._reopen()
                 raise _unavailable(error) from error
@@ -242,7 +246,7 @@ class LmdbStorage:
     def _transact_once(self, work: Callable[[WriteTransaction], R]) -> R:
         transaction = self._opened().begin(write=True)
         try:
-            answer = work(WriteTransaction(transaction))
+            answer = work(WriteTransaction(transaction, self._file))
             failpoint("storage.commit.before_fsync")
             transaction.commit()
         except BaseException:
@@ -454,6 +458,8 @@ class LmdbStorage:
             with self._leased(), self._opened().begin(buffers=True) as reading, reading.cursor() as cursor:
                 found = islice(cursor.iternext(), count) if cursor.set_range(start) else ()
                 return [(bytes(key), len(key) + len(value)) for key, value in found]
+        except DAMAGE as error:
+            raise damaged(self._file, error) from error
         except lmdb.Error as error:
             raise StorageUnavailable(f"{self._path}: cannot be read: {error}") from error
 

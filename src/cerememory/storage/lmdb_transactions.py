@@ -3,59 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import lmdb
 
-from cerememory.errors import StorageUnavailable
+from cerememory.errors import StorageDamaged, StorageUnavailable
 from cerememory.storage.contract import Changes
+from cerememory.storage.data_file import REMEDY
 from cerememory.storage.keys import Table, system_key
 from cerememory.storage.leases import Leases
 
 PAGE_HEAD_BYTES = 16  # in front of a long value
+DAMAGE = (  # what LMDB says of pages that it can't have written
+    *(lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.CursorFullError, lmdb.PageFullError, lmdb.ProblemError),
+    *(lmdb.InvalidError, lmdb.VersionMismatchError),
+    lmdb.BadTxnError,  # and of all that is asked of a transaction which has met one
+)
+
+
+def damaged(file: Path, error: lmdb.Error) -> StorageDamaged:
+    """What to say of `file` when LMDB raised one of `DAMAGE`."""
+    reason = str(error).removeprefix(f"{file.parent}: ")
+    return StorageDamaged(f"{file}: is damaged ({reason}); {REMEDY}")
 
 
 class Snapshot:
-    """`Reader` over one LMDB read transaction."""
+    """`Reader` over one LMDB read transaction; `file` is what it reads. All raise `StorageDamaged`."""
 
-    def __init__(self, transaction: Any) -> None:
+    __slots__ = ("_damage", "_file", "_transaction")
+
+    def __init__(self, transaction: Any, file: Path) -> None:
         self._transaction = transaction
+        self._file = file
+        self._damage: StorageDamaged | None = None
+
+    def _damaged(self, error: lmdb.Error) -> StorageDamaged:
+        """The first damage that was met: from then on LMDB only says that the transaction must end."""
+        if self._damage is None:
+            self._damage = damaged(self._file, error)
+        return self._damage
 
     def get(self, key: bytes) -> bytes | None:
-        return self._transaction.get(key)  # type: ignore[no-any-return]
+        try:
+            return self._transaction.get(key)  # type: ignore[no-any-return]
+        except DAMAGE as error:
+            raise self._damaged(error) from error
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         get = self._transaction.get
-        return [get(key) for key in keys]
+        try:
+            return [get(key) for key in keys]
+        except DAMAGE as error:
+            raise self._damaged(error) from error
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        with self._transaction.cursor() as cursor:
-            if not reverse:
-                if not cursor.set_range(start):
+        try:
+            with self._transaction.cursor() as cursor:
+                if not reverse:
+                    if not cursor.set_range(start):
+                        return
+                    for key, value in cursor:
+                        if key >= stop:
+                            return
+                        yield key, value
                     return
-                for key, value in cursor:
-                    if key >= stop:
+                positioned = cursor.prev() if cursor.set_range(stop) else cursor.last()
+                if not positioned:
+                    return
+                for key, value in cursor.iterprev():
+                    if key < start:
                         return
                     yield key, value
-                return
-            positioned = cursor.prev() if cursor.set_range(stop) else cursor.last()
-            if not positioned:
-                return
-            for key, value in cursor.iterprev():
-                if key < start:
-                    return
-                yield key, value
+        except DAMAGE as error:
+            raise self._damaged(error) from error
 
 
 class Read:
     """A lease, and a read transaction, for one block. A generator would cost as much as a dozen of its reads."""
 
-    __slots__ = ("_begin", "_leases", "_transaction")
+    __slots__ = ("_begin", "_file", "_leases", "_transaction")
 
-    def __init__(self, leases: Leases, begin: Callable[[], Any]) -> None:
+    def __init__(self, leases: Leases, begin: Callable[[], Any], file: Path) -> None:
         self._leases = leases
         self._begin = begin
+        self._file = file
 
     def __enter__(self) -> Snapshot:
         self._leases.acquire()
@@ -65,7 +98,7 @@ class Read:
             self._leases.release()
             _raise_passing(error)
             raise
-        return Snapshot(self._transaction)
+        return Snapshot(self._transaction, self._file)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -23,6 +23,7 @@ from cerememory.actors.writer import (
     CommitLater,
     CommitSeries,
     CommitsUntold,
+    Compact,
     EdgesCommitted,
     EffectsCommitted,
     IndexApplied,
@@ -38,6 +39,7 @@ from cerememory.errors import (
     ActorStopped,
     InternalError,
     RecordNotFound,
+    StorageDamaged,
     StorageUnavailable,
     ValidationFailed,
 )
@@ -166,7 +168,7 @@ async def together(made: Watched, *mutations: Does) -> list[Any]:
     async def ask(number: int, mutation: Does) -> None:
         try:
             outcomes[number] = await made.commit(mutation)
-        except (RecordNotFound, ValidationFailed, InternalError, StorageUnavailable) as error:
+        except (RecordNotFound, ValidationFailed, InternalError, StorageDamaged, StorageUnavailable) as error:
             outcomes[number] = error
 
     async with trio.open_nursery() as nursery:
@@ -391,6 +393,35 @@ async def test_a_lazy_commit_that_is_refused_harms_nobody(running: Watched) -> N
     running.writer.post_nowait(CommitLater(raising(RecordNotFound("gone meanwhile"))))
     assert await running.commit(put(b"asked", 1)) == 1
     assert running.restarts == []
+
+
+async def test_a_commit_that_meets_damage_fails_its_group_and_no_other(
+    running: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may not need the pages that can't be read; nothing that could be tried again would mend them."""
+    damage = StorageDamaged("data.mdb: is damaged")
+    with monkeypatch.context() as patched:
+        patched.setattr(running.storage, "commit", raises(damage))
+        assert await together(running, put(b"a"), put(b"b")) == [damage, damage]
+    assert await running.commit(put(b"c", 3)) == 3
+    assert running.restarts == []
+
+
+async def test_a_compaction_that_meets_damage_is_refused(
+    running: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running.storage, "compact", raises(StorageDamaged("data.mdb: is damaged")))
+    with pytest.raises(StorageDamaged):
+        await running.writer.ask(Compact())
+    assert await running.commit(put(b"c", 3)) == 3
+    assert running.restarts == []
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def call(*_given: object) -> Any:
+        raise error
+
+    return call
 
 
 async def test_a_failed_commit_is_an_answer_to_everybody_in_its_group_and_leaves_nothing(running: Watched) -> None:

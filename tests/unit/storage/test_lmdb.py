@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,12 +15,12 @@ from typing import Any
 import lmdb
 import pytest
 
-from cerememory.errors import DataDirUnusable, StorageUnavailable
+from cerememory.errors import DataDirUnusable, StorageDamaged, StorageUnavailable
 from cerememory.storage.lmdb import MAP_BYTES_MIN, READER_CHECK_INTERVAL_S, SPARE_PAGES, LmdbStorage
 from cerememory.storage.mutations import UpdateRecord
 from tests.support.committing import a_record, commit, storing, updating
 
-MIB = 1 << 20
+MIB, PAGE = 1 << 20, 4_096
 WAIT_S = 30.0  # how long a test waits for an event that must come
 CANARY = b"canary-that-must-not-stay " * 400
 
@@ -196,8 +197,67 @@ def test_a_system_that_grants_no_map_at_all_is_named(path: Path, monkeypatch: py
 
 def test_a_file_that_is_no_store_is_refused_with_its_path(path: Path) -> None:
     (path / "data.mdb").write_bytes(b"no store" * 4_096)
-    with pytest.raises(DataDirUnusable, match=str(path)):
+    said = re.escape("data.mdb: is damaged (MDB_INVALID: File is not an LMDB file); restore the data directory")
+    with pytest.raises(StorageDamaged, match=f"{path}/{said}"):
         LmdbStorage(path)
+
+
+def damage(path: Path) -> None:
+    """Let all pages but the first two be of no kind."""
+    with (path / "data.mdb").open("r+b") as file:
+        for place in range(2 * PAGE, (path / "data.mdb").stat().st_size, PAGE):
+            file.seek(place)
+            file.write(bytes(16))
+
+
+READS: dict[str, Callable[[LmdbStorage, Path], object]] = {
+    "get": lambda storage, _path: get(storage, b"1"),
+    "get_many": lambda storage, _path: got_many(storage),
+    "scan": lambda storage, _path: scanned(storage, reverse=False),
+    "scan, reverse": lambda storage, _path: scanned(storage, reverse=True),
+    "row_sizes": lambda storage, _path: storage.row_sizes(b"", 10),
+    "commit": lambda storage, _path: storage.commit({b"1": b"2"}),
+    "delete": lambda storage, _path: storage.commit({b"1": None}),
+    "transact": lambda storage, _path: storage.transact(lambda transaction: transaction.get(b"1")),
+    "compact": lambda storage, _path: storage.compact(),
+    "copy": lambda storage, path: storage.copy(path),
+}
+
+
+def got_many(storage: LmdbStorage) -> list[bytes | None]:
+    with storage.read() as reader:
+        return reader.get_many([b"1", b"2"])
+
+
+def scanned(storage: LmdbStorage, *, reverse: bool) -> list[tuple[bytes, bytes]]:
+    with storage.read() as reader:
+        return list(reader.scan(b"", b"\xff", reverse=reverse))
+
+
+@pytest.mark.parametrize("name", READS)
+def test_damaged_pages_are_an_error_that_names_the_file_and_what_to_do(
+    path: Path, tmp_path: Path, name: str
+) -> None:
+    with opened(path) as storage:
+        storage.commit({b"%d" % i: b"x" * 1_000 for i in range(100)})
+        damage(path)
+        (tmp_path / "copy").mkdir()
+        with pytest.raises(
+            StorageDamaged, match=r"data\.mdb: is damaged \(.*MDB_.*\); restore the data directory"
+        ):
+            READS[name](storage, tmp_path / "copy")
+        assert not (path / "compacting").exists()
+
+
+def test_what_is_read_behind_damage_says_what_the_damage_was(path: Path) -> None:
+    """LMDB would only say that the transaction must end."""
+    with opened(path) as storage:
+        storage.commit({b"%d" % i: b"x" * 1_000 for i in range(100)})
+        damage(path)
+        with storage.read() as reader:
+            for _ in range(2):
+                with pytest.raises(StorageDamaged, match="MDB_CORRUPTED"):
+                    reader.get(b"1")
 
 
 def test_no_reader_of_this_process_is_taken_for_a_dead_one(path: Path) -> None:

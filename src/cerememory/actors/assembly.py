@@ -149,7 +149,9 @@ async def _running(
     associations = Associations(stores, graph, world)
     index_path = directory.index_path if settings.security.persist_search_indexes else None
     if index_path is None:
-        wipe(directory.path / "index")  # what an earlier run left there is plain text
+        aside = wipe(directory.path / "index")  # what an earlier run left there is plain text
+        if aside is not None:
+            log.warning("what is no text index was set aside", path=str(aside))
     text_index = TextIndexer(storage, world, writer, working, index_path)
     vectors = VectorIndexer(storage, world, working, cache_bytes_max=settings.index.vector_cache_mib * MIB)
     enrichers = [] if provider is None else [Enricher(storage, world, writer, provider)]

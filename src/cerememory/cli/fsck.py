@@ -58,7 +58,15 @@ def fsck(*, repair: bool = False, options: Common) -> int:
 
 def _repaired(settings: Settings) -> Repair:
     with owned(settings) as (directory, storage):
-        return mended(settings, directory, storage, index_path(settings))
+        index = index_path(settings)
+        repaired = mended(settings, directory, storage, index)
+    note_aside(index, repaired.aside)
+    return repaired
+
+
+def note_aside(index: Path | None, aside: Path | None) -> None:
+    if aside is not None:
+        note(f"{index} was no directory, and is {aside} now")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cerememory.cli.arguments import Common
-from cerememory.cli.fsck import REPAIR_KEYS, index_path, mended, owned
+from cerememory.cli.fsck import REPAIR_KEYS, index_path, mended, note_aside, owned
 from cerememory.cli.output import note, show
 from cerememory.cli.progress import counting
 from cerememory.cli.settings import load
@@ -52,7 +52,9 @@ def _rebuilt(path: Path, storage: Storage) -> int:
     from cerememory.storage.repair import rebuild_index
 
     with counting("Indexing", "records", lambda: record_count(storage)) as progress:
-        return rebuild_index(path, storage, progress)
+        rebuilt = rebuild_index(path, storage, progress)
+    note_aside(path, rebuilt.aside)
+    return rebuilt.records
 
 
 def _told(answer: dict[str, Any]) -> str:

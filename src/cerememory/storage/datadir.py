@@ -90,7 +90,7 @@ class DataDir:
 
     def _subdirectory(self, name: str) -> Path:
         path = self.path / name
-        if not path.exists():
+        if not os.path.lexists(path):  # of what leads nowhere is told when it is opened
             path.mkdir(mode=PRIVATE_DIR)
             sync_directory(self.path)
         return path

@@ -7,6 +7,7 @@ memory have no rows.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -43,7 +44,7 @@ WORDS = {**{STORE_CODE[store]: store.value for store in DURABLE_STORES}, RAW_COD
 
 def open_index(path: Path, tally: Tally) -> TextIndex | Finding | None:
     """The index in `path`, to be read; None, with a note, when there is none that counts."""
-    if not path.exists():
+    if not os.path.lexists(path):
         tally.notes.append("there is no text index on the disk")
         return None
     try:

@@ -44,8 +44,8 @@ def open_index(path: Path | None) -> tuple[TextIndex, str]:
         index = TextIndex.open(path)
     except (IndexDamaged, IndexOutdated) as error:
         reason = str(error)
-        if path is not None:
-            _wipe(path)
+        if path is not None and (aside := _wipe(path)) is not None:
+            reason = f"{reason}; it is {aside} now"
         index = TextIndex.open(path)
     if index.holds_store(WORKING_CODE):  # what working memory held is gone
         index.delete_store(WORKING_CODE)
@@ -60,9 +60,9 @@ def renew_index(path: Path | None) -> TextIndex:
     return TextIndex.open(path)
 
 
-def _wipe(path: Path) -> None:
+def _wipe(path: Path) -> Path | None:
     try:
-        wipe(path)
+        return wipe(path)
     except OSError as error:
         raise IndexWriteFailed(str(error)) from error
 

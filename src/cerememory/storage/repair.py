@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -54,10 +54,14 @@ def unwatched(_count: int) -> None:
 
 @dataclass(slots=True)
 class Repair:
-    """What is to be mended: `rows` counts the rows by their part. `index`: the text index, too."""
+    """What is to be mended: `rows` counts the rows by their part. `index`: the text index, too.
+
+    `aside`: what stood in its place and was no directory, by its new name.
+    """
 
     rows: Counter[str] = field(default_factory=Counter)
     index: bool = False
+    aside: Path | None = None
 
     def __bool__(self) -> bool:
         return bool(self.rows) or self.index
@@ -93,7 +97,8 @@ def repair(
             commit_series_alone(storage, steps, now, audited=audited, head_key=head_key)
             failpoint("repair.committed")
     if found.index and index_path is not None:
-        found.index = _is_rebuilt(index_path, storage)
+        rebuilt = _rebuilt(index_path, storage)
+        found.index, found.aside = rebuilt is not None, rebuilt and rebuilt.aside
     return found
 
 
@@ -149,31 +154,38 @@ def _steps(fixes: _Fixes, found: Repair, now: int) -> Steps[None]:
     yield NoteAudit(DEFAULT_NAMESPACE, AuditDraft(now, OPERATION, (), (), summary))
 
 
-def _is_rebuilt(index_path: Path, storage: Storage) -> bool:
-    """Whether there is a new index; not when a row can't be read, which is a finding."""
+def _rebuilt(index_path: Path, storage: Storage) -> Rebuilt | None:
+    """The new index; None when a row can't be read, which is a finding."""
     try:
-        rebuild_index(index_path, storage)
+        return rebuild_index(index_path, storage)
     except StorageDamaged:
-        return False
-    return True
+        return None
 
 
-def rebuild_index(index_path: Path, storage: Storage, progress: Progress = unwatched) -> int:
-    """Build the text index again, beside the old one, whose place it takes; how many rows it has.
+class Rebuilt(NamedTuple):
+    """A text index of so many `records`. `aside`: the new name of what stood in its place and was no directory."""
+
+    records: int
+    aside: Path | None
+
+
+def rebuild_index(index_path: Path, storage: Storage, progress: Progress = unwatched) -> Rebuilt:
+    """Build the text index again, beside the old one, whose place it takes.
 
     `progress` is told how many were added since. Raises `StorageDamaged` when a row can't be read,
     `DataDirUnusable` when the index can't be written; then the old one stays.
     """
-    fresh, done = index_path.with_name(FRESH_NAME), 0
+    place = index_path.resolve() if index_path.is_dir() else index_path  # a link to a directory stays
+    fresh, done = place.with_name(FRESH_NAME), 0
     try:
         with closing(reindex.renew_index(fresh)) as index:
             for reached in reindex.rebuild(index, storage):
                 progress(reached - done)
                 done = reached
-        wipe(index_path)
-        fresh.rename(index_path)
+        aside = wipe(place)
+        fresh.rename(place)
     except (IndexWriteFailed, OSError) as error:
         raise DataDirUnusable(f"{index_path}: can't be built again: {error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return done
+    return Rebuilt(done, aside)

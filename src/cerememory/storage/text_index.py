@@ -20,8 +20,10 @@ Already borrowed`). `snapshot()` and all of `Snapshot` may be called from any th
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -91,10 +93,35 @@ class IndexDocument(msgspec.Struct, frozen=True, kw_only=True):
     secrecy: int = 0
 
 
-def wipe(path: Path) -> None:
-    """Removes the index in `path`, whatever state it is in; it must not be open."""
-    if path.exists():
+def wipe(path: Path) -> Path | None:
+    """Removes the index in `path`, whatever state it is in; it must not be open.
+
+    What isn't a directory was never an index, and isn't ours to remove: it is set aside, under the name that is
+    answered. Of a link to a directory the directory is emptied, and the link stays.
+    """
+    if not os.path.lexists(path):
+        return None
+    if not path.is_dir():
+        return _set_aside(path)
+    if path.is_symlink():
+        for part in path.iterdir():
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
+    else:
         shutil.rmtree(path)
+    return None
+
+
+def _set_aside(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.aside-{number}") for number in count(1))
+    return path.rename(next(name for name in names if not os.path.lexists(name)))
+
+
+def _check_directory(path: Path) -> None:
+    if os.path.lexists(path) and not path.is_dir():
+        raise IndexDamaged(f"{path} is no directory")
 
 
 class TextIndex:
@@ -116,6 +143,7 @@ class TextIndex:
         identity = _identity(epoch)
         if path is None:
             return cls(*(InvertedIndex.create(None, identity) for _ in _PARTS))
+        _check_directory(path)
         parts = [path / name for name in _PARTS]
         if any(part.exists() for part in parts):
             return cls(*(InvertedIndex.open(part, identity) for part in parts))
@@ -124,6 +152,7 @@ class TextIndex:
     @classmethod
     def open_existing(cls, path: Path, epoch: int = SCHEMA_EPOCH) -> TextIndex:
         """The index in `path` for one who only reads, beside its owner. Raises `IndexDamaged`, `IndexOutdated`."""
+        _check_directory(path)
         return cls(*(InvertedIndex.open(path / name, _identity(epoch)) for name in _PARTS))
 
     def apply(self, documents: Iterable[IndexDocument], deletions: Iterable[Address], sequence: int) -> None:

@@ -397,7 +397,12 @@ def gone(path: Path) -> None:
     shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("harm", [damaged, gone])
+def replaced(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("somebody's")
+
+
+@pytest.mark.parametrize("harm", [damaged, gone, replaced])
 async def test_an_index_that_is_damaged_or_gone_is_rebuilt_from_the_rows(
     path: Path, autojump_clock: MockClock, harm: Callable[[Path], None], logged: Logged
 ) -> None:
@@ -412,7 +417,7 @@ async def test_an_index_that_is_damaged_or_gone_is_rebuilt_from_the_rows(
     async with running_alone(solitary(storage, path)) as indexer:
         await level(indexer)
         assert await found(indexer, "kettle") == {1, 2, 3, 4, 5}
-    assert ("text index is started anew" in logged.events("warning")) == (harm is damaged)
+    assert ("text index is started anew" in logged.events("warning")) == (harm is not gone)
 
 
 class Panic(BaseException):
@@ -564,3 +569,12 @@ async def test_an_index_on_disk_that_may_not_be_there_is_removed(tmp_path: Path)
     in_memory = Settings(data_dir=tmp_path / "data", security=SecuritySettings(persist_search_indexes=False))
     async with running_engine(tmp_path, settings=in_memory, storage=storage) as running:
         assert not (tmp_path / "data" / "index").exists()
+
+
+async def test_what_is_no_index_is_set_aside_where_none_may_be(tmp_path: Path, logged: Logged) -> None:
+    in_memory = Settings(data_dir=tmp_path / "data", security=SecuritySettings(persist_search_indexes=False))
+    async with running_engine(tmp_path, settings=in_memory):
+        (tmp_path / "data" / "index").write_text("somebody's")
+    async with running_engine(tmp_path, settings=in_memory):
+        assert (tmp_path / "data" / "index.aside-1").read_text() == "somebody's"
+    assert "what is no text index was set aside" in logged.events("warning")

@@ -47,6 +47,19 @@ def test_an_index_that_is_lost_is_there_again(data_dir: Path, capsys: pytest.Cap
     assert "Nothing is wrong" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["reindex"], ["fsck", "--repair"]])
+def test_what_is_no_directory_in_its_place_is_set_aside_and_said(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    index = data_dir / "index"
+    shutil.rmtree(index)
+    index.write_text("somebody's")
+    assert run([*command, "--data-dir", str(data_dir)]) == 0
+    assert capsys.readouterr().err == f"note: {index} was no directory, and is {index}.aside-1 now\n"
+    assert (data_dir / "index.aside-1").read_text() == "somebody's"
+    assert run(["fsck", "--data-dir", str(data_dir)]) == 0
+
+
 def test_an_index_without_a_fault_is_built_anew_too(data_dir: Path) -> None:
     before = {path.name for path in (data_dir / "index").rglob("*")}
     assert run(["reindex", "--data-dir", str(data_dir)]) == 0

@@ -117,6 +117,12 @@ def test_a_file_in_its_place_is_refused(path: Path) -> None:
         DataDir.acquire(path)
 
 
+def test_a_link_to_nowhere_within_it_is_left_to_whoever_opens_it(path: Path) -> None:
+    with DataDir.acquire(path) as directory:
+        (path / "index").symlink_to("nowhere")
+        assert directory.index_path == path / "index"
+
+
 def test_a_place_where_none_can_be_made_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataDirUnusable, match="cannot be created: Not a directory"):

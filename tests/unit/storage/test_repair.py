@@ -247,8 +247,29 @@ def test_the_text_index_is_built_again(data_dir: DataDir, damage: str) -> None:
 
 def test_an_index_is_built_anew_without_a_fault_and_says_how_far_it_is(data_dir: DataDir) -> None:
     seen: list[int] = []
-    done = repair.rebuild_index(data_dir.index_path, data_dir.storage, seen.append)
+    done, _aside = repair.rebuild_index(data_dir.index_path, data_dir.storage, seen.append)
     assert done == sum(seen) == reindex.record_count(data_dir.storage)
+    assert data_dir.findings() == []
+
+
+def test_what_is_no_directory_in_the_place_of_the_index_is_set_aside(data_dir: DataDir) -> None:
+    shutil.rmtree(data_dir.index_path)
+    data_dir.index_path.write_text("somebody's")
+    assert [str(finding) for finding in data_dir.findings()] == [f"index: {data_dir.index_path} is no directory"]
+    found = repaired(data_dir)
+    aside = data_dir.index_path.with_name("index.aside-1")
+    assert (found.index, found.aside) == (True, aside)
+    assert aside.read_text() == "somebody's"
+    assert data_dir.findings() == []
+
+
+def test_an_index_that_lies_elsewhere_is_built_anew_there(data_dir: DataDir, tmp_path: Path) -> None:
+    there = data_dir.index_path.rename(tmp_path / "there")
+    data_dir.index_path.symlink_to(there)
+    (there / "curated" / "meta.json").write_text("{")
+    assert repaired(data_dir).index
+    assert data_dir.index_path.is_symlink()
+    assert (there / "curated" / "meta.json").read_text() != "{"
     assert data_dir.findings() == []
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -377,6 +379,46 @@ def test_a_wiped_index_starts_anew(path: Path) -> None:
     index = TextIndex.open(path)
     assert (index.applied_sequence(), found(index, "alpha")) == (0, [])
     index.close()
+
+
+FOREIGN: dict[str, Callable[[Path], None]] = {
+    "a file": lambda path: path.touch(),
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
+def test_what_is_no_directory_is_damage_and_set_aside(path: Path, foreign: Callable[[Path], None]) -> None:
+    for number in (1, 2):
+        foreign(path)
+        kind = stat.S_IFMT(path.lstat().st_mode)
+        for open_index in (TextIndex.open, TextIndex.open_existing):
+            with pytest.raises(IndexDamaged, match=f"{path} is no directory"):
+                open_index(path)
+        aside = wipe(path)
+        assert aside == path.with_name(f"{path.name}.aside-{number}")
+        assert stat.S_IFMT(aside.lstat().st_mode) == kind
+        TextIndex.open(path).close()
+        assert wipe(path) is None
+
+
+def test_of_a_link_to_a_directory_the_directory_is_emptied(path: Path, tmp_path: Path) -> None:
+    """An index may lie on another disk; what links within it lead to isn't part of it."""
+    there, kept = tmp_path / "there", tmp_path / "kept"
+    for folder in (there, kept):
+        folder.mkdir()
+        (folder / "file").write_text("kept")
+    (there / "link").symlink_to(kept)
+    path.symlink_to(there)
+    filled(path)
+    assert wipe(path) is None
+    assert list(there.iterdir()) == []
+    assert (kept / "file").read_text() == "kept"
+    assert path.is_symlink()
+    filled(path)
+    assert {part.name for part in there.iterdir()} == {"curated", "raw"}
 
 
 def test_leftovers_of_an_interrupted_merge_are_no_damage(path: Path) -> None:

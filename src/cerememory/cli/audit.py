@@ -27,7 +27,7 @@ from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.audit_verification import FileEnds, KeptCheckpoint, Unseen, Verification, verify_log
 from cerememory.storage.backup import STORE_NAME
 from cerememory.storage.contract import Storage
-from cerememory.storage.datadir import check_is_there
+from cerememory.storage.datadir import check_is_there, check_stated_format
 from cerememory.storage.lmdb import LmdbStorage
 
 
@@ -50,8 +50,10 @@ def audit_verify(
     _check_combination(path, head, against)
     settings = _settings(options, is_needed=path is None or (against is not None and public_key is None))
     log = _configured(settings) if path is None else path
-    if path is None and settings is not None and not log.exists():
-        check_is_there(settings.data_dir)
+    if path is None and settings is not None:
+        check_stated_format(settings.data_dir)  # what it says of the log can't be read; with --path its chain can
+        if not log.exists():
+            check_is_there(settings.data_dir)
     is_own = settings is not None and log.resolve() == settings.security.audit_log_path.resolve()
     own = settings if is_own and head is None else None
     key_file = _key_file(settings, public_key)
@@ -149,8 +151,9 @@ def _hinted(is_alone: bool) -> Iterator[None]:
 
 
 def _ends(own: Settings) -> FileEnds | None:
-    """Where the store says that files end, which is plain in an encrypted one; None when there is no store."""
+    """Where the store says that files end, which is plain in an encrypted one; None when it can't be asked."""
     try:
+        check_stated_format(own.data_dir)
         storage = LmdbStorage.open_readonly(own.data_dir / STORE_NAME)
     except DataDirUnusable:
         return None

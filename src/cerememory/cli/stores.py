@@ -15,7 +15,7 @@ from cerememory.storage.audit_outbox import StoredOutbox
 from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.backup import STORE_NAME
 from cerememory.storage.contract import Storage
-from cerememory.storage.datadir import check_is_there
+from cerememory.storage.datadir import check_is_there, check_stated_format
 from cerememory.storage.lmdb import LmdbStorage
 from cerememory.storage.sealed import KEYRING_KEY, opened_readonly
 
@@ -29,10 +29,13 @@ LOCATED = (
 def open_readonly(settings: Settings, path: Path | None = None) -> Storage:
     """The store of the data dir, or the copy of it at `path`, for one thread that only reads.
 
-    Raises `DataDirUnusable` when there is none, `PassphraseRefused` when it is encrypted with another.
+    Raises `DataDirUnusable` when there is none, or one of another format, `PassphraseRefused` when it is encrypted
+    with another.
     """
-    if path is None and not (settings.data_dir / STORE_NAME).exists():
-        check_is_there(settings.data_dir)
+    if path is None:
+        check_stated_format(settings.data_dir)
+        if not (settings.data_dir / STORE_NAME).exists():
+            check_is_there(settings.data_dir)
     lmdb = LmdbStorage.open_readonly(settings.data_dir / STORE_NAME if path is None else path)
     with ExitStack() as stack:
         stack.callback(lmdb.close)

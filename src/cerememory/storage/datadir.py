@@ -136,7 +136,9 @@ class DataDir:
 
 def prepare(path: Path) -> None:
     """Make `path` a data dir, unless it is one, owned or not. Raises what `DataDir.acquire` does."""
-    if not (path / "format.json").exists():
+    if (path / FORMAT_NAME).exists():
+        check_format(path)
+    else:
         DataDir.acquire(path).release()
 
 
@@ -297,6 +299,12 @@ def check_format(path: Path) -> None:
             f"{path}: has format {found}, this version ({__version__}) reads format {FORMAT_VERSION}; "
             "run the version of Cerememory that wrote it, or a newer one"
         )
+
+
+def check_stated_format(path: Path) -> None:
+    """`check_format` of what says which it has; whatever has lost that can still be looked at."""
+    if (path / FORMAT_NAME).exists():
+        check_format(path)
 
 
 def _refuse_without_format(path: Path) -> None:

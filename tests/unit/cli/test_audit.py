@@ -126,6 +126,42 @@ def test_a_log_without_its_store_is_checked_alone(data_dir: Path, capsys: Captur
     )
 
 
+@pytest.fixture
+def newer(data_dir: Path) -> Path:
+    (data_dir / "format.json").write_text('{"format": 99}')
+    return data_dir
+
+
+def test_a_data_dir_of_a_newer_format_is_refused(newer: Path, capsys: Captured) -> None:
+    assert run(["audit-verify", "--data-dir", str(newer)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"error: {newer}: has format 99, this version")
+
+
+def test_the_log_of_a_newer_format_is_checked_alone_by_its_path(newer: Path, capsys: Captured) -> None:
+    assert run(["audit-verify", "--data-dir", str(newer), "--path", str(newer / "audit.jsonl")]) == 0
+    shown = capsys.readouterr()
+    assert "entries=2" in shown.out
+    assert shown.err.startswith(f"note: only the chain was checked: {newer}: has format 99, this version")
+
+
+def test_the_store_of_a_newer_format_is_not_asked_where_files_end(
+    newer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_readonly(path: Path) -> LmdbStorage:
+        raise AssertionError(f"{path} is of another format")
+
+    monkeypatch.setattr(LmdbStorage, "open_readonly", open_readonly)
+    assert run(["audit-verify", "--data-dir", str(newer), "--path", str(newer / "audit.jsonl")]) == 0
+
+
+@pytest.mark.parametrize("command", [["fsck"], ["key", "create", "k", "--role", "read"]])
+def test_others_refuse_a_newer_format_too(newer: Path, capsys: Captured, command: list[str]) -> None:
+    assert run([*command, "--data-dir", str(newer)]) == 1
+    assert f"error: {newer}: has format 99" in capsys.readouterr().err
+
+
 def test_a_log_that_isnt_there_is_said_to_be_empty(capsys: Captured) -> None:
     assert run(["audit-verify", "--path", "nowhere.jsonl"]) == 0
     shown = capsys.readouterr()

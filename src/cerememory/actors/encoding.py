@@ -7,7 +7,7 @@ The engine sets the deadline.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ from cerememory.storage.contract import Storage
 from cerememory.storage.keys import Table, key
 from cerememory.storage.ledger import Mutation
 from cerememory.storage.likenesses import BuildLikenesses, is_complete
-from cerememory.storage.mutations import NewRaw, Stored, StoreIfAbsent, StoreRaw, StoreRecords, UpdateRecord
+from cerememory.storage.mutations import Stored, StoreIfAbsent, StoreRaw, StoreRecords, UpdateRecord
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import parse_content_row
 from cerememory.telemetry.metrics import Metrics
@@ -144,22 +144,21 @@ class Encoding:
     async def batch_raw(
         self, request: EncodeBatchRaw, idempotency: Idempotency | None, namespace: int
     ) -> Stored[BatchRawEncoded]:
-        now = self._world.now()
-        records = await self._prepared(partial(self._new_raws, namespace, request, now), request.records)
-        reply = BatchRawEncoded(results=tuple(prepare.raw_encoded(record) for record in records))
-        mutation = StoreRaw(namespace, records, tuple(prepare.raw_batch_audits(records, now)), reply)
-        return await self._commit(mutation, BatchRawEncoded, idempotency)
+        make = partial(self._store_raws, namespace, request, self._world.now())
+        return await self._commit(await self._prepared(make, request.records), BatchRawEncoded, idempotency)
 
-    def _new_raws(self, namespace: int, request: EncodeBatchRaw, now: int) -> tuple[NewRaw, ...]:
-        return tuple(
+    def _store_raws(self, namespace: int, request: EncodeBatchRaw, now: int) -> StoreRaw[BatchRawEncoded]:
+        """With its answer: there may be as many records as a body holds."""
+        records = tuple(
             prepare.new_raw(namespace, record, self._world.new_id(), now + i, f"records[{i}].")
             for i, record in enumerate(request.records)
         )
+        reply = BatchRawEncoded(results=tuple(prepare.raw_encoded(record) for record in records))
+        return StoreRaw(namespace, records, tuple(prepare.raw_batch_audits(records, now)), reply)
 
-    async def _prepared(self, make: Callable[[], R], requests: Iterable[EncodeStore | EncodeStoreRaw]) -> R:
-        """`make()`, in a thread when it would hold the loop for long."""
-        sizes = [_content_bytes(request) for request in requests]
-        if len(sizes) <= INLINE_RECORDS_MAX and sum(sizes) <= INLINE_BYTES_MAX:
+    async def _prepared(self, make: Callable[[], R], requests: Sequence[EncodeStore | EncodeStoreRaw]) -> R:
+        """`make()`, in a thread when it would hold the loop for long; so would a look at the sizes of many."""
+        if len(requests) <= INLINE_RECORDS_MAX and sum(map(_content_bytes, requests)) <= INLINE_BYTES_MAX:
             return make()
         return await self._world.offload(make, self._limiter)
 

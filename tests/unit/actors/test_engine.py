@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from cerememory import failpoints
+from cerememory.actors import encoding
 from cerememory.actors.engine import Idempotency
 from cerememory.actors.writer import LAZY_S
 from cerememory.domain.audit_chain import parse_line, verify_lines
@@ -32,6 +33,7 @@ from cerememory.protocol.deadlines import OPERATION_S
 from cerememory.protocol.records import STORES, MemoryRecord, Store
 from cerememory.protocol.requests import EncodeBatch, EncodeBatchRaw, EncodeUpdate, Forget, RecallRawQuery, Restore
 from cerememory.protocol.values import RecordId, parse_id
+from cerememory.storage import prepare
 from cerememory.storage.keys import DEFAULT_NAMESPACE, counters_key
 from cerememory.storage.lmdb import LmdbStorage
 from tests.support.engine import (
@@ -127,6 +129,32 @@ async def test_a_large_batch_is_prepared_off_the_loop_and_fails_with_its_field_t
         held.release("_new_records")
         with pytest.raises(ValidationFailed, match=r"^records\[99\]"):
             await batch(running, *[store_body("kettle")] * 99, store_body("x", embedding=[]))
+
+
+async def test_a_large_raw_batch_is_prepared_off_the_loop_with_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body holds a hundred thousand entries: a look at each would hold the loop for a quarter of a second."""
+    held = HeldOffload()
+    looked: list[str] = []
+    for module, name in ((prepare, "new_raw"), (prepare, "raw_encoded"), (encoding, "_content_bytes")):
+        monkeypatch.setattr(module, name, noting(looked, name, getattr(module, name)))
+    body = codec.parse(codec.dump({"records": [raw_body("kettle")] * 100}), EncodeBatchRaw)
+    async with running_engine(tmp_path, offload=held) as running, trio.open_nursery() as nursery:
+        held.hold("_store_raws", after=True)
+        nursery.start_soon(running.engine.encode_batch_raw, body)
+        await held.until_held("_store_raws")
+        prepared = list(looked)
+        held.release("_store_raws")
+    assert prepared == looked == ["new_raw"] * 100 + ["raw_encoded"] * 100
+
+
+def noting(looked: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*given: Any) -> Any:
+        looked.append(name)
+        return call(*given)
+
+    return noted
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])

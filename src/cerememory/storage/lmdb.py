@@ -103,6 +103,7 @@ class LmdbStorage:
         except StorageUnavailable as error:
             raise DataDirUnusable(str(error)) from error
         if not is_readonly:
+            self._lengthen()
             self._sync_names()
 
     @classmethod
@@ -212,7 +213,20 @@ class LmdbStorage:
             return environment.begin()
 
     def commit(self, changes: Changes) -> None:
+        spare_end = self._spare_end
         self._transact(partial(self._write, changes), lambda: _makes_room(changes))
+        if self._spare_end != spare_end:
+            self._lengthen()
+
+    def _lengthen(self) -> None:
+        """Let the file reach its last page, though nobody has written that yet: then its length tells whoever opens
+        it that no page was cut off (`data_file`), and none of them has to be looked up.
+        """
+        environment = self._opened()
+        size_bytes = (int(environment.info()["last_pgno"]) + 1) * int(environment.stat()["psize"])
+        with suppress(OSError):  # then they are looked up
+            if self._file.stat().st_size < size_bytes:
+                os.truncate(self._file, size_bytes)
 
     def _write(self, changes: Changes, transaction: WriteTransaction) -> None:
         """With a new run of free pages when the last is used up, unless the map is nearly full."""

@@ -41,7 +41,7 @@ def end_early(storage: LmdbStorage) -> None:
     """Let a transaction take pages at the end of the file that it has given back when it is committed."""
 
     def work(transaction: Transaction) -> None:
-        transaction.write({b"gone": b"z" * 500_000})
+        transaction.write({b"gone": b"z" * 2_000_000})  # more than there are free
         transaction.write({b"gone": None})
 
     for _ in range(3):  # the first ones take from those that are free
@@ -88,6 +88,14 @@ def test_pages_that_were_never_written_are_not_missed(path: Path) -> None:
     check_whole(path / "data.mdb")
     with closing(LmdbStorage.open_readonly(path)) as storage, storage.read() as reader:
         assert len(list(reader.scan(b"", b"\xff"))) == 1_005
+
+
+def test_its_owner_lengthens_a_store_that_ends_early(path: Path) -> None:
+    """Then nobody has to look its pages up again."""
+    with closing(LmdbStorage(path)) as storage:
+        end_early(storage)
+    with closing(LmdbStorage(path)) as storage:
+        assert (path / "data.mdb").stat().st_size == storage.used_bytes()
 
 
 def test_of_a_store_that_ends_early_every_page_in_use_is_missed(path: Path) -> None:

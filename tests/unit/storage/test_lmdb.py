@@ -94,6 +94,14 @@ def test_a_file_that_grows_gets_free_pages_in_front_of_the_next_commits(path: Pa
         assert storage.live_bytes() < SPARE_BYTES
 
 
+def test_the_file_always_reaches_its_last_page(path: Path) -> None:
+    """The free ones included, that nobody has written: who opens it needn't look for those that are in use."""
+    with opened(path, 64 * MIB) as storage:
+        for i in range(1_000):
+            storage.commit({b"%06d" % (i * 7_919 % 1_000): b"x" * 600, b"head": b"%d" % i})
+            assert (path / "data.mdb").stat().st_size >= storage.used_bytes()
+
+
 def test_whoever_opens_a_store_with_free_pages_adds_none(path: Path) -> None:
     for i in range(20):
         with opened(path, 64 * MIB) as storage:

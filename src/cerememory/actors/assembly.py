@@ -25,9 +25,10 @@ from cerememory.actors.graph import Graph
 from cerememory.actors.introspection import Introspection
 from cerememory.actors.journal import RawJournal
 from cerememory.actors.lifecycle import Lifecycle
-from cerememory.actors.recall import Recall, Sources
+from cerememory.actors.recall import Recall
 from cerememory.actors.rotation import AuditRotation
 from cerememory.actors.seams import World
+from cerememory.actors.signals import Sources
 from cerememory.actors.statistics import Statistics
 from cerememory.actors.stores import DurableStore
 from cerememory.actors.summaries import summariser

@@ -219,8 +219,8 @@ class LmdbStorage:
             self._lengthen()
 
     def _lengthen(self) -> None:
-        """Let the file reach its last page, though nobody has written that yet: then its length tells whoever opens
-        it that no page was cut off (`data_file`), and none of them has to be looked up.
+        """Let the file reach its last page, though nobody has written that yet: then its length tells who opens it
+        that no page was cut off (`data_file`), and none of them has to be looked up.
         """
         environment = self._opened()
         size_bytes = (int(environment.info()["last_pgno"]) + 1) * int(environment.stat()["psize"])

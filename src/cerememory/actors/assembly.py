@@ -21,6 +21,7 @@ from cerememory.actors.disk_use import DiskUse
 from cerememory.actors.dream import Dreamer
 from cerememory.actors.engine import Actors, Engine
 from cerememory.actors.enrichment import Enricher
+from cerememory.actors.followers import Followers
 from cerememory.actors.graph import Graph
 from cerememory.actors.introspection import Introspection
 from cerememory.actors.journal import RawJournal
@@ -156,7 +157,7 @@ async def _running(
     text_index = TextIndexer(storage, world, writer, working, index_path)
     vectors = VectorIndexer(storage, world, working, cache_bytes_max=settings.index.vector_cache_mib * MIB)
     enrichers = [] if provider is None else [Enricher(storage, world, writer, provider)]
-    writer.tell(audit, (text_index, vectors, *enrichers), stores, graph)
+    writer.tell(Followers(audit, (text_index, vectors, *enrichers), stores, graph))
     working.tell((text_index, vectors))
     followers = [text_index, vectors] if audit is None else [audit, text_index, vectors]
     decayer = Decayer(storage, world, writer, metrics, settings.decay)

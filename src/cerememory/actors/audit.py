@@ -22,8 +22,9 @@ import structlog
 import trio
 
 from cerememory.actors.actor import Actor, Ping, Reply
+from cerememory.actors.followers import CommitsUntold, LinesCommitted
 from cerememory.actors.seams import World
-from cerememory.actors.writer import AuditSynced, CommitLater, CommitsUntold, LinesCommitted, Writer
+from cerememory.actors.writer import AuditSynced, CommitLater, Writer
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.errors import ActorBusy, ActorStopped, Busy, DataDirUnusable, StorageDamaged, StorageUnavailable
 from cerememory.storage.audit_checkpoint import checkpoint_path, read_checkpoint, write_checkpoint

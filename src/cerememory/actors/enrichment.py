@@ -20,8 +20,9 @@ import structlog
 import trio
 
 from cerememory.actors.actor import Actor, Reply
+from cerememory.actors.followers import CommitsUntold, EffectsCommitted
 from cerememory.actors.seams import World
-from cerememory.actors.writer import Commit, CommitLater, CommitsUntold, EffectsCommitted, Writer
+from cerememory.actors.writer import Commit, CommitLater, Writer
 from cerememory.errors import ActorBusy, ActorStopped, Busy
 from cerememory.providers.contract import Failure, Provider, Relation, Vector
 from cerememory.storage import enrichment

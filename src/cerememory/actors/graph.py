@@ -15,9 +15,9 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from cerememory.actors.actor import Actor, Reply, Request
+from cerememory.actors.followers import CommitsUntold, EdgesCommitted
 from cerememory.actors.seams import World
 from cerememory.actors.stores import Memory
-from cerememory.actors.writer import CommitsUntold, EdgesCommitted
 from cerememory.domain.activation import Activation, Spread
 from cerememory.domain.graph import Link, Walk
 from cerememory.protocol.records import Association, AssociationType

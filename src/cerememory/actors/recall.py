@@ -15,13 +15,13 @@ import structlog
 from msgspec.structs import replace
 
 from cerememory.actors.deadline import Deadline
+from cerememory.actors.followers import StatesCommitted
 from cerememory.actors.retrieval import Retrieval
 from cerememory.actors.scoping import Scoping
 from cerememory.actors.seams import World
 from cerememory.actors.searches import NO_TIME, Searched
 from cerememory.actors.signals import Candidates, Query, Signals, Sources, by_words, has_emotion, is_time_alone
 from cerememory.actors.stores import Fetched, Memory
-from cerememory.actors.writer import StatesCommitted
 from cerememory.domain import evolution, ranking
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.ranking import Candidate, Ranked, Weights

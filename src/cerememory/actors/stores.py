@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from cerememory.actors.actor import Actor, Reply, Request
+from cerememory.actors.followers import RecordsGone, StatesCommitted
 from cerememory.actors.seams import World
-from cerememory.actors.writer import RecordsGone, StatesCommitted
 from cerememory.domain.curve import Curve
 from cerememory.domain.fidelity import State
 from cerememory.protocol.records import Association, Store

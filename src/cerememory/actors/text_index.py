@@ -27,12 +27,13 @@ import structlog
 import trio
 
 from cerememory.actors.actor import LATER, Actor, Answered, Reply, Request
+from cerememory.actors.followers import CommitsUntold, EffectsCommitted
 from cerememory.actors.index_changes import Changes, Step
 from cerememory.actors.seams import World
 from cerememory.actors.searches import Look, Search, Searched, SearchRaw
 from cerememory.actors.settling import Settling
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
-from cerememory.actors.writer import CommitsUntold, EffectsCommitted, IndexApplied, Writer
+from cerememory.actors.writer import IndexApplied, Writer
 from cerememory.errors import ActorBusy, ActorStopped, StorageUnavailable
 from cerememory.failpoints import failpoint
 from cerememory.storage import reindex

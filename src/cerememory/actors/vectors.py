@@ -18,9 +18,9 @@ import structlog
 import trio
 
 from cerememory.actors.actor import Actor, Reply, Request
+from cerememory.actors.followers import CommitsUntold, EffectsCommitted
 from cerememory.actors.seams import World
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
-from cerememory.actors.writer import CommitsUntold, EffectsCommitted
 from cerememory.errors import ActorBusy, ActorStopped
 from cerememory.protocol.records import Store
 from cerememory.protocol.values import RecordId

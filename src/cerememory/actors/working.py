@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cerememory.actors.actor import Actor, Reply, Request
+from cerememory.actors.followers import RecordsGone
 from cerememory.actors.stores import Fetch, Fetched, Memory, Scores
-from cerememory.actors.writer import Commit, RecordsGone, Writer
+from cerememory.actors.writer import Commit, Writer
 from cerememory.domain.fidelity import DYNAMICS, State, reinforced
 from cerememory.errors import RecordNotFound
 from cerememory.protocol import codec

@@ -26,6 +26,7 @@ import structlog
 import trio
 
 from cerememory.actors.actor import Actor, Answered, Ping, Reply, Request
+from cerememory.actors.followers import Followers
 from cerememory.actors.seams import World
 from cerememory.domain.audit_chain import GENESIS
 from cerememory.errors import ActorStopped, CerememoryError, InternalError, StorageDamaged, StorageUnavailable
@@ -33,10 +34,9 @@ from cerememory.failpoints import failpoint
 from cerememory.storage.contract import Compaction, Reader, Storage, Transaction
 from cerememory.storage.dynamics import Curves
 from cerememory.storage.frames import Frames
-from cerememory.storage.keys import Address, Table, system_key
-from cerememory.storage.ledger import Effects, Finished, Ledger, Mutation
+from cerememory.storage.keys import Table, system_key
+from cerememory.storage.ledger import Finished, Ledger, Mutation
 from cerememory.storage.mutations import Stored, kept_answer
-from cerememory.storage.prepared import SavedState, by_store
 from cerememory.storage.recalling import SaveRecall, SaveRecalls, recalls_of, together
 from cerememory.storage.rows import Head, dump_head, parse_head
 from cerememory.storage.series import Committed, Series, run_series
@@ -93,53 +93,6 @@ class IndexApplied:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class LinesCommitted:
-    """To the audit log: `lines` are committed and end with entry `last_sequence`; they may begin a file."""
-
-    lines: tuple[bytes, ...]
-    last_sequence: int
-    begin_file: bool = False
-
-    @property
-    def first_sequence(self) -> int:
-        return self.last_sequence - len(self.lines) + 1
-
-
-@dataclass(frozen=True, slots=True)
-class EffectsCommitted:
-    """To the indexes: what commit `sequence` changed."""
-
-    sequence: int
-    effects: Effects
-
-
-@dataclass(frozen=True, slots=True)
-class CommitsUntold:
-    """To all followers: some commits are ones that they never heard of. The writer crashed, or it was a series."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordsGone:
-    """To all stores: these records were removed, from storage or from working memory."""
-
-    addresses: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StatesCommitted:
-    """To a durable store: these states of its memories are on disk, or lost. Its rows say which."""
-
-    states: tuple[SavedState, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EdgesCommitted:
-    """To the graph: these memories have other edges than before, or are gone."""
-
-    addresses: tuple[Address, ...]
-
-
 @dataclass(slots=True)
 class _Pending:
     mutation: Mutation[Any]
@@ -176,10 +129,7 @@ class Writer(Actor):
         self._group_commit_s = group_commit_s
         self._audited = audited
         self._head_key = head_key
-        self._audit_log: Actor | None = None
-        self._indexes: tuple[Actor, ...] = ()
-        self._stores: tuple[Actor, ...] = ()
-        self._graph: Actor | None = None
+        self._followers = Followers()
         self._head = Head(0, 0, GENESIS, 0)
         self._alone: deque[tuple[CommitSeries[Any] | Compact, Reply[Any]]] = deque()  # what no group goes with
         self._lazy: list[_Pending] = []
@@ -190,18 +140,9 @@ class Writer(Actor):
         self._failure: StorageUnavailable | None = None
         self._loaded = False
 
-    def tell(
-        self,
-        audit_log: Actor | None,
-        indexes: tuple[Actor, ...],
-        stores: tuple[Actor, ...],
-        graph: Actor | None = None,
-    ) -> None:
-        """Who follows the commits; `stores` in the order of their codes."""
-        self._audit_log = audit_log
-        self._indexes = indexes
-        self._stores = stores
-        self._graph = graph
+    def tell(self, followers: Followers) -> None:
+        """Whom commits are told to."""
+        self._followers = followers
 
     async def kept(self, mutation: Mutation[Stored[R]]) -> Stored[R] | None:
         """What is kept for the request that `mutation` is the last of, once whoever follows knows what it did.
@@ -231,12 +172,8 @@ class Writer(Actor):
             self._head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
         self._metrics.audit_sequence.set(self._head.audit_sequence)
         if self._loaded:
-            await self._tell_untold()
+            await self._followers.tell_untold()
         self._loaded = True
-
-    async def _tell_untold(self) -> None:
-        for follower in filter(None, (self._audit_log, *self._indexes, self._graph)):
-            await follower.inform(CommitsUntold())
 
     async def run(self) -> None:
         try:
@@ -356,7 +293,7 @@ class Writer(Actor):
         if finished is not None:
             self._metrics.commit_duration.observe(time.perf_counter() - started)
             self._metrics.commit_batch_size.observe(len(group.pending))
-            await self._tell_followers(finished)
+            await self._tell(finished)
         for item in group.pending:
             _answer(item, group)
 
@@ -367,7 +304,7 @@ class Writer(Actor):
             _answer(item, group)
         lost = [recall for item in group.pending for recall in recalls_of(item.mutation)]
         self._metrics.reconsolidations_dropped.inc(len(lost))
-        await self._tell_stores([saved for recall in lost for saved in recall.states])
+        await self._followers.tell_saved([saved for recall in lost for saved in recall.states])
 
     def _transact(self, group: _Group) -> Finished | None:
         """Decide every mutation and commit them together; runs in the writer's thread."""
@@ -464,33 +401,15 @@ class Writer(Actor):
     async def _tell_of_series(self, committed: Committed[Any]) -> None:
         if committed.told is None:
             self._metrics.audit_sequence.set(committed.head.audit_sequence)
-            await self._tell_untold()
-            await self._tell_gone(committed.dropped)
+            await self._followers.tell_untold()
+            await self._followers.tell_gone(committed.dropped)
         else:
             for finished in committed.told:
-                await self._tell_followers(finished)
+                await self._tell(finished)
 
-    async def _tell_followers(self, finished: Finished) -> None:
+    async def _tell(self, finished: Finished) -> None:
         self._metrics.audit_sequence.set(finished.head.audit_sequence)
-        if self._audit_log is not None and finished.audit_lines:
-            last, begin_file = finished.head.audit_sequence, finished.effects.ends_audit_file
-            await self._audit_log.inform(LinesCommitted(finished.audit_lines, last, begin_file))
-        effects = finished.effects
-        if effects.concern_indexes:
-            for index in self._indexes:
-                await index.inform(EffectsCommitted(finished.head.commit_sequence, effects))
-        if self._graph is not None and (effects.relinked or effects.deletions):
-            await self._graph.inform(EdgesCommitted((*effects.relinked, *effects.deletions)))
-        await self._tell_gone((*effects.deletions, *effects.dropped))
-        await self._tell_stores(effects.saved)
-
-    async def _tell_stores(self, saved: list[SavedState]) -> None:
-        for code, states in by_store(saved).items():
-            await self._stores[code].inform(StatesCommitted(tuple(states)))
-
-    async def _tell_gone(self, gone: tuple[Address, ...]) -> None:
-        for store in self._stores if gone else ():
-            await store.inform(RecordsGone(gone))
+        await self._followers.tell(finished)
 
     async def _recover(self) -> bool:
         """Whether writing works again."""

@@ -103,7 +103,6 @@ async def consolidating(
     store, wall = storage or MemoryStorage(), WallClock(step_ns=0)
     world, curves = wall.world(), Curves(Rules())
     writer = Writer(store, world, Metrics(()), curves=curves, group_commit_s=0.002, audited=True, frames=Frames(0))
-    writer.tell(None, (), ())
     consolidator = Consolidator(
         store, world, writer, Curves(Rules()), decay or DecaySettings(), summarise or summariser(None, 1)
     )

@@ -118,7 +118,6 @@ async def dreaming(
     writer = Writer(
         store, world, metrics, curves=Curves(Rules()), group_commit_s=0.002, audited=True, frames=Frames(0)
     )
-    writer.tell(None, (), ())
     given = summarise or summariser(None, 1)
     dreamer = Dreamer(store, world, writer, given, interval_s=interval_s)
     restarts: list[str] = []

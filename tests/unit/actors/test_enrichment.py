@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from cerememory.actors import enrichment as enrichment_actor
 from cerememory.actors.enrichment import ASKED_AT_ONCE, PAUSE_MAX_S, PAUSE_S, PIECE, TRIES_MAX, Enricher
+from cerememory.actors.followers import Followers
 from cerememory.actors.supervisor import Supervisor
 from cerememory.actors.writer import Commit, Writer
 from cerememory.domain.curve import Rules
@@ -80,7 +81,7 @@ async def enriching(storage: MemoryStorage, provider: FakeProvider) -> AsyncIter
         storage, world, metrics, curves=Curves(Rules()), group_commit_s=0.002, audited=True, frames=Frames(0)
     )
     enricher = Enricher(storage, world, writer, provider)
-    writer.tell(None, (enricher,), ())
+    writer.tell(Followers(indexes=(enricher,)))
     restarts: list[str] = []
     supervisor = Supervisor([[enricher], [writer]], restarts.append)
     async with trio.open_nursery() as nursery:

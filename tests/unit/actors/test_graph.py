@@ -13,9 +13,9 @@ import pytest
 import trio
 
 from cerememory.actors import graph
+from cerememory.actors.followers import CommitsUntold, EdgesCommitted
 from cerememory.actors.graph import Activate, Activated, Explore, Explored, Graph, has_edges
 from cerememory.actors.stores import Memory
-from cerememory.actors.writer import CommitsUntold, EdgesCommitted
 from cerememory.domain.activation import Spread
 from cerememory.domain.capture import associations_of
 from cerememory.errors import StorageDamaged

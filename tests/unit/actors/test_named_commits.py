@@ -9,9 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from cerememory.actors.followers import CommitsUntold
 from cerememory.actors.searches import NO_TIME, Search, Searched
 from cerememory.actors.text_index import FRESH_WITHIN_S, RETRY_S, TextIndexer
-from cerememory.actors.writer import CommitsUntold
 from cerememory.protocol.requests import RecallRawQuery
 from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.text_index import IndexWriteFailed, TextIndex

@@ -12,8 +12,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from cerememory.actors import stores
 from cerememory.actors.actor import Request
+from cerememory.actors.followers import StatesCommitted
 from cerememory.actors.stores import DurableStore, Fetch, Fetched, Look, Scores, Touch
-from cerememory.actors.writer import StatesCommitted
 from cerememory.domain.curve import Rules
 from cerememory.domain.fidelity import State
 from cerememory.errors import StorageDamaged

@@ -17,6 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from cerememory import failpoints
 from cerememory.actors import text_index
 from cerememory.actors.actor import Actor
+from cerememory.actors.followers import CommitsUntold, EffectsCommitted
 from cerememory.actors.seams import Offload, inline
 from cerememory.actors.searches import Search, Searched, SearchRaw
 from cerememory.actors.text_index import (
@@ -26,7 +27,7 @@ from cerememory.actors.text_index import (
     REST_FACTOR,
     TextIndexer,
 )
-from cerememory.actors.writer import CommitsUntold, EffectsCommitted, Writer
+from cerememory.actors.writer import Writer
 from cerememory.config.settings import SecuritySettings, Settings
 from cerememory.domain.curve import Rules
 from cerememory.errors import InternalError

@@ -13,10 +13,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory.actors import vectors
 from cerememory.actors.actor import Actor, Ping
+from cerememory.actors.followers import CommitsUntold, EffectsCommitted
 from cerememory.actors.seams import Offload, inline
 from cerememory.actors.vectors import Nearest, VectorIndexer
 from cerememory.actors.working import Evicted, ToldAnew
-from cerememory.actors.writer import CommitsUntold, EffectsCommitted
 from cerememory.protocol.records import Store
 from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.ledger import Effects, Mutation

@@ -13,6 +13,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory import failpoints
 from cerememory.actors.actor import Actor, Ping, Reply
+from cerememory.actors.followers import (
+    CommitsUntold,
+    EdgesCommitted,
+    EffectsCommitted,
+    Followers,
+    LinesCommitted,
+    StatesCommitted,
+)
 from cerememory.actors.seams import World, in_thread
 from cerememory.actors.supervisor import RESTARTS_MAX, RESTARTS_WINDOW_S, Supervisor
 from cerememory.actors.writer import (
@@ -22,13 +30,8 @@ from cerememory.actors.writer import (
     Commit,
     CommitLater,
     CommitSeries,
-    CommitsUntold,
     Compact,
-    EdgesCommitted,
-    EffectsCommitted,
     IndexApplied,
-    LinesCommitted,
-    StatesCommitted,
     Writer,
 )
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, verify_lines
@@ -141,7 +144,7 @@ def watched(
     )
     audit, index, stores = Follower("audit"), Follower("index"), [Follower(f"store {i}") for i in range(5)]
     graph = Follower("graph")
-    writer.tell(audit, (index,), tuple(stores), graph)
+    writer.tell(Followers(audit, (index,), tuple(stores), graph))
     supervisor = Supervisor([[writer], [audit, index, *stores, graph]], restarts.append)
     return Watched(writer, storage, metrics, audit, index, stores, graph, supervisor, restarts)
 

@@ -38,14 +38,21 @@ async def in_thread(call: Callable[[], R], limiter: trio.CapacityLimiter | None 
 async def _in_free_thread(call: Callable[[], R]) -> R:
     """A call that has begun is waited for, cancelled or not."""
     await trio.lowlevel.checkpoint_if_cancelled()
-    bell = _bells.pop() if _bells else Bell()
+    try:
+        bell = _bells.pop() if _bells else Bell()
+    except OSError:  # no descriptor is left for one
+        return await trio.to_thread.run_sync(call)
     outcomes: list[Outcome[R]] = []
 
     def deliver(outcome: Outcome[R]) -> None:
         outcomes.append(outcome)
         bell.ring()
 
-    trio.lowlevel.start_thread_soon(partial(copy_context().run, call), deliver)
+    try:
+        trio.lowlevel.start_thread_soon(partial(copy_context().run, call), deliver)
+    except BaseException:
+        _bells.append(bell)
+        raise
     await bell.heard()
     _bells.append(bell)
     return outcomes[0].unwrap()

@@ -315,10 +315,8 @@ class Writer(Actor):
                 _decide(ledger, item, group)
             finished = ledger.finish()
         if finished is not None:
-            try:
+            with self._frames.writing(finished.changes):
                 self._storage.commit(finished.changes)
-            finally:  # whatever became of it
-                self._frames.note(finished.changes)
             self._head = finished.head
         elif head != self._head:
             self._storage.commit({system_key(Table.HEAD): dump_head(head)})
@@ -390,10 +388,8 @@ class Writer(Actor):
         def work(transaction: Transaction) -> Committed[Any]:
             return run_series(transaction, series, head, open_ledger)
 
-        try:
+        with self._frames.writing(None):
             committed = self._storage.transact(work)
-        finally:
-            self._frames.note_any()
         failpoint("writer.series.committed")
         self._head = committed.head
         return committed

@@ -1,24 +1,31 @@
 """Memories that were read lately, as far as they seldom change: all but their states.
 
-Whoever reads and whoever commits share what is kept, each on a thread of its own, and nobody reads what a commit
-that was answered has replaced:
+Whoever reads and whoever commits share what is kept, each on a thread of its own, and what is read is of one
+snapshot, as if nothing was kept:
 
-- A commit is noted here when it is durable, before anybody is told of it: whatever it wrote is dropped.
+- From before a commit until it is durable, nothing is kept of the memories that it writes.
 - Who reads takes the `mark` before its read transaction begins. What it then keeps is dropped again when a commit
-  was noted since: it may be older than that.
+  has ended since: it may be older than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Reader
 from cerememory.storage.keys import Address, Table, content_or_edges, key
 from cerememory.storage.rows import Frame, frame, parse_content_row
 
-OWN_BYTES = 1_024  # of a frame, beside its content row as it is parsed
-ROW_BYTES_MAX = 16_384  # a longer one is read each time
+OWN_BYTES = 1_024  # of a frame, beside what it is made of
+FRAME_BYTES_MAX = 16_384  # a longer one is read each time
+NOTHING: frozenset[Address] = frozenset()
+
+
+class _Everything(Container[Address]):
+    def __contains__(self, address: object) -> bool:
+        return True
 
 
 class Frames:
@@ -28,7 +35,8 @@ class Frames:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._kept: dict[Address, Frame] = {}
-        self.mark = 0  # how many commits were noted
+        self._under_way: Container[Address] = NOTHING  # what a commit writes that hasn't ended
+        self.mark = 0  # how many commits have ended
 
     def read(self, reader: Reader, namespace: int, record_ids: Sequence[RecordId], mark: int) -> list[Frame]:
         """Those of `record_ids` that are stored, in their order; `mark` is from before `reader` began.
@@ -52,9 +60,10 @@ class Frames:
         made: dict[RecordId, Frame] = {}
         for record_id, content, edge in zip(record_ids, contents, edges, strict=True):
             if content is not None:
-                made[record_id] = frame(namespace, record_id, parse_content_row(content), edge)
-                if len(content) <= ROW_BYTES_MAX:
-                    self._keep((namespace, record_id), made[record_id], len(content), mark)
+                around = made[record_id] = frame(namespace, record_id, parse_content_row(content), edge)
+                size_bytes = len(content) + len(edge or b"") + len(around.head) + len(around.tail)
+                if size_bytes <= FRAME_BYTES_MAX:
+                    self._keep((namespace, record_id), around, size_bytes, mark)
         return made
 
     def _keep(self, address: Address, made: Frame, size_bytes: int, mark: int) -> None:
@@ -63,16 +72,25 @@ class Frames:
             self._bytes = 0
         self._bytes += size_bytes + OWN_BYTES
         self._kept[address] = made
-        if self.mark != mark:  # asked once it is kept: from here on it is found by who notes a commit
+        if self.mark != mark or address in self._under_way:  # asked once it is kept, where a commit finds it
             self._kept.pop(address, None)
 
-    def note(self, row_keys: Iterable[bytes]) -> None:
-        """A commit has written the rows under `row_keys`."""
-        self.mark += 1
-        for address in content_or_edges(row_keys):
-            self._kept.pop(address, None)
+    @contextmanager
+    def writing(self, row_keys: Iterable[bytes] | None) -> Iterator[None]:
+        """A block that commits what is under `row_keys`; None: whatever. One at a time."""
+        written = None if row_keys is None else frozenset(content_or_edges(row_keys))
+        self._under_way = _Everything() if written is None else written
+        self._drop(written)
+        try:
+            yield
+        finally:
+            self.mark += 1
+            self._drop(written)
+            self._under_way = NOTHING
 
-    def note_any(self) -> None:
-        """A commit has written whatever."""
-        self.mark += 1
-        self._kept.clear()
+    def _drop(self, addresses: Iterable[Address] | None) -> None:
+        if addresses is None:
+            self._kept.clear()
+            return
+        for address in addresses:
+            self._kept.pop(address, None)

@@ -95,10 +95,12 @@ class LmdbStorage:
         self._readers_seen: dict[tuple[str, ...], float] = {}  # slot and snapshot -> when it was first seen
         self._has_reserve = False
         self._spare_end = 0  # while the file's last page is no further, there are free ones in front of it
+        self._spared_at = -SPARE_PAGES  # the commit before which the file had grown
         self._environment: Any | None = None  # None: could not be opened again
         try:
             if not is_readonly:
                 self._remove_draft()
+                self._make()
             self._open(min(map_size_bytes, map_size_bytes_max or map_size_bytes))
         except StorageUnavailable as error:
             raise DataDirUnusable(str(error)) from error
@@ -113,6 +115,25 @@ class LmdbStorage:
         Raises `StorageDamaged`, too.
         """
         return cls(path, is_readonly=True)
+
+    def _make(self) -> None:
+        """A new store appears as a whole: an empty file is one that has lost what was in it."""
+        try:
+            if self._file.exists():
+                return
+            self._draft_path.mkdir(mode=0o700, parents=True)
+            write_rows(iter(()), self._draft_path, MAP_BYTES_MIN)
+            (self._draft_path / DATA_NAME).replace(self._file)
+            shutil.rmtree(self._draft_path)
+        except OSError as error:
+            raise self._refused(error) from error
+        except (MemoryError, lmdb.MemoryError):
+            raise self._no_map() from None
+        except lmdb.Error as error:
+            raise StorageUnavailable(f"{self._path}: cannot be made: {error}") from error
+
+    def _no_map(self) -> StorageUnavailable:
+        return StorageUnavailable(f"{self._path}: the system grants no memory map of {MAP_BYTES_MIN} bytes")
 
     def _open(self, map_size_bytes: int) -> None:
         self._open_files(map_size_bytes)
@@ -171,9 +192,7 @@ class LmdbStorage:
             except (MemoryError, lmdb.MemoryError):
                 size //= 2
                 if size < MAP_BYTES_MIN:
-                    raise StorageUnavailable(
-                        f"{self._path}: the system grants no memory map of {MAP_BYTES_MIN} bytes"
-                    ) from None
+                    raise self._no_map() from None
             except DAMAGE as error:
                 raise damaged(self._file, error) from error
             except lmdb.Error as error:
@@ -181,18 +200,16 @@ class LmdbStorage:
             else:
                 info = self._environment.info()
                 self.map_size_bytes, self._spare_end = int(info["map_size"]), int(info["last_pgno"])
+                self._spared_at = -SPARE_PAGES
                 return
 
     def _sync_names(self) -> None:
-        """LMDB syncs its commits, not the files without one, nor the names that it may just have given them."""
-        environment = self._opened()
+        """LMDB syncs its files, not the names that they may just have been given."""
         try:
-            if not environment.info()["last_txnid"]:
-                environment.sync(True)
             sync_directory(self._path)
-        except (OSError, lmdb.Error) as error:
+        except OSError as error:
             self.close()
-            raise DataDirUnusable(f"{self._path}: cannot be synced: {error}") from error
+            raise DataDirUnusable(f"{self._path}: cannot be synced: {error.strerror}") from error
 
     def _opened(self) -> Any:
         if self._environment is None:
@@ -222,19 +239,28 @@ class LmdbStorage:
         """Let the file reach its last page, though nobody has written that yet: then its length tells who opens it
         that no page was cut off (`data_file`), and none of them has to be looked up.
         """
-        environment = self._opened()
-        size_bytes = (int(environment.info()["last_pgno"]) + 1) * int(environment.stat()["psize"])
-        with suppress(OSError):  # then they are looked up
+        with suppress(OSError, lmdb.Error, StorageUnavailable):  # then they are looked up
+            environment = self._opened()
+            size_bytes = (int(environment.info()["last_pgno"]) + 1) * int(environment.stat()["psize"])
             if self._file.stat().st_size < size_bytes:
                 os.truncate(self._file, size_bytes)
 
     def _write(self, changes: Changes, transaction: WriteTransaction) -> None:
-        """With a new run of free pages when the last is used up, unless the map is nearly full."""
-        environment = self._opened()
-        last, page_bytes = int(environment.info()["last_pgno"]), int(environment.stat()["psize"])
-        if last > self._spare_end and (last + 2 * SPARE_PAGES) * page_bytes < self.map_size_bytes:
-            self._spare_end = last + SPARE_PAGES + SPARE_PAGES // 8  # some for what this commit takes itself
-            transaction.spare(SPARE_PAGES * page_bytes)
+        """With a new run of free pages when the file has grown, unless the map is nearly full.
+
+        While somebody reads an old snapshot no page gets free, and a large commit takes a run by itself: where the
+        last run didn't last, there is none.
+        """
+        info, page_bytes = self._opened().info(), int(self._opened().stat()["psize"])
+        last, newest = int(info["last_pgno"]), int(info["last_txnid"])
+        if last > self._spare_end:
+            lasted, self._spared_at = newest - self._spared_at >= SPARE_PAGES // 2, newest
+            pages = last + 2 * SPARE_PAGES + _bytes_of(changes) // page_bytes + 2 * len(changes)
+            has_room = pages * page_bytes < self.map_size_bytes
+            self._spare_end = last
+            if lasted and has_room:
+                self._spare_end += SPARE_PAGES + SPARE_PAGES // 8  # some for what this commit takes itself
+                transaction.spare(SPARE_PAGES * page_bytes)
         transaction.write(changes)
 
     def transact(self, work: Callable[[Transaction], R]) -> R:
@@ -493,8 +519,12 @@ class LmdbStorage:
 
 def _makes_room(changes: Changes) -> bool:
     """Whether something is forgotten, and little else written: that takes pages, and gives back more."""
-    written = sum(len(value) for value in changes.values() if value is not None)
-    return written <= FORGETTING_BYTES_MAX and any(value is None for value in changes.values())
+    return _bytes_of(changes) <= FORGETTING_BYTES_MAX and any(value is None for value in changes.values())
+
+
+def _bytes_of(changes: Changes) -> int:
+    """What is written, without its keys."""
+    return sum(len(value) for value in changes.values() if value is not None)
 
 
 def _unavailable(error: lmdb.Error) -> StorageUnavailable:

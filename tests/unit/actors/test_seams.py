@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from cerememory.actors import seams
 from cerememory.actors.seams import in_thread
 from cerememory.errors import StorageUnavailable
 
@@ -38,6 +41,32 @@ async def test_each_of_many_calls_at_once_gets_its_own_answer() -> None:
             for number in range(8):
                 nursery.start_soon(ask, number)
         assert answers == {number: number for number in range(8)}
+
+
+async def test_without_a_descriptor_for_a_pipe_a_call_is_answered_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(seams, "_bells", [])
+    monkeypatch.setattr(os, "pipe", refuse)
+    assert await in_thread(threading.get_ident) != threading.get_ident()
+
+
+async def test_a_thread_that_doesnt_start_leaves_what_would_have_told_of_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bells: list[seams.Bell] = []
+    monkeypatch.setattr(seams, "_bells", bells)
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", refuse)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="can't start"):
+            await in_thread(threading.get_ident)
+    assert len(bells) == 1
 
 
 async def test_a_call_that_has_begun_is_waited_for_and_answers_whoever_is_cancelled() -> None:

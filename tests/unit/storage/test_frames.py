@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,11 +11,20 @@ from hypothesis import strategies as st
 
 from cerememory.domain.fidelity import State
 from cerememory.errors import StorageDamaged
-from cerememory.protocol.values import RecordId
+from cerememory.protocol.records import Association, AssociationType
+from cerememory.protocol.values import RecordId, Timestamp
 from cerememory.storage.contract import Changes, Reader
-from cerememory.storage.frames import OWN_BYTES, ROW_BYTES_MAX, Frames
+from cerememory.storage.frames import FRAME_BYTES_MAX, OWN_BYTES, Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, key, state_key
-from cerememory.storage.rows import ContentRow, Frame, dump_row, framed_json, record_json
+from cerememory.storage.rows import (
+    ContentRow,
+    Frame,
+    dump_edges,
+    dump_row,
+    framed_json,
+    parse_edges,
+    record_json,
+)
 from tests.support.committing import a_record, an_id
 from tests.support.engine import NOW
 from tests.support.memory_storage import MemoryStorage
@@ -63,8 +72,13 @@ class Kept:
     asked: list[bytes] = field(default_factory=list)
 
     def commit(self, changes: Changes) -> None:
-        self.storage.commit(changes)
-        self.frames.note(changes)
+        with self.frames.writing(changes):
+            self.storage.commit(changes)
+
+    def commit_any(self, changes: Changes) -> None:
+        """As a series, of which nobody knows before what it writes."""
+        with self.frames.writing(None):
+            self.storage.commit(changes)
 
     def read(self, *record_ids: RecordId, namespace: int = DEFAULT_NAMESPACE) -> list[Frame]:
         """What is read now; `asked` are the rows that this took."""
@@ -126,26 +140,44 @@ def test_a_state_that_was_written_is_no_reason_to_read_again(kept: Kept) -> None
 
 def test_after_a_commit_of_whatever_all_is_read_again(kept: Kept) -> None:
     kept.read(*IDS[:3])
-    kept.storage.commit({content_key(IDS[0]): dump_row(a_row(5))})
-    kept.frames.note_any()
+    kept.commit_any({content_key(IDS[0]): dump_row(a_row(5))})
     assert [each.row.version for each in kept.read(*IDS[:3])] == [5, 1, 1]
     assert len(kept.asked) == 6
 
 
-@pytest.mark.parametrize("note", ["note", "note_any"])
-def test_what_a_commit_overtook_in_reading_isnt_kept(kept: Kept, note: str) -> None:
-    """The commit comes behind the beginning of the read transaction, and is noted before its end."""
+@pytest.mark.parametrize("commit", [Kept.commit, Kept.commit_any])
+def test_what_a_commit_overtook_in_reading_isnt_kept(kept: Kept, commit: Callable[[Kept, Changes], None]) -> None:
+    """The commit comes behind the beginning of the read transaction, and ends before it does."""
     mark = kept.frames.mark
     with kept.storage.read() as reader:
         old = Counting(reader).get_many([content_key(IDS[0]), edge_key(IDS[0])])
-        kept.storage.commit({content_key(IDS[0]): dump_row(a_row(2))})
-        if note == "note":
-            kept.frames.note([content_key(IDS[0])])
-        else:
-            kept.frames.note_any()
+        commit(kept, {content_key(IDS[0]): dump_row(a_row(2))})
         before = Recorded(old)
         assert [each.row.version for each in kept.frames.read(before, 0, [IDS[0]], mark)] == [1]  # type: ignore[arg-type]
     assert [each.row.version for each in kept.read(IDS[0])] == [2]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_of_what_a_commit_writes_nothing_is_kept_until_its_end(kept: Kept, is_known: bool) -> None:
+    """So nobody reads the memory of one snapshot, and its state of another."""
+    changes: Changes = {content_key(IDS[0]): dump_row(a_row(2))}
+    kept.read(*IDS[:2])
+    with kept.frames.writing(changes if is_known else None):
+        assert [each.row.version for each in kept.read(*IDS[:2])] == [1, 1]
+        kept.storage.commit(changes)
+        assert [each.row.version for each in kept.read(*IDS[:2])] == [2, 1]
+        assert len(kept.asked) == (2 if is_known else 4), "what it leaves alone is as it was"
+    kept.read(*IDS[:2])
+    kept.read(*IDS[:2])
+    assert kept.asked == []
+
+
+def test_a_commit_that_failed_has_ended(kept: Kept) -> None:
+    with pytest.raises(OSError, match="no disk"), kept.frames.writing([content_key(IDS[0])]):
+        raise OSError("no disk")
+    kept.read(IDS[0])
+    kept.read(IDS[0])
+    assert kept.asked == []
 
 
 class Recorded:
@@ -176,8 +208,25 @@ def test_they_are_bounded_and_begin_anew() -> None:
 
 def test_a_large_one_isnt_kept() -> None:
     kept = Kept()
-    kept.commit({content_key(IDS[0]): dump_row(a_row(1, b'"' + b"x" * ROW_BYTES_MAX + b'"'))})
+    kept.commit({content_key(IDS[0]): dump_row(a_row(1, b'"' + b"x" * FRAME_BYTES_MAX + b'"'))})
     assert len(kept.read(IDS[0])) == len(kept.read(IDS[0])) == 1
+    assert len(kept.asked) == 2
+
+
+def test_one_with_many_edges_is_a_large_one() -> None:
+    at = Timestamp(NOW)
+    kept, edge = (
+        Kept(),
+        Association(
+            target_id=IDS[1],
+            association_type=AssociationType.SEMANTIC,
+            weight=0.5,
+            created_at=at,
+            last_co_activation=at,
+        ),
+    )
+    kept.commit({content_key(IDS[0]): dump_row(a_row(1)), edge_key(IDS[0]): dump_edges((edge,) * 100)})
+    assert [len(parse_edges(each.edges)) for each in (*kept.read(IDS[0]), *kept.read(IDS[0]))] == [100, 100]
     assert len(kept.asked) == 2
 
 
@@ -218,11 +267,7 @@ def test_whatever_is_committed_reads_are_of_what_is_stored(
                 "state": {state_key(DEFAULT_NAMESPACE, NOW, record_id): b"state"},
                 "whatever": {content_key(record_id): value, edge_key(record_id): None},
             }
-            if what == "whatever":
-                kept.storage.commit(changes[what])
-                kept.frames.note_any()
-            else:
-                kept.commit(changes[what])
+            (kept.commit_any if what == "whatever" else kept.commit)(changes[what])
         with kept.storage.read() as reader:
             stored = Frames(0).read(reader, DEFAULT_NAMESPACE, asked, 0)
         assert kept.read(*asked) == stored

@@ -94,6 +94,28 @@ def test_a_file_that_grows_gets_free_pages_in_front_of_the_next_commits(path: Pa
         assert storage.live_bytes() < SPARE_BYTES
 
 
+def test_a_file_that_grows_because_somebody_reads_gets_no_free_pages(path: Path) -> None:
+    """Nobody could take them while the reader's snapshot needs all that gets free."""
+    with opened(path, 256 * MIB) as storage:
+        storage.commit({b"%d" % i: b"x" * 500 for i in range(500)})
+        with storage.read():
+            before = storage.used_bytes()
+            for i in range(100):
+                storage.commit({b"%d" % i: b"y" * 500})
+            grown_beside_reader = storage.used_bytes() - before
+        assert grown_beside_reader < 100 * 8 * PAGE_BYTES + 2 * SPARE_BYTES
+
+
+@pytest.mark.parametrize("already_pages", range(100, 260, 20))
+def test_a_commit_that_has_room_isnt_refused_for_free_pages(path: Path, already_pages: int) -> None:
+    """The map ends where the commit does, but for a few pages."""
+    size_bytes = 512 * PAGE_BYTES
+    with opened(path, size_bytes, map_size_bytes_max=size_bytes) as storage:
+        storage.commit({b"already": b"x" * (already_pages * PAGE_BYTES)})
+        with storage._opened().begin():  # as another process reads: without a lease that an abort would wait for
+            storage.commit({b"large": b"x" * ((480 - already_pages) * PAGE_BYTES)})
+
+
 def test_the_file_always_reaches_its_last_page(path: Path) -> None:
     """The free ones included, that nobody has written: who opens it needn't look for those that are in use."""
     with opened(path, 64 * MIB) as storage:

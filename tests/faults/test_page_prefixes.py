@@ -239,7 +239,8 @@ def test_a_power_cut_in_a_commit_leaves_the_state_before_or_the_one_behind(
     cuts = PowerCuts(Disk(fast_path / "disk"), recording.image, seeded())
     for commit in commits:
         cuts.try_commit(commit)
-    assert cuts.image == (data_dir / STORE / DATA).read_bytes()
+    written = (data_dir / STORE / DATA).read_bytes()  # and lengthened to its last page, which is no write
+    assert cuts.image.ljust(len(written), b"\0") == written
     found = Report(
         what="Power cut in a commit: page writes that reached the disk, in part, in any order",
         runs=cuts.tried,

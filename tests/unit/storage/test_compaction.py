@@ -302,9 +302,9 @@ def test_a_draft_that_cannot_be_written_is_dropped(
         (folder / "data.mdb").write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(lmdb_module, "write_rows", write_half)
     with opened(path) as storage:
         storage.commit({b"a": b"1"})
+        monkeypatch.setattr(lmdb_module, "write_rows", write_half)
         with pytest.raises(StorageUnavailable):
             storage.compact()
         assert names(path) == ["data.mdb", "lock.mdb"]

@@ -42,8 +42,10 @@ from cerememory.storage.data_file import check_whole
 from cerememory.storage.datadir import sync_directory
 from cerememory.storage.keys import KEYS_END, Table, system_key
 from cerememory.storage.leases import Leases
+from cerememory.storage.lmdb_readers import Readers, pids
 from cerememory.storage.lmdb_transactions import DAMAGE, Read, WriteTransaction, damaged
 from cerememory.storage.rewriting import Pair, write_rows
+from cerememory.storage.spare_pages import SparePages
 
 R = TypeVar("R")
 Watch: TypeAlias = Callable[[Iterator[Pair], int], Iterator[Pair]]
@@ -51,13 +53,10 @@ GIB = 1 << 30
 MAP_BYTES_MIN = 16 << 20
 READERS_MAX = 256
 FREE_CHECK_INTERVAL_S = 1.0
-NO_SNAPSHOT = "-"  # of a slot that nobody reads by now
-READER_CHECK_INTERVAL_S = 60.0  # the slot of a killed reader keeps its pages from being used again
 AGREE_TRIES, AGREE_PAUSE_S = 50, 0.005
 RESERVE_BYTES_MIN, RESERVE_PART = 1 << 20, 64  # of a map at its limit, for what makes room in it
 FORGETTING_BYTES_MAX = 262_144
 META_PAGES = 2  # in front of the others
-SPARE_PAGES = 128  # half a megabyte
 DATA_NAME, LOCK_NAME, DRAFT_NAME = "data.mdb", "lock.mdb", "compacting"
 
 
@@ -91,11 +90,8 @@ class LmdbStorage:
         self._min_free_bytes = min_free_bytes
         self._leases = Leases()
         self._free_checked_at = -FREE_CHECK_INTERVAL_S
-        self._readers_checked_at = -READER_CHECK_INTERVAL_S
-        self._readers_seen: dict[tuple[str, ...], float] = {}  # slot and snapshot -> when it was first seen
+        self._readers = Readers()
         self._has_reserve = False
-        self._spare_end = 0  # while the file's last page is no further, there are free ones in front of it
-        self._spared_at = -SPARE_PAGES  # the commit before which the file had grown
         self._environment: Any | None = None  # None: could not be opened again
         try:
             if not is_readonly:
@@ -198,9 +194,9 @@ class LmdbStorage:
             except lmdb.Error as error:
                 raise StorageUnavailable(f"{self._path}: cannot be opened: {error}") from error
             else:
-                info = self._environment.info()
-                self.map_size_bytes, self._spare_end = int(info["map_size"]), int(info["last_pgno"])
-                self._spared_at = -SPARE_PAGES
+                info, stat = self._environment.info(), self._environment.stat()
+                self.map_size_bytes, self._page_bytes = int(info["map_size"]), int(stat["psize"])
+                self._spare_pages = SparePages(int(info["last_pgno"]))
                 return
 
     def _sync_names(self) -> None:
@@ -230,9 +226,7 @@ class LmdbStorage:
             return environment.begin()
 
     def commit(self, changes: Changes) -> None:
-        spare_end = self._spare_end
-        self._transact(partial(self._write, changes), lambda: _makes_room(changes))
-        if self._spare_end != spare_end:
+        if self._transact(partial(self._write, changes), lambda: _makes_room(changes)):
             self._lengthen()
 
     def _lengthen(self) -> None:
@@ -240,28 +234,24 @@ class LmdbStorage:
         that no page was cut off (`data_file`), and none of them has to be looked up.
         """
         with suppress(OSError, lmdb.Error, StorageUnavailable):  # then they are looked up
-            environment = self._opened()
-            size_bytes = (int(environment.info()["last_pgno"]) + 1) * int(environment.stat()["psize"])
+            size_bytes = self.used_bytes()
             if self._file.stat().st_size < size_bytes:
                 os.truncate(self._file, size_bytes)
 
-    def _write(self, changes: Changes, transaction: WriteTransaction) -> None:
-        """With a new run of free pages when the file has grown, unless the map is nearly full.
+    def _write(self, changes: Changes, transaction: WriteTransaction) -> bool:
+        """Whether free pages for the next ones were put in front, which nobody writes yet."""
+        info = self._opened().info()
+        last_page = int(info["last_pgno"])
 
-        While somebody reads an old snapshot no page gets free, and a large commit takes a run by itself: where the
-        last run didn't last, there is none.
-        """
-        info, page_bytes = self._opened().info(), int(self._opened().stat()["psize"])
-        last, newest = int(info["last_pgno"]), int(info["last_txnid"])
-        if last > self._spare_end:
-            lasted, self._spared_at = newest - self._spared_at >= SPARE_PAGES // 2, newest
-            pages = last + 2 * SPARE_PAGES + _bytes_of(changes) // page_bytes + 2 * len(changes)
-            has_room = pages * page_bytes < self.map_size_bytes
-            self._spare_end = last
-            if lasted and has_room:
-                self._spare_end += SPARE_PAGES + SPARE_PAGES // 8  # some for what this commit takes itself
-                transaction.spare(SPARE_PAGES * page_bytes)
+        def room_pages() -> int:
+            taken_pages = _bytes_of(changes) // self._page_bytes + 2 * len(changes)
+            return self.map_size_bytes // self._page_bytes - last_page - taken_pages
+
+        spare = self._spare_pages.due(last_page, int(info["last_txnid"]), room_pages)
+        if spare:
+            transaction.spare(spare * self._page_bytes)
         transaction.write(changes)
+        return spare > 0
 
     def transact(self, work: Callable[[Transaction], R]) -> R:
         return self._transact(work, lambda: False)
@@ -270,7 +260,7 @@ class LmdbStorage:
         self.check_room()
         while True:
             try:
-                self._free_dead_readers()
+                self._check_readers()
                 answer = self._transact_once(work)
             except lmdb.MapFullError:
                 self._grow(with_reserve=makes_room())
@@ -329,10 +319,8 @@ class LmdbStorage:
                 raise StorageUnavailable(f"the memory map can't grow to {size_bytes} bytes: {error}") from error
             self.map_size_bytes = int(self._opened().info()["map_size"])
 
-    def _free_dead_readers(self) -> None:
-        now = time.monotonic()
-        if now - self._readers_checked_at >= READER_CHECK_INTERVAL_S:
-            self._readers_checked_at = now
+    def _check_readers(self) -> None:
+        if self._readers.is_check_due():
             self.reader_check()
             self.oldest_reader_s()
 
@@ -457,7 +445,7 @@ class LmdbStorage:
             raise self._refused(error) from error
 
     def _remove_draft(self) -> None:
-        """What a compaction that was cut short has left."""
+        """What a compaction or a first start that was cut short has left."""
         try:
             if self._draft_path.exists():
                 shutil.rmtree(self._draft_path)
@@ -475,22 +463,12 @@ class LmdbStorage:
 
     def reader_pids(self) -> set[int]:
         """The processes that have a slot among the readers, alive or not."""
-        return {int(pid) for pid, _thread, _snapshot in self._readers()}
+        return pids(self._opened())
 
     def oldest_reader_s(self) -> float:
-        """LMDB doesn't know since when: it counts from when it was first asked for, here or by a commit."""
-        now = time.monotonic()
+        """See `Readers.oldest_s`."""
         with self._leased():
-            newest = int(self._opened().info()["last_txnid"])
-            reading = [slot for slot in self._readers() if slot[2] != NO_SNAPSHOT]
-        behind = [slot for slot in reading if int(slot[2]) < newest]
-        self._readers_seen = {slot: self._readers_seen.get(slot, now) for slot in behind}
-        return max((now - since for since in self._readers_seen.values()), default=0.0)
-
-    def _readers(self) -> list[tuple[str, ...]]:
-        """Process, thread and snapshot of each slot among the readers."""
-        lines = str(self._opened().readers()).splitlines()[1:]  # behind the heading
-        return [tuple(line.split()) for line in lines if line.strip()]
+            return self._readers.oldest_s(self._opened())
 
     def row_sizes(self, start: bytes, count: int) -> list[tuple[bytes, int]]:
         """Values stay where they are: pages of long ones aren't even looked at."""

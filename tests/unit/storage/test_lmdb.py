@@ -16,8 +16,10 @@ import lmdb
 import pytest
 
 from cerememory.errors import DataDirUnusable, StorageDamaged, StorageUnavailable
-from cerememory.storage.lmdb import MAP_BYTES_MIN, READER_CHECK_INTERVAL_S, SPARE_PAGES, LmdbStorage
+from cerememory.storage.lmdb import MAP_BYTES_MIN, LmdbStorage
+from cerememory.storage.lmdb_readers import CHECK_INTERVAL_S
 from cerememory.storage.mutations import UpdateRecord
+from cerememory.storage.spare_pages import SPARE_PAGES
 from tests.support.committing import a_record, commit, storing, updating
 
 MIB, PAGE = 1 << 20, 4_096
@@ -312,7 +314,7 @@ def test_the_slot_of_a_killed_reader_is_freed_by_a_commit(path: Path) -> None:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
             assert reader.stdout is not None and reader.stdout.readline() == b"reading\n"
             reader.kill()
-        storage._readers_checked_at -= READER_CHECK_INTERVAL_S
+        storage._readers._checked_at -= CHECK_INTERVAL_S
         storage.commit({b"a": b"2"})
         assert storage.reader_check() == 0
 
@@ -321,7 +323,7 @@ def test_the_age_of_a_reader_counts_from_when_it_held_something_back(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("cerememory.storage.lmdb.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("cerememory.storage.lmdb_readers.time.monotonic", lambda: clock[0])
     with opened(path) as storage:
         storage.commit({b"a": b"1"})
         command = [sys.executable, "-c", READS_FOR_EVER, str(path)]
@@ -337,7 +339,7 @@ def test_the_age_of_a_reader_counts_from_when_it_held_something_back(
             clock[0] += 2
             assert storage.oldest_reader_s() == 42
             reader.kill()
-        clock[0] += READER_CHECK_INTERVAL_S
+        clock[0] += CHECK_INTERVAL_S
         storage.commit({b"a": b"3"})
         assert storage.oldest_reader_s() == 0
 

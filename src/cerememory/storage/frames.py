@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Reader
-from cerememory.storage.keys import Address, Table, content_or_edges, key
+from cerememory.storage.keys import UNCHANGING_TABLES, Address, Table, addresses_in, key
 from cerememory.storage.rows import Frame, frame, parse_content_row
 
 OWN_BYTES = 1_024  # of a frame, beside what it is made of
@@ -78,7 +78,7 @@ class Frames:
     @contextmanager
     def writing(self, row_keys: Iterable[bytes] | None) -> Iterator[None]:
         """A block that commits what is under `row_keys`; None: whatever. One at a time."""
-        written = None if row_keys is None else frozenset(content_or_edges(row_keys))
+        written = None if row_keys is None else frozenset(addresses_in(UNCHANGING_TABLES, row_keys))
         self._under_way = _Everything() if written is None else written
         self._drop(written)
         try:

@@ -5,7 +5,7 @@ Text that callers choose (sessions, idempotency keys) is hashed in keys: it has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from enum import Enum
 from hashlib import blake2b
 from typing import TypeAlias
@@ -66,7 +66,8 @@ class Table(Enum):
         self.system_prefix = _SYSTEM_PREFIX + byte
 
 
-_CONTENT_OR_EDGES = frozenset({Table.CONTENT.value, Table.EDGES.value})
+EDGE_TABLE = frozenset({Table.EDGES.value})
+UNCHANGING_TABLES = EDGE_TABLE | {Table.CONTENT.value}  # of a memory, all but its state
 
 
 def key(namespace: int, table: Table, *parts: bytes) -> bytes:
@@ -143,20 +144,10 @@ def trailing_id(full_key: bytes) -> RecordId:
     return RecordId(full_key[-ID_BYTES:])
 
 
-def edge_sources(row_keys: Iterable[bytes]) -> list[Address]:
-    """The memories whose edges lie under one of `row_keys`."""
-    code = Table.EDGES._value_
-    return [
-        (unpack_namespace(row_key[:NAMESPACE_BYTES]), trailing_id(row_key))
-        for row_key in row_keys
-        if row_key[NAMESPACE_BYTES : NAMESPACE_BYTES + 1] == code
-    ]
-
-
-def content_or_edges(row_keys: Iterable[bytes]) -> Iterator[Address]:
-    """The memories whose contents or edges lie under one of `row_keys`."""
+def addresses_in(tables: Container[bytes], row_keys: Iterable[bytes]) -> Iterator[Address]:
+    """Of those of `row_keys` that are in one of `tables` (their codes), whose keys end in a memory's id."""
     for row_key in row_keys:
-        if row_key[NAMESPACE_BYTES : NAMESPACE_BYTES + 1] in _CONTENT_OR_EDGES:
+        if row_key[NAMESPACE_BYTES : NAMESPACE_BYTES + 1] in tables:
             yield unpack_namespace(row_key[:NAMESPACE_BYTES]), trailing_id(row_key)
 
 

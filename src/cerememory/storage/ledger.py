@@ -25,12 +25,13 @@ from cerememory.storage.contract import Changes, Reader, Storage
 from cerememory.storage.dynamics import Curves, DynamicsRow, dump_dynamics, dynamics_key, read_dynamics
 from cerememory.storage.keys import (
     DEFAULT_NAMESPACE,
+    EDGE_TABLE,
     Address,
     Table,
+    addresses_in,
     after,
     counters_key,
     dump_addresses,
-    edge_sources,
     key,
     pack_sequence,
     system_key,
@@ -189,7 +190,7 @@ class Ledger:
         kept.changes.update(draft.changes)
         kept.counters.update(draft.counters)
         kept.audits += draft.audits
-        draft.effects.relinked = edge_sources(draft.changes)
+        draft.effects.relinked = list(addresses_in(EDGE_TABLE, draft.changes))
         kept.effects.extend(draft.effects)
 
     def key(self, table: Table, *parts: bytes) -> bytes:

@@ -11,18 +11,19 @@ from cerememory.storage.contract import KEY_BYTES_MAX
 from cerememory.storage.keys import (
     DEFAULT_NAMESPACE,
     DIGEST_BYTES,
+    EDGE_TABLE,
     ID_BYTES,
     NAMESPACE_BYTES,
     NOWHERE,
     SYSTEM_NAMESPACE,
     Address,
     Table,
+    addresses_in,
     after,
     counters_key,
     counters_range,
     digest,
     dump_addresses,
-    edge_sources,
     key,
     pack_namespace,
     pack_sequence,
@@ -170,4 +171,4 @@ def test_the_owners_of_edges_are_told_by_the_keys_of_their_rows(namespace: int, 
     ids = [RecordId(number.to_bytes(ID_BYTES, "big")) for number in numbers]
     written = [key(namespace, Table.EDGES, record_id) for record_id in ids]
     others = [key(namespace, table, *([b"e" * ID_BYTES] * 2)) for table in Table if table is not Table.EDGES]
-    assert edge_sources([*written, *others]) == [(namespace, record_id) for record_id in ids]
+    assert list(addresses_in(EDGE_TABLE, [*written, *others])) == [(namespace, record_id) for record_id in ids]

@@ -10,7 +10,7 @@ two work is told by `exporting` and `importing`; here is how many go on at once,
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -201,3 +201,18 @@ def _export_audit(request: Export, exported: ExportedArchive, now: int) -> Audit
     }
     stores = tuple(store.value for store in request.stores or ())
     return AuditDraft(now, "lifecycle.export", (), stores, summary)
+
+
+class AsStream:
+    """What is there already, as a stream. Unlike a generator, it can be left anywhere."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration

@@ -13,11 +13,11 @@ idempotency key makes asking again safe.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -25,7 +25,8 @@ from msgspec.structs import replace
 
 from cerememory.actors.actor import Actor, Ping
 from cerememory.actors.archives import Archives
-from cerememory.actors.archives import ExportedArchive as ExportedArchive  # surfaces have it from here
+from cerememory.actors.archives import AsStream as AsStream  # surfaces have it from here
+from cerememory.actors.archives import ExportedArchive as ExportedArchive  # and this
 from cerememory.actors.associations import Associations
 from cerememory.actors.attestation import Attestation
 from cerememory.actors.consolidate import Run
@@ -37,14 +38,13 @@ from cerememory.actors.encoding import Encoding
 from cerememory.actors.idempotency import Idempotency as Idempotency  # as is this
 from cerememory.actors.idempotency import KeptAnswers
 from cerememory.actors.introspection import Introspection
-from cerememory.actors.journal import FetchRaw, ListRaw
 from cerememory.actors.lifecycle import Lifecycle
+from cerememory.actors.raw_recall import RawRecall
 from cerememory.actors.recall import Recall
 from cerememory.actors.redacting import Redacting
 from cerememory.actors.rotation import AuditRotation
 from cerememory.actors.seams import World
 from cerememory.actors.searches import NO_TIME as NO_TIME  # and this
-from cerememory.actors.searches import SearchedRaw, SearchRaw
 from cerememory.actors.statistics import Statistics
 from cerememory.actors.supervisor import Supervisor
 from cerememory.actors.timelines import Timelines
@@ -62,7 +62,7 @@ from cerememory.errors import (
 from cerememory.protocol import limits
 from cerememory.protocol.deadlines import COMPACT_S, SERIES_S
 from cerememory.protocol.namespaces import DEFAULT_NAME, check_name
-from cerememory.protocol.records import SecrecyLevel, Store, TemporalRange, Visibility
+from cerememory.protocol.records import Store
 from cerememory.protocol.replies import (
     Associated,
     AuditConsistency,
@@ -91,8 +91,6 @@ from cerememory.protocol.replies import (
     Timeline,
 )
 from cerememory.protocol.requests import (
-    DEFAULT_SECRECY,
-    LIMIT_MAX,
     AuditProof,
     Compact,
     Consolidate,
@@ -123,7 +121,7 @@ from cerememory.protocol.requests import (
 )
 from cerememory.protocol.values import ByteArray, RecordId
 from cerememory.storage.contract import Storage
-from cerememory.storage.keys import DEFAULT_NAMESPACE, NOWHERE, Table, digest, system_key
+from cerememory.storage.keys import DEFAULT_NAMESPACE, NOWHERE, Table, system_key
 from cerememory.storage.ledger import Mutation
 from cerememory.storage.mutations import (
     NoteAudit,
@@ -131,9 +129,7 @@ from cerememory.storage.mutations import (
 )
 from cerememory.storage.namespaces import OpenNamespace, namespace_of
 from cerememory.storage.rows import (
-    SECRECY_LEVELS,
     STORE_CODE,
-    VISIBILITIES,
     parse_head,
 )
 from cerememory.telemetry.metrics import Metrics
@@ -196,6 +192,7 @@ class Engine:
         self._timelines = timelines
         self._lifecycle = lifecycle
         self._archives = archives
+        self._raw_recall = RawRecall(actors.journal, actors.text_index)
         self._redacting = Redacting(storage, world, actors.writer)
         self._introspection = introspection
         self._disk_use = disk_use
@@ -328,27 +325,8 @@ class Engine:
         span = request.temporal
         if span is not None and span.start > span.end:
             raise ValidationFailed("temporal.start: must not be after temporal.end")
-        limit = min(request.limit, LIMIT_MAX)
         with Deadline("raw_journal"):
-            found = await self._find_raw(namespace, request, span, limit, fresh_by)
-            entries = await self._actors.journal.ask(FetchRaw(namespace, tuple(found.record_ids)))
-        records = tuple(msgspec.Raw(entry.json()) for entry in entries)
-        complete = msgspec.UNSET if found.complete else False
-        return RawRecalled(records=records, total_candidates=found.total, index_complete=complete)
-
-    async def _find_raw(
-        self, namespace: int, request: RecallRawQuery, span: TemporalRange | None, limit: int, fresh_by: float
-    ) -> SearchedRaw:
-        session = None if request.session_id is None else digest(request.session_id)
-        start, end = (None, None) if span is None else (span.start, span.end)
-        visible, allowed = _visible(request), _allowed(request)
-        if request.query is None or not request.query.strip():
-            listed = await self._actors.journal.ask(
-                ListRaw(namespace, session, start, end, visible, allowed, limit)
-            )
-            return SearchedRaw(list(listed.record_ids), listed.total, complete=True)
-        search = SearchRaw(namespace, request.query, session, start, end, visible, allowed, limit, fresh_by)
-        return await self._actors.text_index.ask(search)
+            return await self._raw_recall.query(namespace, request, fresh_by)
 
     async def lifecycle_dream_tick(
         self,
@@ -630,37 +608,6 @@ class Engine:
             self._metrics.mailbox_depth.labels(name).set(depth)
 
 
-class AsStream:
-    """What is there already, as a stream. Unlike a generator, it can be left anywhere."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        for chunk in self._chunks:
-            return chunk
-        raise StopAsyncIteration
-
-
 def _check_header(request: Request) -> None:
     if request.header is not None:
         request.header.check()
-
-
-def _visible(request: RecallRawQuery) -> frozenset[int]:
-    included = {
-        Visibility.NORMAL: True,
-        Visibility.PRIVATE_SCRATCH: request.include_private_scratch,
-        Visibility.SEALED: request.include_sealed,
-    }
-    return frozenset(VISIBILITIES.index(visibility) for visibility, yes in included.items() if yes)
-
-
-def _allowed(request: RecallRawQuery) -> frozenset[int]:
-    levels: tuple[SecrecyLevel, ...] = DEFAULT_SECRECY
-    if request.secrecy_levels is not None:
-        levels = request.secrecy_levels
-    return frozenset(SECRECY_LEVELS.index(level) for level in levels)

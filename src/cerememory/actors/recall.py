@@ -93,12 +93,12 @@ class Recall:
         wanted = CANDIDATES_PER_RESULT * limit
         scope = None if request.scope is None else self._scope(namespace, request, fresh_by)
         query = Query(namespace, request, codes, limit, _weights(request.cue), wanted, fresh_by, begun_at, scope)
-        retrieval, by_words = self._signals.retrieval(query), await self._signals.searched(query)
-        plain = await self._found_by_words(query, by_words, retrieval) if query.is_plain else None
-        if plain is None:
+        retrieval, words = self._signals.retrieval(query), await self._signals.searched(query)
+        best = await self._found_by_words(query, words, retrieval) if query.is_plain else None
+        if best is None:
             with Deadline("recall", begun_at=begun_at):
-                plain = await self._found_by_all(query, by_words, retrieval)
-        found, chosen = plain
+                best = await self._found_by_all(query, words, retrieval)
+        found, chosen = best
         memories = await self._read(query, chosen, retrieval)
         return _answer(self._results(query, chosen, memories), found, searched)
 

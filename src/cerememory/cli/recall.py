@@ -12,6 +12,7 @@ from cerememory.cli.arguments import (
     ModeName,
     RecordIdText,
     SecrecyNames,
+    StoreNames,
     Texts,
     UnitNumber,
 )
@@ -32,6 +33,7 @@ def recall(
     *,
     limit: int = 10,
     mode: ModeName = "human",
+    stores: StoreNames | None = None,
     session_id: str | None = None,
     source: str | None = None,
     tag: Texts | None = None,
@@ -44,15 +46,22 @@ def recall(
         query: Words, or a question.
         limit: How many to show at most.
         mode: Human shows faded memories with holes, perfect as they were stored.
+        stores: Only those of these stores, as episodic,semantic.
         session_id: Only those of this session.
         source: Only those from this source.
         tag: Only those with this tag; may be given again, and then with all of them.
         metadata: Only those with this in their metadata, as NAME=VALUE, JSON where it is any; may be given again.
     """
     kept_to = scope(session_id, source, tag, metadata)
-    body = given({"cue": given({"text": query}), "limit": limit, "recall_mode": mode, "scope": kept_to})
+    body = {
+        "cue": given({"text": query}),
+        "stores": stores,
+        "limit": limit,
+        "recall_mode": mode,
+        "scope": kept_to,
+    }
     with connect(options) as memory:
-        recalled = memory.call("recall.query", body)
+        recalled = memory.call("recall.query", given(body))
     _note_if_behind(recalled["query_metadata"])
     show(recalled, options, _recalled_text, _recalled_table)
 

@@ -165,6 +165,7 @@ def test_an_update_has_an_answer_in_json_too(memory: FakeMemory, capsys: pytest.
         ([], {"cue": {}, "limit": 10, "recall_mode": "human"}),
         (["fox"], {"cue": {"text": "fox"}, "limit": 10, "recall_mode": "human"}),
         (["--limit", "3", "--mode", "perfect"], {"cue": {}, "limit": 3, "recall_mode": "perfect"}),
+        (["--stores", "episodic, semantic"], {**NEWEST, "stores": ["episodic", "semantic"]}),
         (
             ["--session-id", "s-1", "--source", "Ada", "--tag", "a,b", "--tag", "c"],
             {**NEWEST, "scope": {"session_id": "s-1", "source": "Ada", "tags": ["a,b", "c"]}},

@@ -22,7 +22,7 @@ from cerememory.protocol.access import Role
 from cerememory.protocol.values import NANOS, format_timestamp
 from cerememory.storage import api_keys
 from cerememory.storage.api_keys import ApiKey
-from cerememory.storage.datadir import check_is_there, prepare
+from cerememory.storage.datadir import check_is_there
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +52,6 @@ def create(
         days: For how many days; for ever without this.
     """
     data_dir = _data_dir(options)
-    prepare(data_dir)
     now = time.time_ns()
     expires_at = None if days is None else now + days * DAY_NS
     key, text = api_keys.create(

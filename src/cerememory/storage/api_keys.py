@@ -26,7 +26,7 @@ from cerememory.protocol import codec
 from cerememory.protocol.access import Role
 from cerememory.protocol.namespaces import check_name
 from cerememory.protocol.values import Timestamp
-from cerememory.storage.datadir import PRIVATE_DIR, PRIVATE_FILE, sync_directory, write_durably
+from cerememory.storage.datadir import PRIVATE_DIR, PRIVATE_FILE, prepare, sync_directory, write_durably
 
 FILE_VERSION = 1
 KEYS_MAX = 1_000  # what is sent is compared with each
@@ -69,10 +69,10 @@ def key_id(sent: bytes) -> str | None:
 def create(
     data_dir: Path, *, name: str, role: Role, namespace: str | None, now: int, expires_at: int | None = None
 ) -> tuple[ApiKey, str]:
-    """A new key, and its text. Times are nanoseconds since the epoch.
+    """A new key, and its text. Times are nanoseconds since the epoch. A `data_dir` that isn't there is made.
 
     Raises `ValidationFailed` for a name that can't be used or is that of a key in use, and when there are
-    `KEYS_MAX` of them; keys that open nothing any more make room.
+    `KEYS_MAX` of them; keys that open nothing any more make room; what `DataDir.acquire` does where none is.
     """
     if not _NAME.fullmatch(name):
         raise ValidationFailed(f"name: expected 1 to 64 letters, digits or . _ @ - and spaces, got {name[:80]!r}")
@@ -90,6 +90,7 @@ def create(
         revoked_at=None,
         sha256=sha256(text.encode()).hexdigest(),
     )
+    prepare(data_dir)
     _change(data_dir, lambda keys: (*_with_room(keys, name, now), key))
     return key, text
 

@@ -134,6 +134,12 @@ def test_a_mistake_is_one_line(capsys: Captured, arguments: list[str], code: int
     assert not (Path("data") / "keys" / "api_keys.json").exists()
 
 
+def test_a_refused_key_makes_no_data_dir(capsys: Captured) -> None:
+    assert key("create", "a/b", "--role", "read") == 1
+    assert key("create", "x", "--role", "read", "--scope", "a b") == 1
+    assert not Path("data").exists()
+
+
 def test_a_configuration_that_could_not_start_stands_in_nobodys_way(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

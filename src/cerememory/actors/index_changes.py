@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 
 import trio
@@ -32,25 +33,43 @@ class Step:
 
 @dataclass(slots=True)
 class Changes:
-    """What the next index commit is to have; `since` (on the loop's clock) the oldest waits for it.
+    """What index commits are yet to have, oldest first; `since` (on the loop's clock) it waits.
 
-    Of its `size` documents the index has those of no step any more; steps are in the order of their commits.
+    Of its `size` documents the index has the first `ready` ones, in no commit.
     """
 
-    steps: list[Step] = field(default_factory=list)
     size: int = 0
-    unready: int = 0
+    ready: int = 0
     since: float = math.inf
+    _unready: deque[tuple[float, Step]] = field(default_factory=deque)
 
     def __bool__(self) -> bool:
         return self.size > 0
 
-    def add(self, step: Step) -> None:
-        self.steps.append(step)
-        self.size += step.size
-        self.unready += step.size
-        self.since = min(self.since, trio.current_time())
+    @property
+    def unready(self) -> int:
+        return self.size - self.ready
 
-    def take_unready(self) -> list[Step]:
-        steps, self.steps, self.unready = self.steps, [], 0
+    def add(self, step: Step) -> None:
+        now = trio.current_time()
+        self._unready.append((now, step))
+        self.size += step.size
+        self.since = min(self.since, now)
+
+    def take_unready(self, size_max: int) -> list[Step]:
+        """The oldest, to be made ready: `size_max` documents at the most, but for a step that alone has more."""
+        steps: list[Step] = []
+        size = 0
+        while self._unready and (not steps or size + self._unready[0][1].size <= size_max):
+            _noted_at, step = self._unready.popleft()
+            steps.append(step)
+            size += step.size
+        self.ready += size
+        return steps
+
+    def take(self, size_max: int) -> list[Step]:
+        """Those of the next commit that aren't ready, as in `take_unready`; what is ready goes with them."""
+        steps = self.take_unready(size_max)
+        self.size, self.ready = self.unready, 0
+        self.since = self._unready[0][0] if self._unready else math.inf
         return steps

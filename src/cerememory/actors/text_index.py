@@ -4,7 +4,9 @@ A search is answered from the last index commit. When changes wait that this com
 makes the index commit at once and waits for it, 50 ms at most: nobody misses a write that was acknowledged
 before. A search that may wait longer does, also for an index that is still catching up. Without searches, the
 index commits soon after a change, but rests between two commits for a multiple of what the last one took.
-Meanwhile many changes are made ready, so that a search has little more than the commit to wait for.
+Meanwhile many changes are made ready, so that a search has little more than the commit to wait for. When there
+are more than one commit takes, they go into several, and who tells of more waits: the mailbox never fills with
+changes, so searches and pings have their turn, whatever is being loaded.
 
 The index is derived. At start, and after any failure, it catches up from storage: from the feed of changed
 ids, or, when it is new, damaged, outdated or older than the feed, from all rows. Until it is level, searches
@@ -44,8 +46,8 @@ FRESH_WITHIN_S = 0.05
 GATHER_S = 0.01
 REST_FACTOR, REST_MAX_S = 20, 1.0  # so that commits nobody asked for take a twentieth of a core at the most
 AHEAD_MIN = 50  # documents that are worth making ready before their commit
-GATHER_MAX = 2_000  # documents after which the index commits without waiting
-WAITING_MAX = 20_000  # documents at which the actor takes no more until it has committed
+GATHER_MAX = 2_000  # documents after which the index commits without waiting, and that one commit takes
+WAITING_MAX = 100_000  # documents at which whoever tells of more waits until a commit has taken some: 15 MB
 PROGRESS_EVERY = 20_000  # rows of a rebuild between two lines in the log
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
@@ -95,6 +97,7 @@ class TextIndexer(Actor):
         self._behind_since = math.inf
         self._rested_at = -math.inf
         self._settling = Settling()
+        self._room = trio.Event()
         self._reset()
 
     def _reset(self) -> None:
@@ -102,7 +105,6 @@ class TextIndexer(Actor):
         self._waiters: list[_Waiter] = []  # for the next index commit
         self._waiters_now: list[_Waiter] | None = None  # for the one under way
         self._wake = trio.Event()
-        self._committed = trio.Event()
         self._renewals: list[Reply[None]] = []  # of an index that is yet to be wiped
         self._renewed: list[Reply[None]] = []  # of one that was wiped, and isn't level again
 
@@ -120,6 +122,7 @@ class TextIndexer(Actor):
         """Whatever was noted comes through the feed, and from working memory once more."""
         self._noting = self._level = False
         self._changes = Changes()
+        self._make_room()
         self._behind_since = min(self._behind_since, trio.current_time())
 
     async def run(self) -> None:
@@ -128,6 +131,7 @@ class TextIndexer(Actor):
         finally:
             for reply in (*self._renewals, *self._renewed):
                 reply.close()
+            self._fall_behind()
             await self._close()
 
     async def _run(self) -> None:
@@ -139,7 +143,6 @@ class TextIndexer(Actor):
                         answering.start_soon(self._answer_when_fresh, self._wait_for_commit(message, reply))
                     else:
                         await self._handle_one(message, reply)
-                    await self._make_room()
                 following.cancel_scope.cancel()
             await self._commit_last()
             answering.cancel_scope.cancel()  # nothing more comes: who still waits gets what there is
@@ -147,7 +150,7 @@ class TextIndexer(Actor):
     async def _commit_last(self) -> None:
         """What can't be committed any more comes from the feed, at the daemon's next start."""
         try:
-            if self._level and self._changes:
+            while self._level and self._changes:
                 await self._commit_changes()
         except (TextIndexError, StorageUnavailable) as error:
             log.error("text index is behind", reason=str(error))
@@ -177,9 +180,19 @@ class TextIndexer(Actor):
                 return LATER
         return await super().handle(message, reply)
 
+    async def inform(self, event: object) -> None:
+        """Waits while too much is waiting: the writer is slowed down to what the index can do."""
+        while self._changes.size > WAITING_MAX:
+            await self._room.wait()
+        await super().inform(event)
+
+    def _make_room(self) -> None:
+        self._room.set()
+        self._room = trio.Event()
+
     def takes_note(self, event: object) -> bool:
         """What changed, beside other changes that are due to be committed."""
-        if not isinstance(event, EffectsCommitted) or not 0 < self._changes.size < WAITING_MAX:
+        if not (isinstance(event, EffectsCommitted) and self._changes):
             return False
         self._note_effects(event)
         return True
@@ -250,16 +263,6 @@ class TextIndexer(Actor):
         except TextIndexError:
             return None
 
-    async def _make_room(self) -> None:
-        """Take no more while too much waits: then the mailbox fills, and the writer waits."""
-        while self._changes.size > WAITING_MAX:
-            self._wake.set()
-            await self._committed.wait()
-
-    def _wake_who_waits_for_room(self) -> None:
-        self._committed.set()
-        self._committed = trio.Event()
-
     async def _follow(self) -> None:
         pause = RETRY_S
         while True:
@@ -270,7 +273,6 @@ class TextIndexer(Actor):
             except (TextIndexError, StorageUnavailable) as error:
                 log.error("text index is behind", reason=str(error), retry_in_s=pause)
                 self._fall_behind()
-                self._wake_who_waits_for_room()
                 self._wait_for_the_next()
                 await self._close()
                 await trio.sleep(pause)
@@ -349,7 +351,7 @@ class TextIndexer(Actor):
 
     async def _make_ready(self) -> None:
         if self._index is not None:
-            steps = self._changes.take_unready()
+            steps = self._changes.take_unready(GATHER_MAX)
             with trio.CancelScope(shield=True):  # once taken, changes are made ready
                 await self._in_thread(partial(_add, self._index, self._storage, steps))
 
@@ -388,14 +390,16 @@ class TextIndexer(Actor):
         if index is None:
             return
         started = trio.current_time()
-        changes, self._changes = self._changes, Changes()
-        self._waiters_now, self._waiters = self._waiters, []
+        steps = self._changes.take(GATHER_MAX)
+        self._make_room()
+        self._waiters_now = []
+        if not self._changes:  # else they wait for changes of a later commit
+            self._waiters_now, self._waiters = self._waiters, []
         with trio.CancelScope(shield=True):  # once taken, changes are committed
-            await self._in_thread(partial(_apply, index, self._storage, changes.steps))
+            await self._in_thread(partial(_apply, index, self._storage, steps))
         self._snapshot = index.snapshot()
         waiters, self._waiters_now = self._waiters_now, None
         self._resolve_all(waiters)
-        self._wake_who_waits_for_room()
         self._rested_at = _rested_at(started)
         self._note_commit()
         self._tell_applied(index)

@@ -102,10 +102,15 @@ def apply_changes(
     """Apply what became of the records that `changed`, and of all who had words of them, up to `sequence`.
 
     What is read may be newer than that; it comes again with the changes behind it. `left`: places in groups.
+    The documents of `IDS_MAX` records at a time are in memory.
     """
-    with storage.read() as reader:
-        documents, missing = changed_documents(reader, changed, left)
-    index.apply(documents, missing, sequence)
+    addresses, places = [*dict.fromkeys(changed)], left
+    for start in range(0, max(len(addresses), 1), IDS_MAX):
+        with storage.read() as reader:
+            documents, missing = changed_documents(reader, addresses[start : start + IDS_MAX], places)
+        index.apply(documents, missing, 0)
+        places = ()
+    index.apply((), (), sequence)
 
 
 def rebuild(index: TextIndex, storage: Storage) -> Iterator[int]:

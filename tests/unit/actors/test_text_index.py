@@ -16,8 +16,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory import failpoints
 from cerememory.actors import text_index
-from cerememory.actors.actor import Actor
+from cerememory.actors.actor import Actor, Ping
 from cerememory.actors.followers import CommitsUntold, EffectsCommitted
+from cerememory.actors.index_changes import Step
 from cerememory.actors.seams import Offload, inline
 from cerememory.actors.searches import Search, Searched, SearchRaw
 from cerememory.actors.text_index import (
@@ -34,6 +35,7 @@ from cerememory.errors import InternalError
 from cerememory.protocol import codec
 from cerememory.protocol.requests import EncodeBatch, EncodeUpdate
 from cerememory.storage import reindex
+from cerememory.storage.contract import Storage
 from cerememory.storage.dynamics import Curves
 from cerememory.storage.frames import Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, pack_sequence, system_key
@@ -228,21 +230,89 @@ async def test_while_it_rests_many_changes_are_made_ready_for_the_next_commit(
         assert (len(searched.hits), searched.complete) == (AHEAD_MIN + 1, True)
 
 
-async def test_an_index_that_cannot_keep_up_takes_no_more_than_a_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_an_index_that_cannot_keep_up_holds_up_the_writer_alone(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest waits in its mailbox, and when that is full, so does the writer."""
+    """Searches and pings have their turn."""
     monkeypatch.setattr(text_index, "GATHER_MAX", 2)
     monkeypatch.setattr(text_index, "WAITING_MAX", 3)
-    held = HeldOffload()
-    async with running_engine(tmp_path, offload=held) as running:
-        held.hold("_apply")
+    held, answered = HeldOffload(), 0
+
+    async def load(running: Running) -> None:
+        nonlocal answered
         for i in range(20):
             await store(running, f"kettle {i}")
+            answered += 1
+
+    async with running_engine(tmp_path, offload=held) as running, trio.open_nursery() as nursery:
+        await store(running, "kettle")
+        assert len((await search(running, "kettle")).hits) == 1
+        held.hold("_apply")
+        nursery.start_soon(load, running)
+        await held.until_held("_apply")
         await wait_all_tasks_blocked()
-        assert running.actor("text_index").mailbox_depth >= 10
+        under_way, waiting, more = 2, 4, 14
+        assert answered == under_way + waiting == 20 - more
+        started = trio.current_time()
+        await running.actor("text_index").ask(Ping())
+        assert trio.current_time() == started
+        searched = await search(running, "kettle")
+        assert (len(searched.hits), searched.complete) == (1, False)
+        assert trio.current_time() == pytest.approx(started + FRESH_WITHIN_S)
         held.release("_apply")
-        assert len(await texts(running, "kettle")) == 20
+        with trio.fail_after(60):
+            while answered < 20:  # noqa: ASYNC110 - a jumping clock
+                await trio.sleep(0.1)
+        assert len(await texts(running, "kettle")) == 21
+
+
+async def test_who_waits_for_an_index_that_is_given_up_goes_on(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_index, "WAITING_MAX", 0)
+    storage, held = MemoryStorage(), HeldOffload()
+    indexer = solitary(storage, offload=held)
+    await indexer.load()
+    with trio.fail_after(600):
+        async with trio.open_nursery() as telling, trio.open_nursery() as running:
+            running.start_soon(indexer.run)
+            await level(indexer)
+            held.hold("_apply")
+            await indexer.inform(stored(storage, 1, "kettle"))
+            await held.until_held("_apply")
+            await indexer.inform(stored(storage, 2, "kettle"))
+            await wait_all_tasks_blocked()
+            telling.start_soon(indexer.inform, stored(storage, 3, "kettle"))
+            await wait_all_tasks_blocked()
+            assert len(telling.child_tasks) == 1
+            running.cancel_scope.cancel()
+            held.release("_apply")
+
+
+async def test_a_backlog_goes_into_several_commits_and_a_search_waits_for_the_last(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_index, "GATHER_MAX", 2)
+    storage, held = MemoryStorage(), HeldOffload()
+    async with running_alone(solitary(storage, offload=held)) as indexer:
+        await level(indexer)
+        seen: list[int] = []
+        applying = text_index._apply
+
+        def noting(index: TextIndex, storage: Storage, steps: list[Step]) -> None:
+            seen.append(sum(step.size for step in steps))
+            applying(index, storage, steps)
+
+        monkeypatch.setattr(text_index, "_apply", noting)
+        held.hold("noting")
+        indexer.post_nowait(stored(storage, 1, "kettle"))
+        await held.until_held("noting")
+        for number in range(2, 7):
+            indexer.post_nowait(stored(storage, number, "kettle"))
+        await wait_all_tasks_blocked()
+        held.release("noting")
+        assert await found(indexer, "kettle") == {1, 2, 3, 4, 5, 6}
+        assert seen == [1, 2, 2, 1]
 
 
 COMMITS_MAX = 200

@@ -9,14 +9,15 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.sweep import IS_FULL, choose_seed, left_out
 
-# Properties: the same examples in every run, so that it says something of the change alone; a sweep draws others.
-settings.register_profile("sample", derandomize=True)
-if not IS_FULL:
-    settings.load_profile("sample")
+# How fast the machine is says nothing of the code. Properties try the same examples in every run, so that it says
+# something of the change alone; a sweep draws others.
+settings.register_profile("sweep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("sample", settings.get_profile("sweep"), derandomize=True)
+settings.load_profile("sweep" if IS_FULL else "sample")
 
 # A shell without job control has what it starts in the background ignore them, and its children after it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -31,7 +31,7 @@ def test_every_part_of_the_corpus_belongs_to_a_target() -> None:
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_anything_else_is_read_or_refused(target: Target) -> None:
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[*HealthCheck])
+    @settings(max_examples=EXAMPLES, suppress_health_check=[*HealthCheck])
     @given(inputs(target))
     def runs(data: bytes) -> None:
         target.run(data)

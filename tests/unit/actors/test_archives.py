@@ -618,7 +618,7 @@ async def test_an_import_on_disk_adds_up(tmp_path: Path) -> None:
         assert records_in(await exported(made)) == records_in(CURATED)
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     memories=st.lists(memory_records, max_size=4, unique_by=lambda record: record.id),
     raws=st.lists(raw_records, max_size=3, unique_by=lambda record: record.id),

@@ -172,7 +172,7 @@ async def test_an_entry_is_verbatim(running: Running) -> None:
     sealed=st.booleans(),
     levels=st.none() | st.sets(st.sampled_from(SecrecyLevel)),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_filters_leave_what_they_would_leave_of_a_list(
     tmp_path_factory: pytest.TempPathFactory,
     entries: list[tuple[str, Visibility, SecrecyLevel]],

@@ -375,7 +375,7 @@ async def answers_alone(operations: list[Operation]) -> list[object]:
         return [await answered(place, operation) for operation in operations]
 
 
-@settings(max_examples=15, deadline=None, phases=UNSHRUNK, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, phases=UNSHRUNK, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(NAMES), WRITES | READS), min_size=5, max_size=24))
 def test_each_namespace_answers_as_an_engine_that_saw_nothing_else(script: list[tuple[str, Operation]]) -> None:
     first, last = ([(name, operation) for operation in each for name in NAMES] for each in (FIRST, LAST))

@@ -13,7 +13,7 @@ from unittest import mock
 import msgspec
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -204,7 +204,7 @@ async def answers_alike(running: Running, namespace: int, scope: dict[str, Any],
         assert sum(parts) == pytest.approx(memory.relevance_score)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(
     memories=st.lists(MEMORIES, min_size=4, max_size=24),
     scopes=st.lists(SCOPES, min_size=1, max_size=4),

@@ -96,7 +96,7 @@ def seen(daemon: ScriptedDaemon, ends: list[Any]) -> Seen:
     return Seen(ends, asked, len(daemon.committed), len(daemon.links))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scripts)
 @example([Fault.SILENT])
 @example([Fault.TOO_MUCH, Fault.NONE])

@@ -103,7 +103,6 @@ def test_a_chain_verifies_from_any_of_its_heads() -> None:
     assert verify_lines(REFERENCE[5:], start) == (7, *REFERENCE_HEAD)
 
 
-@settings(deadline=None)
 @given(st.lists(drafts, min_size=1, max_size=5))
 def test_whatever_is_chained_verifies(entries: list[AuditDraft]) -> None:
     lines = chain(*entries)
@@ -112,7 +111,6 @@ def test_whatever_is_chained_verifies(entries: list[AuditDraft]) -> None:
     assert follow(lines) == verified.head
 
 
-@settings(deadline=None)
 @given(drafts)
 def test_a_line_is_what_another_json_printer_makes_of_it(entry: AuditDraft) -> None:
     line = chain_line(entry, 7, GENESIS)
@@ -333,7 +331,7 @@ def test_a_line_in_another_form_is_refused_though_its_hash_fits(line: bytes, rea
     assert broken_line(error) == 1
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(0, sum(map(len, REFERENCE)) - 1), st.integers(1, 255))
 def test_no_byte_can_be_changed_unseen(offset: int, mask: int) -> None:
     data = bytearray(b"".join(REFERENCE))

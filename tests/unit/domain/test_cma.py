@@ -119,7 +119,7 @@ def test_the_writer_keeps_the_order_of_the_format() -> None:
         writer.curated(b"{}")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(memory_records, max_size=3), st.lists(raw_records, max_size=2), st.integers(1, 400))
 def test_any_records_are_read_back_as_they_were_written(
     curated: list[MemoryRecord], raw: list[RawJournalRecord], size: int
@@ -312,7 +312,6 @@ def test_a_refusal_names_its_line_for_programs_too() -> None:
     assert raised.value.details == {"line": 1}
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(BUNDLE) - 1), st.integers(1, 255))
 def test_no_changed_byte_among_the_records_goes_unseen(at: int, difference: int) -> None:
     damaged = bytearray(BUNDLE)
@@ -322,7 +321,6 @@ def test_no_changed_byte_among_the_records_goes_unseen(at: int, difference: int)
         refusal(bytes(damaged))
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(CURATED) - 2))
 def test_an_archive_cut_anywhere_is_refused(end: int) -> None:
     assert refusal(CURATED[:end])

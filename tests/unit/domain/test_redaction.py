@@ -220,7 +220,6 @@ SECRETS = st.text(string.ascii_letters + string.digits + "!#$%*+/?^~_-.", min_si
 )
 
 
-@settings(deadline=None)
 @given(TEXTS)
 @example("passwordis----BEGIN PRIVATE KEY----{")  # a mark stands where something else ended the secret
 @example("PASSWORD`:0")
@@ -236,14 +235,12 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(JSON)
 def test_json_that_was_redacted_stays_as_it_is(value: Any) -> None:
     once = redact(value)
     assert redact(once) == once
 
 
-@settings(deadline=None)
 @given(
     SECRETS,
     st.sampled_from(
@@ -270,13 +267,11 @@ def test_a_planted_secret_never_survives(secret: str, place: str, before: str, a
     assert secret not in str(redact({"x": [text, {"note": text}]}))
 
 
-@settings(deadline=None)
 @given(JSON, SECRETS)
 def test_nothing_below_a_telling_name_survives(value: Any, secret: str) -> None:
     assert secret not in str(redact({"x": {"credentials": [value, {"deep": secret}]}}))
 
 
-@settings(deadline=None)
 @given(st.text(string.ascii_letters + string.digits + "+/=\n ", min_size=8), st.booleans())
 def test_a_private_key_never_survives(body: str, has_end: bool) -> None:
     kept = f"x -----BEGIN OPENSSH PRIVATE KEY-----\n{body}\n"
@@ -355,7 +350,7 @@ def test_the_same_again_and_again_is_linear(monkeypatch: pytest.MonkeyPatch, uni
     assert sum(taken) <= RUNS_A_CHARACTER * len(text)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(FRAGMENTS, max_size=8), st.integers(1, 60))
 def test_any_repetition_is_linear(fragments: list[str], times: int) -> None:
     text = "".join(fragments) * times

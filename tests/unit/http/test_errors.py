@@ -295,7 +295,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
     ),
     body=st.binary(max_size=20),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_whatever_is_asked_the_answer_is_ours(
     client: AsgiClient, method: str, path: str, query: str, headers: dict[str, str], body: bytes
 ) -> None:

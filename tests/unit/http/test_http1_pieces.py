@@ -137,7 +137,7 @@ async def said(
     return UNLIKE.sub(b"", bytes(answers)), closed, serving
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(requests(), min_size=1, max_size=3), st.sampled_from(UNREADABLE), st.data())
 def test_bytes_are_answered_alike_however_they_come(sent: list[bytes], rest: bytes, data: st.DataObject) -> None:
     whole = b"".join(sent) + rest
@@ -224,7 +224,7 @@ ASKED = (
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(DEEDS, min_size=1, max_size=3), st.sampled_from(ASKED))
 @example([[*RIGHT, RIGHT[1]]] * 2, ASKED[0])
 @example([[*RIGHT, ("raise", None)]] * 2, ASKED[0])

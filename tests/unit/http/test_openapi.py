@@ -639,7 +639,6 @@ WITH_BODY = [operation for operation in OPERATIONS if operation.request is not N
 def test_what_the_schema_allows_the_daemon_takes(asked: Operation) -> None:
     @settings(
         max_examples=20,
-        deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )

@@ -150,7 +150,7 @@ def messages(draw: st.DrawFn) -> bytes:
 def test_what_is_plain_is_read_by_h11_alike_and_nothing_is_left_of_it() -> None:
     plain_ones = []
 
-    @settings(max_examples=2_000, deadline=None)
+    @settings(max_examples=2_000)
     @given(messages())
     def check(data: bytes) -> None:
         if check_that_h11_reads_the_same(data):
@@ -160,7 +160,7 @@ def test_what_is_plain_is_read_by_h11_alike_and_nothing_is_left_of_it() -> None:
     assert len(set(plain_ones)) > 80, "else it says little"
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(st.lists(st.one_of(st.sampled_from([b"\r\n", b"\r\n\r\n", *FIRST_LINES, *HOSTS, *OTHERS]), st.binary())))
 def test_noise_is_plain_only_as_h11_reads_it(parts: list[bytes]) -> None:
     check_that_h11_reads_the_same(b"".join(parts))
@@ -414,7 +414,7 @@ def written_by_h11(status: int, headers: Headers, body: bytes) -> tuple[bytes, b
     return head, rest, connection
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=2_000)
 @given(STATUSES, ANSWER_HEADERS, st.sampled_from([b"", b"abc", b"x" * 100]), st.integers(-1, 2), st.data())
 def test_a_plain_head_is_what_h11_writes_and_all_that_it_writes_but_the_body(
     status: int, headers: Headers, body: bytes, off: int, data: st.DataObject

@@ -130,7 +130,7 @@ async def send_until_closed(connection: Connection, mebibytes: int) -> None:
         return
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("patient")
 async def test_a_413_can_be_read_by_a_client_that_goes_on_sending() -> None:
     async with gate_served() as served, await served.connect() as connection:
         await connection.send("POST", "/v1/encode", content_length=str(65 * MIB))

@@ -37,7 +37,7 @@ def items_of(result: Result) -> list[Any]:
 
 
 @pytest.mark.parametrize("tool", ["recall", "recall_raw", "timeline", "associate"])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(texts=TEXTS, tokens=BUDGETS)
 def test_an_answer_keeps_to_its_budget_and_counts_what_is_missing(
     tool: str, texts: list[str], tokens: int

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cerememory.domain.visible import visible
@@ -69,7 +69,6 @@ def lines_of(text: str) -> list[str]:
     return [line.partition(": ")[0] for line in text.split("\n")]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4))
 def test_the_items_of_a_recall_are_those_that_were_recalled(said: list[tuple[str, str]]) -> None:
     memories = [memory(block(text.encode()), metadata={"_context": {"source": source}}) for text, source in said]
@@ -83,7 +82,6 @@ def test_the_items_of_a_recall_are_those_that_were_recalled(said: list[tuple[str
     assert result.text.count(mark) == 2 * len(said) + 2  # of it, two are in the notice
 
 
-@settings(deadline=None)
 @given(TEXTS)
 def test_a_text_adds_no_line_to_an_answer(text: str) -> None:
     plain = render("recall", recalled(memory(block(b"x")), memory(block(b"y"))))
@@ -91,7 +89,6 @@ def test_a_text_adds_no_line_to_an_answer(text: str) -> None:
     assert lines_of(other.text) == lines_of(plain.text)
 
 
-@settings(deadline=None)
 @given(TEXTS, NAMES, TEXTS)
 def test_no_metadata_gets_out_of_an_inspected_record(text: str, names: list[str], value: str) -> None:
     answer = record(block(text.encode()), metadata=dict.fromkeys(names, value))
@@ -103,7 +100,6 @@ def test_no_metadata_gets_out_of_an_inspected_record(text: str, names: list[str]
     assert result.text.count(mark) == 4
 
 
-@settings(deadline=None)
 @given(TEXTS, TEXTS)
 def test_the_items_of_other_reads_are_fenced_as_well(text: str, session: str) -> None:
     raw = {"records": [{**raw_record(block(text.encode())), "session_id": session}], "total_candidates": 1}

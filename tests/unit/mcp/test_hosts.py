@@ -49,7 +49,7 @@ def test_another_entry_of_ours_is_replaced_by_force_alone(name: str) -> None:
     assert merged(HOSTS[name], before, SERVER, force=True) == snippet(HOSTS[name], SERVER)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(st.text(max_size=5), JSON, max_size=4), st.dictionaries(st.text(max_size=5), JSON, max_size=4)
 )

@@ -254,7 +254,7 @@ def test_where_a_user_s_state_is(monkeypatch: pytest.MonkeyPatch, xdg: str, expe
     assert state_home() == Path(expected).expanduser() / "cerememory"
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=200))
 def test_whatever_a_server_answers_it_neither_fails_nor_keeps_what_is_no_checkpoint(
     daemon: FakeDaemon, client: Client, folder: Path, body: bytes

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cerememory.recorder.lines import LineReader, LineTooLong
@@ -50,7 +50,6 @@ def test_lines_of_a_file(tmp_path: Path, data: bytes, lines: list[bytes | None])
         assert all_of(LineReader(file.fileno(), MAX)) == lines
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=12).filter(lambda part: b"\r" not in part), max_size=12))
 def test_however_the_input_is_cut_up_its_lines_are_the_same(parts: list[bytes]) -> None:
     read, write = os.pipe()

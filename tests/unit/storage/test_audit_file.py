@@ -212,7 +212,7 @@ def test_a_failed_fsync_is_reported_and_its_lines_do_not_count(path: Path) -> No
     os.close(reader)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 4), max_size=6))
 def test_any_groups_of_entries_verify(tmp_path_factory: pytest.TempPathFactory, sizes: list[int]) -> None:
     path = tmp_path_factory.mktemp("groups") / "audit.jsonl"
@@ -538,7 +538,7 @@ def flipped(offset: int, mask: int) -> bytes:
 flips = st.builds(flipped, st.integers(0, len(LOG) - 1), st.integers(1, 255))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(flips, st.integers(1, LAST + 1))
 def test_no_byte_can_be_changed_unseen(tmp_path_factory: pytest.TempPathFactory, data: bytes, oldest: int) -> None:
     path = tmp_path_factory.getbasetemp() / "flipped.jsonl"
@@ -549,7 +549,7 @@ def test_no_byte_can_be_changed_unseen(tmp_path_factory: pytest.TempPathFactory,
     assert path.read_bytes() == data
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(flips, st.integers(0, LAST), st.integers(1, LAST + 1))
 def test_a_start_refuses_a_changed_file_or_makes_it_what_it_was(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, synced: int, oldest: int

@@ -108,7 +108,7 @@ def test_the_head_has_the_tree_over_all_lines_whatever_their_commits_were(
 SIZES = st.integers(0, ENTRIES)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SIZES, SIZES)
 def test_any_two_sizes_are_proved_to_be_of_one_log(
     made: tuple[MemoryStorage, Path, list[bytes]], one: int, other: int
@@ -120,7 +120,7 @@ def test_any_two_sizes_are_proved_to_be_of_one_log(
     assert verify_consistency(old, root(lines, old), new, root(lines, new), tree.consistency(old, new))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, ENTRIES), st.integers(1, ENTRIES))
 def test_any_entry_is_proved_to_be_in_any_log_that_has_it(
     made: tuple[MemoryStorage, Path, list[bytes]], one: int, other: int

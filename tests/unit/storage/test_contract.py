@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerememory.errors import StorageUnavailable
@@ -301,7 +301,7 @@ CHANGES = st.dictionaries(KEYS, st.none() | st.binary(max_size=20), max_size=8)
 
 @pytest.mark.parametrize("opened", [memory, lmdb_in_a_new_folder])
 @given(commits=st.lists(CHANGES, max_size=8), bounds=st.tuples(KEYS, KEYS))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 def test_any_commits_leave_what_they_would_leave_in_a_dict(
     opened: Callable[[], AbstractContextManager[Storage]],
     commits: list[dict[bytes, bytes | None]],

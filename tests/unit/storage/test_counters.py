@@ -253,6 +253,6 @@ class Operations(RuleBasedStateMachine):
 
 
 Operations.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=20, suppress_health_check=list(HealthCheck)
 )
 TestOperations = Operations.TestCase

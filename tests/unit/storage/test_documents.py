@@ -208,7 +208,7 @@ class Followed:
             return [trailing_id(row_key) for row_key, _ in reader.scan(prefix, after(prefix))]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(OPERATIONS, st.booleans()), min_size=5, max_size=40))
 def test_whatever_happened_and_whenever_it_was_heard_of_documents_are_those_of_a_rebuild(
     history: list[tuple[tuple[Any, ...], bool]],

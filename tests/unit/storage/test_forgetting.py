@@ -262,7 +262,7 @@ def rounded(counters: Counters) -> dict[str, Any]:
 
 
 @given(script=SCRIPTS, data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_store_that_has_forgotten_is_one_that_never_knew(script: Script, data: st.DataObject) -> None:
     numbers = [*range(1, len(script.memories) + 1), *range(101, 101 + len(script.entries))]
     chosen = data.draw(st.sets(st.sampled_from(numbers), min_size=1))

@@ -49,7 +49,7 @@ def spooled(directory: Path, records: list[Imported]) -> list[Imported]:
         return [record for piece in spool.pieces(0) for record in piece]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(memory_records, max_size=3), st.lists(raw_records, max_size=3))
 def test_any_records_come_out_of_the_spool_as_they_went_in(
     memories: list[MemoryRecord], raws: list[RawJournalRecord]
@@ -58,7 +58,7 @@ def test_any_records_come_out_of_the_spool_as_they_went_in(
     assert spooled(Path(gettempdir()), records) == records
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(memory_records)
 def test_the_json_of_an_imported_memory_is_that_of_the_archive(record: MemoryRecord) -> None:
     new = memory(record)
@@ -67,7 +67,7 @@ def test_the_json_of_an_imported_memory_is_that_of_the_archive(record: MemoryRec
     assert shown == record
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(raw_records)
 def test_the_json_of_an_imported_raw_record_is_that_of_the_archive(record: RawJournalRecord) -> None:
     new = imported_raw(record, NOW)

@@ -319,7 +319,7 @@ def test_the_same_id_in_two_namespaces_is_replaced_and_deleted_in_one(index: Tex
     assert (found(index, "kettle"), found(index, "teapot", namespace=7)) == ([], [1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     texts=st.lists(st.text(st.sampled_from("ab "), min_size=1, max_size=9), min_size=1, max_size=8),
     query=st.text(st.sampled_from("ab "), min_size=1, max_size=9),
@@ -388,7 +388,7 @@ def test_raw_entries_are_found_by_their_summary(index: TextIndex) -> None:
     assert numbers(search_raw(index, "short")) == [1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=8))
 def test_every_document_is_found_by_each_of_its_words(texts: list[str]) -> None:
     index = TextIndex.open(None)
@@ -468,7 +468,7 @@ def test_hits_of_a_list_are_counted_by_themselves() -> None:
 TEXTS = ("same", "same same", "same other words here", "same and something else")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.sampled_from(TEXTS), st.integers(0, 3)), min_size=1, max_size=60),
     st.lists(st.integers(0, 70), min_size=1, max_size=6),

@@ -142,7 +142,7 @@ def assert_sound(storage: MemoryStorage, namespace: int = DEFAULT_NAMESPACE) -> 
 
 
 @given(script=SCRIPTS, records=ARCHIVED_RECORDS, terms=TERMS, pieces=st.sampled_from([1, 2, 500]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_import_that_was_undone_never_was(
     script: Script, records: tuple[Imported, ...], terms: Terms, pieces: int
 ) -> None:

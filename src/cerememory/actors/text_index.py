@@ -47,6 +47,7 @@ GATHER_S = 0.01
 REST_FACTOR, REST_MAX_S = 20, 1.0  # so that commits nobody asked for take a twentieth of a core at the most
 AHEAD_MIN = 50  # documents that are worth making ready before their commit
 GATHER_MAX = 2_000  # documents after which the index commits without waiting, and that one commit takes
+TOLD_WITHIN_S = 1.0  # by working memory, of what it holds; when it crashed over it, it holds nothing
 WAITING_MAX = 100_000  # documents at which whoever tells of more waits until a commit has taken some: 15 MB
 PROGRESS_EVERY = 20_000  # rows of a rebuild between two lines in the log
 RETRY_S = 1.0
@@ -91,9 +92,11 @@ class TextIndexer(Actor):
         self._limiter = trio.CapacityLimiter(1)
         self._index: TextIndex | None = None
         self._snapshot: Snapshot | None = None
-        self._noting = False  # whether changes are kept; before, they come through the feed
+        self._noting = False  # whether changes are kept at all
+        self._noting_stored = False  # whether those of what is stored are; before, they come through the feed
         self._level = False  # whether index and noted changes are all that is committed
         self._untold = False  # whether the feed has changes that nobody told of
+        self._told_by = -math.inf  # until then working memory may yet tell of what it holds
         self._behind_since = math.inf
         self._rested_at = -math.inf
         self._settling = Settling()
@@ -120,7 +123,7 @@ class TextIndexer(Actor):
 
     def _fall_behind(self) -> None:
         """Whatever was noted comes through the feed, and from working memory once more."""
-        self._noting = self._level = False
+        self._noting = self._noting_stored = self._level = False
         self._changes = Changes()
         self._make_room()
         self._behind_since = min(self._behind_since, trio.current_time())
@@ -158,7 +161,7 @@ class TextIndexer(Actor):
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
         match message:
             case Search() | SearchRaw() | Look():
-                return message.answer(self._snapshot, is_fresh=self._level)
+                return message.answer(self._snapshot, is_fresh=self._is_whole)
             case EffectsCommitted():
                 self._note_effects(message)
                 return None
@@ -167,7 +170,9 @@ class TextIndexer(Actor):
                 self._note(Step([], [], [], evicted, 0))
                 return None
             case ToldAnew():
+                self._told_by = -math.inf
                 self._note(Step([], [], list(message.documents), [], 0))
+                self._resolve_unless_due()
                 return None
             case CommitsUntold():
                 self._untold, self._level = True, False
@@ -199,7 +204,10 @@ class TextIndexer(Actor):
 
     def _note_effects(self, event: EffectsCommitted) -> None:
         effects = event.effects
-        self._note(Step(effects.changed, effects.left, effects.held, [], event.sequence))
+        if self._noting_stored:
+            self._note(Step(effects.changed, effects.left, effects.held, [], event.sequence))
+        else:
+            self._note(Step([], [], effects.held, [], 0))
 
     def _note(self, step: Step) -> None:
         if not (self._noting and step.size):
@@ -210,10 +218,15 @@ class TextIndexer(Actor):
         if is_first or changes.unready >= AHEAD_MIN or changes.size >= GATHER_MAX:  # else it is due as it was
             self._wake.set()
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the last index commit has all but what was noted since."""
+        return self._level and trio.current_time() >= self._told_by
+
     def _may_wait(self, request: Question) -> bool:
         """Whether what the last index commit lacks comes in a moment, or may yet come in the time of `request`."""
         if self._level:
-            return bool(self._changes or self._waiters_now is not None)
+            return bool(self._changes or self._waiters_now is not None or not self._is_whole)
         return trio.current_time() < request.fresh_by
 
     def _wait_for_commit(self, request: Question, reply: Reply[Any]) -> _Waiter:
@@ -245,10 +258,16 @@ class TextIndexer(Actor):
     def _resolve_all(self, waiters: list[_Waiter]) -> None:
         """Answer those who waited for a commit; where it isn't all that they lack, who may wait longer does."""
         for waiter in waiters:
-            if self._level or not self._may_wait(waiter.request):
-                self._resolve(waiter, is_fresh=self._level)
+            if self._is_whole or not self._may_wait(waiter.request):
+                self._resolve(waiter, is_fresh=self._is_whole)
             else:
                 self._waiters.append(waiter)
+
+    def _resolve_unless_due(self) -> None:
+        """Answer those whom no commit will answer."""
+        if self._level and not self._changes:
+            waiters, self._waiters = self._waiters, []
+            self._resolve_all(waiters)
 
     def search_nowait(self, request: Search) -> Searched | None:
         """The answer, when the last index commit has all that was told; None: `ask`, which waits for what is due.
@@ -259,7 +278,7 @@ class TextIndexer(Actor):
         if not self.is_idle or self._may_wait(request):
             return None
         try:
-            return request.answer(self._snapshot, is_fresh=self._level)
+            return request.answer(self._snapshot, is_fresh=self._is_whole)
         except TextIndexError:
             return None
 
@@ -286,13 +305,14 @@ class TextIndexer(Actor):
     async def _become_level(self) -> None:
         index = self._index or await self._open()
         if self._renewals:
+            self._noting_stored = False  # more may change meanwhile than could be noted
             index = await self._renew()
         if await self._in_thread(partial(reindex.needs_rebuild, index, self._storage)):
             await self._rebuild(index)
         await self._apply_feed(index)
         # Commits go on, and the feed might never be seen at its end. So from here on changes are noted, and what
         # was committed before comes from the feed.
-        self._noting = self._untold = True
+        self._noting = self._noting_stored = self._untold = True
         while self._untold:
             self._untold = False
             await self._apply_feed(index)
@@ -305,9 +325,7 @@ class TextIndexer(Actor):
         self._show(index)
         for reply in renewed:
             reply.resolve(None)
-        if not self._changes:  # else the commit that is due answers them
-            waiters, self._waiters = self._waiters, []
-            self._resolve_all(waiters)
+        self._resolve_unless_due()
 
     def _show(self, index: TextIndex) -> None:
         """Let searches see the last commit; of an index that is being renewed they saw more before."""
@@ -414,6 +432,7 @@ class TextIndexer(Actor):
     def _ask_working(self) -> None:
         try:
             self._working.post_nowait(TellAnew(self))
+            self._told_by = trio.current_time() + TOLD_WITHIN_S
         except ActorStopped:
             log.debug("working memory has ended")
         except ActorBusy:

@@ -26,8 +26,11 @@ from cerememory.actors.text_index import (
     FRESH_WITHIN_S,
     GATHER_S,
     REST_FACTOR,
+    TOLD_WITHIN_S,
+    Renew,
     TextIndexer,
 )
+from cerememory.actors.working import TellAnew, ToldAnew
 from cerememory.actors.writer import Writer
 from cerememory.config.settings import SecuritySettings, Settings
 from cerememory.domain.curve import Rules
@@ -289,6 +292,26 @@ async def test_who_waits_for_an_index_that_is_given_up_goes_on(
             held.release("_apply")
 
 
+async def test_nobody_waits_for_an_index_that_is_being_renewed(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_index, "WAITING_MAX", 0)
+    storage, held = MemoryStorage(), HeldOffload()
+    async with running_alone(solitary(storage, offload=held)) as indexer, trio.open_nursery() as nursery:
+        await level(indexer)
+        held.hold("renew_index")
+        nursery.start_soon(indexer.ask, Renew())
+        await held.until_held("renew_index")
+        started = trio.current_time()
+        for number in range(1, 5):
+            await indexer.inform(stored(storage, number, "kettle"))
+            await wait_all_tasks_blocked()
+        assert trio.current_time() == started
+        held.release("renew_index")
+        await level(indexer)
+        assert await found(indexer, "kettle") == {1, 2, 3, 4}
+
+
 async def test_a_backlog_goes_into_several_commits_and_a_search_waits_for_the_last(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,8 +341,18 @@ async def test_a_backlog_goes_into_several_commits_and_a_search_waits_for_the_la
 COMMITS_MAX = 200
 
 
-def solitary(storage: MemoryStorage, path: Path | None = None, offload: Offload = inline) -> TextIndexer:
-    """A text index on its own: whatever it tells goes into mailboxes that nobody reads."""
+class NothingHeld(Actor):
+    """A working memory that holds nothing, and says so at once."""
+
+    def post_nowait(self, event: object) -> None:
+        assert isinstance(event, TellAnew)
+        event.index.post_nowait(ToldAnew((), ()))
+
+
+def solitary(
+    storage: MemoryStorage, path: Path | None = None, offload: Offload = inline, working: Actor | None = None
+) -> TextIndexer:
+    """A text index on its own: whatever it tells the writer goes into a mailbox that nobody reads."""
     world = WallClock().world(offload)
     curves = Curves(Rules())
     writer = Writer(
@@ -332,7 +365,7 @@ def solitary(storage: MemoryStorage, path: Path | None = None, offload: Offload 
         audited=True,
         mailbox_size=10_000,
     )
-    return TextIndexer(storage, world, writer, Actor("working"), path)
+    return TextIndexer(storage, world, writer, working or NothingHeld("working"), path)
 
 
 @asynccontextmanager
@@ -377,6 +410,28 @@ async def test_until_it_is_level_it_answers_from_what_there_is_and_says_so(autoj
         held.release("needs_rebuild")
         await level(indexer)
         assert await found(indexer, "kettle") == {1}
+
+
+async def test_it_isnt_complete_before_working_memory_has_told_what_it_holds(autojump_clock: MockClock) -> None:
+    indexer = solitary(MemoryStorage(), working=Actor("working"))
+    async with running_alone(indexer):
+        await wait_all_tasks_blocked()
+        started = trio.current_time()
+        searched = await indexer.ask(Search(DEFAULT_NAMESPACE, "kettle", None, 9))
+        assert not searched.complete
+        assert trio.current_time() - started == pytest.approx(FRESH_WITHIN_S)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(level, indexer)
+            await wait_all_tasks_blocked()
+            indexer.post_nowait(ToldAnew((), ()))
+        assert trio.current_time() - started == pytest.approx(FRESH_WITHIN_S)
+
+
+async def test_a_working_memory_that_never_tells_isnt_waited_for_long(autojump_clock: MockClock) -> None:
+    started = trio.current_time()
+    async with running_alone(solitary(MemoryStorage(), working=Actor("working"))) as indexer:
+        await level(indexer)
+    assert trio.current_time() - started == pytest.approx(TOLD_WITHIN_S, abs=0.2)
 
 
 async def test_what_is_committed_while_it_catches_up_is_not_missed(autojump_clock: MockClock) -> None:

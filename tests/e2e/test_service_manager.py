@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from cerememory.storage.datadir import DataDir
+from cerememory.storage.datadir import DataDir, read_token
 from tests.support.calls import Caller
 from tests.support.daemon import COMMAND, WAIT_S, Daemon, clean_environment, free_port
 from tests.support.notify_socket import NotifySocket, notify_socket
 
 WATCHDOG_USEC = "200000"
+UNFINISHED = b"POST /v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
 
 
 @pytest.fixture
@@ -44,6 +46,21 @@ def test_the_manager_hears_of_start_life_reload_and_end(tmp_path: Path, manager:
         assert daemon.stop() == 0
         manager.until("STOPPING")
         assert manager.waiting() == []
+
+
+def test_more_signals_dont_disturb_an_orderly_end(tmp_path: Path, manager: NotifySocket) -> None:
+    env = {"NOTIFY_SOCKET": manager.address, "CEREMEMORY_AUTH__ENABLED": "true"}
+    key = {"CEREMEMORY_AUTH__API_KEYS": "k" * 40}
+    with Daemon(tmp_path / "data", env=env | key) as daemon:
+        assert read_token(daemon.data_dir) is not None
+        with socket.create_connection(("127.0.0.1", daemon.port)) as under_way:
+            under_way.sendall(UNFINISHED)
+            daemon.process.terminate()
+            manager.until("STOPPING")
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                daemon.process.send_signal(number)
+        assert daemon.wait() == 0
+        assert read_token(daemon.data_dir) is None
 
 
 def test_a_command_that_has_the_data_dir_is_waited_for(tmp_path: Path, manager: NotifySocket) -> None:

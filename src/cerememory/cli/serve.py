@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Annotated
 
@@ -149,7 +149,7 @@ async def _until_signalled(
     notifier: Notifier,
 ) -> None:
     stop, had_terminal = trio.Event(), sys.stderr.isatty()
-    with trio.open_signal_receiver(*SIGNALS) as signals:  # before anybody is told
+    with _signals() as signals:  # before anybody is told
         async with trio.open_nursery() as nursery:
             for serve_on, listening in services:
                 await nursery.start(serve_on, listening, stop)
@@ -164,6 +164,20 @@ async def _until_signalled(
             notifier.stopping("finishing what is under way")
             engine.drain()
             stop.set()
+
+
+@contextmanager
+def _signals() -> Iterator[AsyncIterator[int]]:
+    """Signals, as long as the block lasts. Those that come later change nothing: the daemon is stopping already,
+    in order, and in bounded time.
+    """
+    passed: set[int] = set()
+    for each in SIGNALS:
+        signal.signal(each, lambda number, _frame: passed.add(number))
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        for number in [*passed]:  # which came before there was a receiver
+            signal.raise_signal(number)
+        yield signals
 
 
 async def _until_stopped(signals: AsyncIterator[int], reloader: Reloader, had_terminal: bool) -> None:

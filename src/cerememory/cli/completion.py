@@ -17,6 +17,7 @@ from cerememory.cli.app import application
 from cerememory.cli.arguments import Common, FileOrStdin
 from cerememory.cli.options import Options, UsageError
 from cerememory.cli.output import show
+from cerememory.config.home import user_home
 from cerememory.errors import ValidationFailed
 
 ShellName = Literal["bash", "zsh", "fish"]
@@ -42,6 +43,8 @@ def complete(app: App, shell: ShellName | None, output: Path | None, options: Op
     if output == STDOUT:
         print(app.generate_completion(shell=chosen), end="")
         return
+    if output is None:
+        user_home("--install-completion without --output")
     try:
         path = app.install_completion(shell=chosen, output=output, add_to_startup=output is None)
     except OSError as error:

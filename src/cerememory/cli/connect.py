@@ -20,6 +20,7 @@ from cerememory.cli.output import show
 from cerememory.cli.own_command import own_command
 from cerememory.cli.settings import load
 from cerememory.client.address import check_api_key, parse_address
+from cerememory.config.home import user_home
 from cerememory.errors import ValidationFailed
 from cerememory.mcp.hosts import HOSTS, Entry, Host, entry, http_entry, merged, snippet, with_variable
 from cerememory.protocol.namespaces import check_name
@@ -85,7 +86,7 @@ def _url(options: Options) -> str:
 def _path(host: Host, target_dir: Path) -> Path | None:
     if host.file is None:
         return None
-    return (Path.home() if host.is_users else target_dir.absolute()) / host.file
+    return (user_home(f"{host.title}'s file") if host.is_users else target_dir.absolute()) / host.file
 
 
 def _applied(host: Host, path: Path, server: dict[str, Any], *, force: bool) -> dict[str, Any]:

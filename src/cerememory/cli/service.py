@@ -19,6 +19,7 @@ from cerememory.cli.options import UsageError
 from cerememory.cli.output import show
 from cerememory.cli.own_command import own_command
 from cerememory.cli.service_files import Layout, ManagerName, ServiceFile, layout
+from cerememory.config.home import user_home
 from cerememory.errors import ValidationFailed
 from cerememory.storage.datadir import write_durably
 
@@ -50,7 +51,8 @@ class Where:
         command = self.command or own_command()
         if command is None:
             raise UsageError("--command: where is cerememory? There is none beside the interpreter")
-        return layout(manager, command.absolute(), Path.home() if self.user else None, self.root.absolute())
+        home = user_home("--user") if self.user else None
+        return layout(manager, command.absolute(), home, self.root.absolute())
 
 
 Service = Annotated[Where, Parameter(name="*")]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cerememory.client import Client
-from cerememory.errors import CerememoryError, RateLimited
+from cerememory.errors import CerememoryError, RateLimited, ValidationFailed
 from cerememory.mcp import jsonrpc
 from cerememory.mcp.jsonrpc import NotARequest, Request
 from cerememory.mcp.methods import CALLING, Method, no_method, own_methods
@@ -55,7 +55,8 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: 
     """
     with ExitStack() as stack:
         sender = stack.enter_context(Client(server_url, api_key, SEND_S, retry_for_s=0, namespace=namespace))
-        outbox = Outbox(sender, _outbox_folder(sender))
+        state = _state_home()
+        outbox = None if state is None else Outbox(sender, _outbox_folder(state, sender))
         client = stack.enter_context(
             SessionClient(server_url, api_key, timeout_s, namespace=namespace, outbox=outbox)
         )
@@ -63,20 +64,34 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: 
         output = Output(sys.stdout.fileno(), on_gone=wake)  # a flag wouldn't end the reading of stdin
         with redirect_stdout(sys.stderr), _interrupted_by_sigterm(), suppress(KeyboardInterrupt):
             tools = Toolbox(client, outbox=outbox)
-            serve(sys.stdin.buffer, output, tools, after_call=_LateWitness(client).look_if_due)
+            look = _nothing if state is None else _LateWitness(client, state).look_if_due
+            serve(sys.stdin.buffer, output, tools, after_call=look)
     return 0
 
 
-def _outbox_folder(client: Client) -> Path:
+def _state_home() -> Path | None:
+    """None, and a warning, where there is no place for it."""
+    try:
+        return state_home()
+    except ValidationFailed as error:
+        log.warning(
+            "warning: what is stored while the daemon is away isn't kept, and its audit log isn't witnessed: %s",
+            error,
+        )
+        return None
+
+
+def _outbox_folder(state: Path, client: Client) -> Path:
     """Of one namespace of one server, for that is what a client is about."""
-    return state_home() / "outbox" / server_name(client.url, client.namespace or DEFAULT_NAME)
+    return state / "outbox" / server_name(client.url, client.namespace or DEFAULT_NAME)
 
 
 class _LateWitness:
     """A `Witness` that is loaded once a call was answered: a client waits for its first answer, not for this."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, folder: Path) -> None:
         self._client = client
+        self._folder = folder
         self._lock = threading.Lock()
         self._witness: Witness | None = None
 
@@ -85,7 +100,7 @@ class _LateWitness:
             if self._witness is None:
                 from cerememory.mcp.witness import Witness
 
-                self._witness = Witness(self._client, state_home())
+                self._witness = Witness(self._client, self._folder)
         self._witness.look_if_due()
 
 

@@ -7,11 +7,20 @@ import os
 import re
 from pathlib import Path
 
+from cerememory.config.home import user_home
+
 
 def state_home() -> Path:
-    """Where this user's programs keep what is to outlive them: the XDG base directory specification."""
+    """Where this user's programs keep what is to outlive them: the XDG base directory specification.
+
+    `ValidationFailed` when nobody knows his home.
+    """
     home = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(home) if home.startswith("/") else Path("~/.local/state").expanduser()
+    base = (
+        Path(home)
+        if home.startswith("/")
+        else user_home("a state folder without XDG_STATE_HOME") / ".local" / "state"
+    )
     return base / "cerememory"
 
 

@@ -15,6 +15,7 @@ from cerememory.cli.main import run
 from cerememory.cli.recorder.app import COMMANDS as RECORDER_COMMANDS
 from cerememory.cli.recorder.main import run as run_recorder
 from tests.support.daemon import WAIT_S
+from tests.support.nobody import no_home
 
 # Sources the script $1, and says for each line of stdin what is offered behind it.
 ASK = """
@@ -138,3 +139,12 @@ def test_what_cant_be_written_is_said(home: Path, capsys: pytest.CaptureFixture[
     target = home / "file" / "script"
     assert run(["--install-completion", "--shell", "fish", "--output", str(target)]) == 1
     assert capsys.readouterr().err == f"error: {target.parent}: can't be written: File exists\n"
+
+
+def test_without_a_home_it_needs_an_output(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_home(monkeypatch)
+    assert run(["--install-completion", "--shell", "bash"]) == 1
+    assert capsys.readouterr().err == "error: --install-completion without --output needs HOME to be set\n"
+    assert run(["--install-completion", "--shell", "bash", "--output", str(home / "here")]) == 0

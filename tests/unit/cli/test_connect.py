@@ -13,6 +13,7 @@ import pytest
 from cerememory.cli.connect import FILE_BYTES_MAX, HostName
 from cerememory.cli.main import run
 from cerememory.mcp.hosts import HOSTS
+from tests.support.nobody import no_home
 
 Captured = pytest.CaptureFixture[str]
 KEY = "CEREMEMORY_SERVER_API_KEY"
@@ -166,3 +167,10 @@ def test_a_file_that_isnt_a_plain_one_is_left_alone(folder: Path, capsys: Captur
     assert f"{path}: " in (told := capsys.readouterr().err)
     assert "nothing was written" in told
     assert [each.name for each in folder.iterdir()] == [".mcp.json"]
+
+
+def test_without_a_home_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    no_home(monkeypatch)
+    assert run(["connect", "codex"]) == 1
+    assert "Codex's file needs HOME to be set" in capsys.readouterr().err
+    assert run(["connect", "claude-code"]) == 0

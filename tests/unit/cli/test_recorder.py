@@ -13,6 +13,7 @@ from cerememory.cli.recorder.main import run
 from cerememory.cli.recorder.settings import spool_path
 from cerememory.recorder.ingest import Terms
 from tests.support.fake_daemon import FakeDaemon, answer
+from tests.support.nobody import no_home
 from tests.support.recorder import batches, counted, event, recorder
 
 URL = "http://127.0.0.1:8420"
@@ -179,3 +180,15 @@ def test_installing_says_what_to_do(tmp_path: Path) -> None:
     again = recorder("install-hook", "claude-code", spool=tmp_path / "spool", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (1, "")
     assert "--force replaces it" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["ingest"], ["ingest", "--detach", "--server-url", URL], ["drain"], ["doctor"]]
+)
+def test_without_a_home_the_spool_must_be_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured, command: list[str]
+) -> None:
+    no_home(monkeypatch)
+    monkeypatch.delenv("CEREMEMORY_RECORDER_SPOOL_DIR", raising=False)
+    assert run(command) == 1
+    assert "error: --spool-dir: ~/.cerememory/recorder/spool needs HOME to be set\n" in capsys.readouterr().err

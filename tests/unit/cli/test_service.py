@@ -13,6 +13,7 @@ import pytest
 from cerememory.cli.main import run
 from cerememory.cli.options import UsageError
 from cerememory.cli.service_files import layout
+from tests.support.nobody import no_home
 
 Captured = pytest.CaptureFixture[str]
 COMMAND = "/opt/cerememory/bin/cerememory"
@@ -182,3 +183,9 @@ def test_a_target_that_cannot_be_written_is_named(tmp_path: Path, capsys: Captur
     (tmp_path / "etc").write_text("a file")
     assert service(tmp_path, "install", "--apply") == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/etc")
+
+
+def test_one_of_a_user_without_a_home_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    no_home(monkeypatch)
+    assert run(["service", "install", "--user", "--command", COMMAND]) == 1
+    assert capsys.readouterr().err == "error: --user needs HOME to be set\n"

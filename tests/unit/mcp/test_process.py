@@ -37,11 +37,11 @@ HEAVY = {
 
 
 class Process(Peer):
-    """`run` in a process of its own."""
+    """`run` in a process of its own, after the Python of `before`."""
 
-    def __init__(self, server_url: str, namespace: str | None = None) -> None:
+    def __init__(self, server_url: str, namespace: str | None = None, before: str = "") -> None:
         told = f"{server_url!r}, None, None, {namespace!r}"
-        script = f"import sys; from cerememory.mcp.proxy import run; sys.exit(run({told}))"
+        script = f"{before}\nimport sys; from cerememory.mcp.proxy import run; sys.exit(run({told}))"
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0
@@ -72,8 +72,8 @@ class Process(Peer):
 def start() -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def start(server_url: str = NOBODY, namespace: str | None = None) -> Process:
-        started.append(Process(server_url, namespace))
+    def start(server_url: str = NOBODY, namespace: str | None = None, before: str = "") -> Process:
+        started.append(Process(server_url, namespace, before))
         return started[-1]
 
     yield start
@@ -124,6 +124,17 @@ def test_its_calls_are_about_its_namespace(start: Callable[..., Process], namesp
         start(daemon.url, namespace).process.communicate(call, timeout=WAIT_S)
         request = daemon.requests[0]
     assert request.headers.get("x-cerememory-namespace") == namespace
+
+
+def test_without_a_home_it_warns_and_goes_on(start: Callable[..., Process]) -> None:
+    before = "import pytest; from tests.support.nobody import no_home; no_home(pytest.MonkeyPatch())"
+    call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stats"}}\n'
+    with FakeDaemon(answer({"total_records": 3})) as daemon:
+        output, logged = start(daemon.url, before=before).process.communicate(call, timeout=WAIT_S)
+    assert json.loads(output)["result"]["structuredContent"]["total_records"] == 3
+    assert logged.startswith(b"warning: what is stored while the daemon is away isn't kept")
+    assert logged.endswith(b": a state folder without XDG_STATE_HOME needs HOME to be set\n")
+    assert logged.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from cerememory.cli.options import KEY_VARIABLE
+from cerememory.config.home import expanded
 from cerememory.domain.visible import visible
 from cerememory.errors import ValidationFailed
 from cerememory.protocol.base_url import parse_base_url
@@ -35,7 +36,8 @@ def api_key() -> str | None:
 
 
 def spool_path(spool_dir: Path | None) -> Path:
-    return (spool_dir or Path(os.environ.get(SPOOL_VARIABLE) or SPOOL_DIR)).expanduser().absolute()
+    path = spool_dir or Path(os.environ.get(SPOOL_VARIABLE) or SPOOL_DIR)
+    return expanded(path, f"--spool-dir: {path}").absolute()
 
 
 def working_directory() -> str:

@@ -1,0 +1,23 @@
+"""The folder of the user who runs this, for whoever looks for something there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cerememory.errors import ValidationFailed
+
+
+def user_home(needed_by: str) -> Path:
+    """`ValidationFailed`, which says what it is `needed_by`, when nobody knows it.
+
+    That is without HOME, for a user whom the system doesn't know either, as containers have them.
+    """
+    return expanded(Path("~"), needed_by)
+
+
+def expanded(path: Path, needed_by: str) -> Path:
+    """`path` with the home that a ~ in front stands for; otherwise as `user_home`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValidationFailed(f"{needed_by} needs HOME to be set") from None

@@ -3,7 +3,8 @@
 Each is a file with the request and the idempotency key that it was tried with, so one that the daemon had done
 without its answer coming through isn't done twice (as long as the daemon keeps its answers). A file is written
 under another name first: it is whole, or not there. What the daemon refuses for good is renamed to `*.refused`,
-and stays for somebody to look at; the folder is bounded with it.
+and stays for somebody to look at; the folder is bounded with it. What it refuses to the key waits on, for another
+key may have it stored; that is told once.
 
 Usable from any thread and by any number of processes: who sends what another sends, too, does no harm.
 """
@@ -25,10 +26,12 @@ from cerememory.errors import (
     CerememoryError,
     Conflict,
     DaemonUnreachable,
+    Forbidden,
     Invalid,
     NoRoute,
     Refused,
     StorageUnavailable,
+    Unauthorized,
     ValidationFailed,
 )
 from cerememory.protocol import codec
@@ -64,6 +67,7 @@ class Outbox:
         self._bytes_max = bytes_max
         self._sending = threading.Lock()
         self._outcome: int | str | None = None  # of the last sending
+        self._has_told = False
 
     def put(self, operation: str, body: object, idempotency_key: str) -> None:
         """Keeps it durably. Raises `StorageUnavailable` when there is no room, or the disk fails."""
@@ -129,11 +133,19 @@ class Outbox:
                 self._set_aside(path, error)
                 return True
             log.debug("%s still waits: %s", path, error)
+            if isinstance(error, (Unauthorized, Forbidden)):
+                self._tell_once(error)
             if isinstance(error, DaemonUnreachable) and not error.was_sent:
                 raise
             return False
         path.unlink(missing_ok=True)
         return True
+
+    def _tell_once(self, refusal: CerememoryError) -> None:
+        """Whoever was told that it would be stored isn't there to hear that it isn't."""
+        if not self._has_told:
+            self._has_told = True
+            log.warning("warning: what waits in %s isn't stored with this key: %s", self._folder, refusal)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         refused = path.with_suffix(_REFUSED)

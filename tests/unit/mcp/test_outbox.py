@@ -20,7 +20,7 @@ from cerememory.mcp.session_client import SessionClient
 from cerememory.mcp.toolbox import STORING, Toolbox
 from cerememory.mcp.tools import BY_NAME
 from tests.support.certificates import self_signed
-from tests.support.fake_daemon import FakeDaemon, answer, hang_up, held, raw_answer, refusal
+from tests.support.fake_daemon import FakeDaemon, Reply, answer, hang_up, held, raw_answer, refusal
 from tests.unit.mcp.answers import ID
 
 STORED = {"record_id": ID, "store": "episodic", "initial_fidelity": 1.0, "associations_created": 0}
@@ -197,6 +197,21 @@ def test_what_isnt_taken_now_waits_on_and_what_is_behind_it_too(
     assert (len(daemon.requests), names(folder)) == (1, [".json"] * 3)
     outbox.send()
     assert [request.json for request in daemon.requests[1:]] == BODIES
+
+
+@pytest.mark.parametrize(
+    "reply", [refusal(401, "UNAUTHORIZED", "no such key"), refusal(403, "UNAUTHORIZED", "no such key")]
+)
+def test_a_key_that_may_not_store_is_told_of_once(
+    daemon: FakeDaemon, outbox: Outbox, folder: Path, caplog: pytest.LogCaptureFixture, reply: Reply
+) -> None:
+    outbox.put("encode.store", BODIES[0], "key")
+    daemon.then(reply, reply)
+    outbox.send()
+    outbox.send()
+    [told] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == f"warning: what waits in {folder} isn't stored with this key: no such key"
+    assert names(folder) == [".json"]
 
 
 def test_what_cant_be_sent_for_want_of_trust_waits_on(tmp_path: Path, folder: Path) -> None:

@@ -127,7 +127,9 @@ class Client(Operations):
         """
         sent = self._session.caller.export(request)
         with ExitStack() as stack:
-            connection, head = self._patiently(lambda patience: self._begin(self._ready(sent), patience, stack))
+            connection, head = self._patiently(
+                lambda patience: self._begin(self._ready(sent, patience), patience, stack)
+            )
             archive = self._session.answers.archive(head)
             yield ArchiveStream(**archive.described(), chunks=iter(lambda: self._part(connection), b""))
 
@@ -164,10 +166,13 @@ class Client(Operations):
 
     def _tried(self, ask: Ask, read: Callable[[HttpAnswer], R]) -> R:
         request = self._session.caller.request(ask)
-        return self._patiently(lambda patience: read(self._exchange(self._ready(request), patience)))
+        return self._patiently(lambda patience: read(self._exchange(self._ready(request, patience), patience)))
 
-    def _ready(self, request: HttpRequest) -> HttpRequest:
-        """What is sent for `request`, called for each try; what it raises is how the try failed."""
+    def _ready(self, request: HttpRequest, patience: Patience) -> HttpRequest:
+        """What is sent for `request`, called for each try; what it raises is how the try failed.
+
+        `patience` is the call's, which goes on meanwhile.
+        """
         return request
 
     def _look(self, target: str) -> HttpAnswer:

@@ -12,9 +12,11 @@ Usable from any thread and by any number of processes: who sends what another se
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,15 +58,24 @@ class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Outbox:
-    """`folder` is made when there is something to keep. `client` should give up soon: callers wait for it."""
+    """`folder` is made when there is something to keep. `client` should give up soon: callers wait for it.
+
+    `clock` gives seconds from any start.
+    """
 
     def __init__(
-        self, client: Client, folder: Path, files_max: int = FILES_MAX, bytes_max: int = BYTES_MAX
+        self,
+        client: Client,
+        folder: Path,
+        files_max: int = FILES_MAX,
+        bytes_max: int = BYTES_MAX,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._folder = folder
         self._files_max = files_max
         self._bytes_max = bytes_max
+        self._clock = clock
         self._sending = threading.Lock()
         self._outcome: int | str | None = None  # of the last sending
         self._has_told = False
@@ -81,30 +92,33 @@ class Outbox:
         except OSError as error:
             raise StorageUnavailable(f"{self._folder}: {error.strerror}") from error
 
-    def send(self) -> int | None:
-        """Sends what waits, up to `SEND_MAX`, until the daemon doesn't take one.
+    def send(self, limit_s: float | None = None) -> int | None:
+        """Sends what waits, up to `SEND_MAX`, until the daemon doesn't take one or `limit_s` have passed.
 
         The number of the newest commit that it made, None when it made none. `DaemonUnreachable` when something
-        waits and there is no daemon to ask. Another thread's sending is as good, when it has ended.
+        waits and there is no daemon to ask. Another thread's sending is as good, when it has ended in
+        time.
         """
+        ends_at = math.inf if limit_s is None else self._clock() + limit_s
         if self._sending.acquire(blocking=False):
             try:
-                self._outcome = self._send_all()
+                self._outcome = self._send_all(ends_at)
             finally:
                 self._sending.release()
+        elif self._sending.acquire(timeout=-1 if limit_s is None else limit_s):
+            self._sending.release()
         else:
-            with self._sending:
-                pass
+            return None
         if isinstance(self._outcome, str):
             raise DaemonUnreachable(self._outcome)
         return self._outcome
 
-    def _send_all(self) -> int | str | None:
+    def _send_all(self, ends_at: float) -> int | str | None:
         """See `send`; a text says that there is no daemon."""
         before = self._client.sequence
         try:
             for path in self._waiting()[:SEND_MAX]:
-                if not self._sent(path):
+                if self._clock() >= ends_at or not self._sent(path):
                     break
         except DaemonUnreachable as away:
             return str(away)

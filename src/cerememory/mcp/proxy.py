@@ -38,7 +38,7 @@ from cerememory.protocol.namespaces import DEFAULT_NAME
 if TYPE_CHECKING:
     from cerememory.mcp.witness import Witness
 
-SEND_S = 5.0  # for each store that waited for the daemon
+SEND_S = 5.0  # for each store that waited for the daemon, and no more than half of a call's time
 FINISH_S = 10.0  # for the calls under way when stdin ends
 
 Write = Callable[[bytes], None]
@@ -54,7 +54,8 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: 
     before anything is read.
     """
     with ExitStack() as stack:
-        sender = stack.enter_context(Client(server_url, api_key, SEND_S, retry_for_s=0, namespace=namespace))
+        send_s = SEND_S if timeout_s is None else min(SEND_S, timeout_s / 2)
+        sender = stack.enter_context(Client(server_url, api_key, send_s, retry_for_s=0, namespace=namespace))
         state = _state_home()
         outbox = None if state is None else Outbox(sender, _outbox_folder(state, sender))
         client = stack.enter_context(

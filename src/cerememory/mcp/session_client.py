@@ -6,6 +6,7 @@ from typing import Any
 
 from cerememory.client import Client
 from cerememory.client.asks import including
+from cerememory.client.patience import Patience
 from cerememory.client.wire import HttpRequest
 from cerememory.mcp.outbox import Outbox
 
@@ -13,15 +14,18 @@ from cerememory.mcp.outbox import Outbox
 class SessionClient(Client):
     """A `Client` whose reads name the newest commit that a call before them was acknowledged.
 
-    What waits in `outbox` is sent before each try of a call, so before whichever finds the daemon. Other arguments
-    as of `Client`.
+    What waits in `outbox` is sent before each try of a call, so before whichever finds the daemon; that takes half
+    of the call's time at most, and what is left goes before the next. Other arguments as of `Client`.
     """
 
     def __init__(self, *args: Any, outbox: Outbox | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._outbox = outbox
 
-    def _ready(self, request: HttpRequest) -> HttpRequest:
-        if self._outbox is not None and (sequence := self._outbox.send()) is not None:
-            self._session.acknowledge(sequence)
+    def _ready(self, request: HttpRequest, patience: Patience) -> HttpRequest:
+        if self._outbox is not None:
+            remaining_s = patience.remaining_s()
+            sequence = self._outbox.send(None if remaining_s is None else remaining_s / 2)
+            if sequence is not None:
+                self._session.acknowledge(sequence)
         return including(request, self.sequence)

@@ -20,7 +20,7 @@ from cerememory.mcp.session_client import SessionClient
 from cerememory.mcp.toolbox import STORING, Toolbox
 from cerememory.mcp.tools import BY_NAME
 from tests.support.certificates import self_signed
-from tests.support.fake_daemon import FakeDaemon, Reply, answer, hang_up, held, raw_answer, refusal
+from tests.support.fake_daemon import FakeDaemon, Handler, Reply, answer, hang_up, held, raw_answer, refusal
 from tests.unit.mcp.answers import ID
 
 STORED = {"record_id": ID, "store": "episodic", "initial_fidelity": 1.0, "associations_created": 0}
@@ -121,14 +121,12 @@ class NoticedLock:
     def __init__(self, waited_for: threading.Event) -> None:
         self._lock = threading.Lock()
         self._waited_for = waited_for
-        self.acquire, self.release = self._lock.acquire, self._lock.release
+        self.release = self._lock.release
 
-    def __enter__(self) -> None:
-        self._waited_for.set()
-        self._lock.acquire()
-
-    def __exit__(self, *_error: object) -> None:
-        self._lock.release()
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if blocking:
+            self._waited_for.set()
+        return self._lock.acquire(blocking, timeout)
 
 
 def test_another_threads_sending_is_waited_for_and_is_enough(
@@ -144,6 +142,46 @@ def test_another_threads_sending_is_waited_for_and_is_enough(
     assert outbox.send() == 7
     other.join()
     assert len(daemon.requests) == 1
+
+
+def test_another_threads_sending_is_waited_for_as_long_as_there_is_time(
+    daemon: FakeDaemon, outbox: Outbox
+) -> None:
+    outbox.put("encode.store", BODIES[0], "key")
+    daemon.stop()
+    with pytest.raises(DaemonUnreachable):
+        outbox.send()
+    daemon.start()
+    release = threading.Event()
+    daemon.then(held(release, answer(STORED)))
+    other = threading.Thread(target=outbox.send)
+    other.start()
+    daemon.wait_for_requests(1)
+    assert outbox.send(limit_s=0.0) is None
+    release.set()
+    other.join()
+
+
+def test_sending_takes_half_of_a_calls_time_and_the_rest_goes_before_the_next(
+    daemon: FakeDaemon, client: Client, folder: Path
+) -> None:
+    now_s = 0.0
+
+    def slow(handler: Handler) -> None:
+        nonlocal now_s
+        now_s += 60
+        answer(STORED)(handler)
+
+    outbox = Outbox(client, folder, clock=lambda: now_s)
+    for i, body in enumerate(BODIES):
+        outbox.put("encode.store", body, f"key-{i}")
+    daemon.then(slow, slow, answer({}), slow)
+    with SessionClient(daemon.url, timeout_s=200, clock=lambda: now_s, outbox=outbox) as session:
+        for _twice in range(2):
+            session.call("introspect.stats")
+    asked = [request.json if request.body else request.path for request in daemon.requests]
+    stats = "/v1/introspect/stats"
+    assert asked == [BODIES[0], BODIES[1], stats, BODIES[2], stats]
 
 
 def test_it_is_sent_with_the_key_that_it_was_tried_with(daemon: FakeDaemon, tools: Toolbox) -> None:
@@ -262,7 +300,7 @@ def test_one_call_waits_for_a_bounded_number(
 
 @pytest.mark.parametrize("bound", [{"files_max": 1}, {"bytes_max": 250}])
 def test_a_full_outbox_says_so_and_the_caller_is_told(
-    daemon: FakeDaemon, client: Client, folder: Path, bound: dict[str, int]
+    daemon: FakeDaemon, client: Client, folder: Path, bound: dict[str, Any]
 ) -> None:
     outbox = Outbox(client, folder, **bound)
     tools = Toolbox(client, outbox=outbox)

@@ -46,6 +46,10 @@ class Patience:
         remaining_s = self.remaining_s()
         return limit_s if remaining_s is None else min(limit_s, remaining_s)
 
+    def end(self) -> None:
+        """No further try."""
+        self._last_try_at = self._clock()
+
     def pause_after(self, error: Overloaded) -> float | None:
         """Seconds to wait before a request is tried again after `error`; None for "not again"."""
         if isinstance(error, DaemonUnreachable):  # which is no answer, and can't say when to come again

@@ -39,6 +39,7 @@ from cerememory.errors import (
 from cerememory.protocol import codec
 from cerememory.protocol.operations import BY_NAME
 
+KEPT = {"encode.store", "encode.batch", "encode.store_raw", "encode.batch_raw"}  # the operations
 FILES_MAX = 1_000
 BYTES_MAX = 128 * 1_048_576
 SEND_MAX = 100  # in one go, for a call waits behind it

@@ -20,7 +20,17 @@ from cerememory.mcp.session_client import SessionClient
 from cerememory.mcp.toolbox import STORING, Toolbox
 from cerememory.mcp.tools import BY_NAME
 from tests.support.certificates import self_signed
-from tests.support.fake_daemon import FakeDaemon, Handler, Reply, answer, hang_up, held, raw_answer, refusal
+from tests.support.fake_daemon import (
+    WAIT_S,
+    FakeDaemon,
+    Handler,
+    Reply,
+    answer,
+    hang_up,
+    held,
+    raw_answer,
+    refusal,
+)
 from tests.unit.mcp.answers import ID
 
 STORED = {"record_id": ID, "store": "episodic", "initial_fidelity": 1.0, "associations_created": 0}
@@ -315,6 +325,66 @@ def test_a_folder_that_cant_be_made_says_so(client: Client, tmp_path: Path) -> N
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageUnavailable, match="Not a directory"):
         Outbox(client, tmp_path / "file" / "server").put("encode.store", BODIES[0], "key")
+
+
+class Waits:
+    """Time that passes only while a client waits between two tries."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._now_s = 0.0
+
+    def clock(self) -> float:
+        return self._now_s
+
+    def wait(self, seconds: float) -> None:
+        self.count += 1
+        self._now_s += seconds
+
+
+def test_a_daemon_that_is_known_to_be_away_is_waited_for_no_more_by_stores(
+    daemon: FakeDaemon, outbox: Outbox
+) -> None:
+    waits = Waits()
+    with SessionClient(daemon.url, clock=waits.clock, wait=waits.wait, outbox=outbox) as client:
+        tools = Toolbox(client, outbox=outbox)
+        daemon.stop()
+        assert tools.call("store", {"content": "one"}).structured["waiting"] is True
+        before = waits.count
+        assert before > 1
+        for _twice in range(2):
+            assert tools.call("store", {"content": "two"}).structured["waiting"] is True
+        assert waits.count == before
+        daemon.start()
+        assert "waiting" not in tools.call("store", {"content": "three"}).structured
+        daemon.stop()
+        tools.call("store", {"content": "four"})
+        assert waits.count > before
+
+
+def test_while_one_store_looks_out_for_the_daemon_the_others_dont_wait(
+    daemon: FakeDaemon, outbox: Outbox, folder: Path
+) -> None:
+    looks_out, release = threading.Event(), threading.Event()
+
+    def wait(_seconds: float) -> None:
+        assert not looks_out.is_set()
+        looks_out.set()
+        release.wait(WAIT_S)
+
+    with SessionClient(daemon.url, wait=wait, outbox=outbox) as client:
+        tools = Toolbox(client, outbox=outbox)
+        daemon.stop()
+        first = threading.Thread(target=tools.call, args=("store", {"content": "first"}))
+        first.start()
+        assert looks_out.wait(WAIT_S)
+        for _twice in range(2):
+            assert tools.call("store", {"content": "other"}).structured["waiting"] is True
+        daemon.start()
+        release.set()
+        first.join()
+    assert [b"first" in request.body for request in daemon.requests] == [False, False, True]
+    assert names(folder) == []
 
 
 @pytest.mark.parametrize("tool", ["stats", "recall", "forget"])

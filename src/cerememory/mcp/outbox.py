@@ -77,21 +77,32 @@ class Outbox:
         self._files_max = files_max
         self._bytes_max = bytes_max
         self._clock = clock
+        self._putting = threading.Lock()
         self._sending = threading.Lock()
         self._outcome: int | str | None = None  # of the last sending
         self._has_told = False
 
     def put(self, operation: str, body: object, idempotency_key: str) -> None:
-        """Keeps it durably. Raises `StorageUnavailable` when there is no room, or the disk fails."""
+        """Keeps it durably; what waits already isn't kept twice.
+
+        Raises `StorageUnavailable` when there is no room, or the disk fails.
+        """
         data = codec.dump(Waiting(operation, idempotency_key, msgspec.Raw(codec.dump(body))))
         try:
-            self._folder.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
-            sizes = [entry.stat().st_size for entry in os.scandir(self._folder)]
-            if len(sizes) >= self._files_max or sum(sizes) + len(data) > self._bytes_max:
-                raise StorageUnavailable(f"{self._folder} is full ({len(sizes)} files, {sum(sizes)} bytes)")
-            _write_durably(self._folder / f"{time.time_ns():020d}-{idempotency_key}{_WAITING}", data)
+            with self._putting:
+                self._write(f"-{idempotency_key}{_WAITING}", data)
         except OSError as error:
             raise StorageUnavailable(f"{self._folder}: {error.strerror}") from error
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._folder.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self._folder)}
+        if any(other.endswith(name) for other in sizes):
+            return
+        size = sum(sizes.values())
+        if len(sizes) >= self._files_max or size + len(data) > self._bytes_max:
+            raise StorageUnavailable(f"{self._folder} is full ({len(sizes)} files, {size} bytes)")
+        _write_durably(self._folder / f"{time.time_ns():020d}{name}", data)
 
     def send(self, limit_s: float | None = None) -> int | None:
         """Sends what waits, up to `SEND_MAX`, until the daemon doesn't take one or `limit_s` have passed.

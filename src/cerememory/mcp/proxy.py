@@ -3,7 +3,8 @@
 One thread reads and answers at once whatever needs no daemon; tool calls go to a few worker threads, so a
 slow one holds up neither `ping` nor the others. Nothing here waits for the daemon before a tool is called: a
 client that starts first finds its tools, and the client library rides through a daemon's restart. What is to be
-stored while the daemon stays away waits in the `outbox`.
+stored while the daemon stays away waits in the `outbox`. So does, when the session ends, by whatever end, what was
+to be stored and isn't known to be.
 
 stdout carries protocol only; the log goes to stderr. What the methods answer stands in `methods`.
 """
@@ -14,8 +15,9 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from cerememory.client import Client
 from cerememory.errors import CerememoryError, RateLimited, ValidationFailed
 from cerememory.mcp import jsonrpc
+from cerememory.mcp.interrupts import ignore_interrupts, interrupted_once
 from cerememory.mcp.jsonrpc import NotARequest, Request
 from cerememory.mcp.methods import CALLING, Method, no_method, own_methods
 from cerememory.mcp.outbox import Outbox
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 SEND_S = 5.0  # for each store that waited for the daemon, and no more than half of a call's time
 FINISH_S = 10.0  # for the calls under way when stdin ends
+INTERRUPTED_S = 1.0  # for those at a signal: who sends one soon kills
 
 Write = Callable[[bytes], None]
 
@@ -63,10 +67,10 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: 
         )
         wake = partial(signal.pthread_kill, threading.get_ident(), signal.SIGTERM)
         output = Output(sys.stdout.fileno(), on_gone=wake)  # a flag wouldn't end the reading of stdin
-        with redirect_stdout(sys.stderr), _interrupted_by_sigterm(), suppress(KeyboardInterrupt):
+        with redirect_stdout(sys.stderr), interrupted_once(), suppress(KeyboardInterrupt):
             tools = Toolbox(client, outbox=outbox)
             look = _nothing if state is None else _LateWitness(client, state).look_if_due
-            serve(sys.stdin.buffer, output, tools, after_call=look)
+            serve(sys.stdin.buffer, output, tools, after_call=look, at_end=ignore_interrupts)
     return 0
 
 
@@ -106,7 +110,7 @@ class _LateWitness:
 
 
 def _nothing() -> None:
-    """What there is to do after a call."""
+    """What there is to do after a call, or at the end."""
 
 
 def serve(
@@ -116,26 +120,26 @@ def serve(
     finish_s: float = FINISH_S,
     line_bytes_max: int = LINE_BYTES_MAX,
     after_call: Callable[[], None] = _nothing,
+    at_end: Callable[[], None] = _nothing,
 ) -> None:
     """Answers every line of `stream`; at its end waits for the calls under way, up to `finish_s`.
 
-    `after_call` is called by a worker whenever a tool call has been answered.
+    A KeyboardInterrupt ends it, too. Whatever was to be stored and hasn't been by then goes to the outbox.
+    `after_call` is called by a worker whenever a tool call has been answered, `at_end` when none is waited for any
+    more.
     """
     workers = Workers()
     proxy = Proxy(tools, output, workers, after_call)
-    for line in read_lines(stream, line_bytes_max):
-        proxy.handle(line)
-    workers.finish(finish_s)
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does: it breaks off the main thread's reading by KeyboardInterrupt."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        for line in read_lines(stream, line_bytes_max):
+            proxy.handle(line)
+        tools.end()
+        workers.finish(finish_s)
+        at_end()
+    except KeyboardInterrupt:
+        tools.end()
+        workers.finish(min(finish_s, INTERRUPTED_S))
+    proxy.keep_unanswered()
 
 
 class Proxy:
@@ -149,6 +153,7 @@ class Proxy:
         self._output = output
         self._workers = workers
         self._version: str | None = None
+        self._unanswered: dict[str, Request] = {}  # the calls, by the idempotency key of each
         self._own = own_methods(TOOLS)
 
     def handle(self, line: bytes | LineTooLong) -> None:
@@ -159,6 +164,17 @@ class Proxy:
             self._handle_batch(line)
         else:
             self._handle_message(line, self._output.write)
+
+    def keep_unanswered(self) -> None:
+        """Puts into the outbox what calls were to store that haven't come to an end, or not begun."""
+        for key, request in self._unanswered.copy().items():
+            try:
+                called = CALLING[request.method](request)
+                self._tools.keep(called.tool, called.arguments, key)
+            except (NotARequest, ValidationFailed) as error:
+                log.debug("a call that can't be meant isn't kept: %s", error)
+            except CerememoryError as error:
+                log.warning("warning: what was to be stored as the session ended isn't kept: %s", error)
 
     def _handle_message(self, line: bytes, write: Write) -> None:
         try:
@@ -180,7 +196,10 @@ class Proxy:
 
     def _start(self, request: Request, write: Write) -> None:
         if request.method in CALLING:
-            if not self._workers.submit_nowait(lambda: self._work(request, write)):
+            key = str(uuid.uuid4())
+            self._unanswered[key] = request
+            if not self._workers.submit_nowait(lambda: self._work(key, request, write)):
+                del self._unanswered[key]
                 busy = RateLimited("too many calls at once, try again")
                 write(jsonrpc.failure_message(request.id, busy))
         elif request.method == "initialize":
@@ -190,8 +209,8 @@ class Proxy:
         else:
             raise no_method(request)
 
-    def _work(self, request: Request, write: Write) -> None:
-        self._answer(request, self._call, write)
+    def _work(self, key: str, request: Request, write: Write) -> None:
+        self._answer(request, partial(self._call, key), write)
         try:
             self._after_call()
         except Exception:  # a bug there: the call was answered
@@ -217,7 +236,10 @@ class Proxy:
         self._version = answer["protocolVersion"]
         return answer
 
-    def _call(self, request: Request) -> dict[str, Any]:
-        called = CALLING[request.method](request)
-        with called.asking():
-            return called.answered(self._tools.call(called.tool, called.arguments))
+    def _call(self, key: str, request: Request) -> dict[str, Any]:
+        try:
+            called = CALLING[request.method](request)
+            with called.asking():
+                return called.answered(self._tools.call(called.tool, called.arguments, key))
+        finally:
+            del self._unanswered[key]

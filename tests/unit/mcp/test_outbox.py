@@ -211,6 +211,12 @@ def test_what_waits_is_for_its_owner_alone(outbox: Outbox, folder: Path) -> None
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_what_waits_already_is_not_kept_twice(outbox: Outbox, folder: Path) -> None:
+    for key in ("key", "key", "other key"):
+        outbox.put("encode.store", BODIES[0], key)
+    assert names(folder) == [".json"] * 2
+
+
 def test_the_oldest_goes_first_and_another_process_may_send_it(
     daemon: FakeDaemon, outbox: Outbox, client: Client, folder: Path
 ) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -154,6 +155,19 @@ def test_a_signal_ends_it_while_a_call_is_under_way(start: Callable[..., Process
         daemon.wait_for_requests(1)
         process.process.send_signal(signal.SIGTERM)
         assert process.end() == (0, b"")
+
+
+def test_what_waits_for_the_daemon_at_a_signal_is_kept(listening: Process, state_home: Path) -> None:
+    """The stores, and one more that looks out for the daemon, for longer than this test takes."""
+    for number in range(20):
+        listening.call_tool(number, "store", content=f"{number}")
+    listening.send("ping", "ping")
+    while listening.receive()["id"] != "ping":
+        pass
+    listening.process.send_signal(signal.SIGTERM)
+    assert listening.end() == (0, b"")
+    kept = [json.loads(path.read_bytes())["body"] for path in state_home.glob("cerememory/outbox/*/*.json")]
+    assert sorted(int(body["content"]["blocks"][0]["text"]) for body in kept) == list(range(20))
 
 
 def test_a_signal_ends_it_while_nobody_reads_its_output(start: Callable[..., Process]) -> None:

@@ -6,8 +6,9 @@ when the answer is ready; it never delays it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -49,6 +50,7 @@ from cerememory.telemetry.metrics import Metrics
 CANDIDATES_PER_RESULT = 3
 WIDENING = 4  # times as many candidates, when too few of them are clear enough
 WANTED_MAX = 5_000  # candidates of each signal, after which that is given up
+INLINE_MAX = 500  # candidates; more are ranked in a thread: it takes over 1 ms
 ALL_CODES = frozenset(STORE_CODE.values())
 
 log = structlog.get_logger(__name__)
@@ -57,7 +59,8 @@ log = structlog.get_logger(__name__)
 class _Found(msgspec.Struct, frozen=True):
     """The candidates that are left of those scanned when those too faded were dropped: `total`, best first.
 
-    Where words alone count, few of them are ever made, and none is here.
+    Those that can't be among the best aren't `ranked`, but count. Where words alone count, few candidates are ever
+    made, and none is here.
     """
 
     ranked: list[Ranked]
@@ -131,15 +134,22 @@ class Recall:
 
     async def _found(self, query: Query, searched: Searched) -> _Found:
         """What the signals find of which enough is remembered."""
-        candidates = await self._signals.candidates(query, searched.hits)
-        ranked = _ranked(query, candidates.values())
+        candidates, behind = await self._signals.candidates(query, searched.hits)
+        ranked = await self._ranked(query, candidates.values())
         trace = await self._signals.activate(query, candidates, ranked)
-        scanned = len(candidates)
+        unranked = len(behind.keys() - candidates.keys())
+        scanned = len(candidates) + unranked
         dropped = await self._drop_faded(query, candidates)
         if trace is not None or query.request.min_fidelity is not None:  # which was read, and counts
-            ranked = _ranked(query, candidates.values())
+            ranked = await self._ranked(query, candidates.values())
         is_complete = searched.complete and (query.scope is None or query.scope.is_complete)
-        return _Found(ranked, len(ranked), trace, scanned, dropped, is_complete)
+        return _Found(ranked, len(ranked) + unranked, trace, scanned, dropped, is_complete)
+
+    async def _ranked(self, query: Query, candidates: Collection[Candidate]) -> list[Ranked]:
+        """Best first."""
+        if len(candidates) <= INLINE_MAX:
+            return _ranked(query, candidates)
+        return await self._world.offload(partial(_ranked, query, candidates))
 
     async def _choose(self, query: Query, ranked: list[Ranked], retrieval: Retrieval) -> list[Ranked]:
         leading = ranked[: query.limit]
@@ -164,10 +174,10 @@ class Recall:
         """Those that are there, ranked anew."""
         candidates = [each.candidate for each in ranked]
         if all(candidate.fidelity is not None for candidate in candidates):
-            return _ranked(query, candidates)
+            return await self._ranked(query, candidates)
         found = {candidate.record_id: candidate for candidate in candidates}
         await self._signals.add_fidelity(query, found)
-        return _ranked(query, found.values())
+        return await self._ranked(query, found.values())
 
     def _unrendered(self, query: Query) -> frozenset[int]:
         """The codes of the stores whose memories are shown as they are."""

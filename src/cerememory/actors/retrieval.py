@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from cerememory.actors.actor import Actor, Request
 from cerememory.actors.deadline import Deadline
-from cerememory.actors.reading import answer_nowait, pieces_by_store
+from cerememory.actors.reading import PIECE_RECORDS, answer_nowait, pieces_by_store
 from cerememory.actors.stores import Fetch, Fetched, Look, Memory, Scores, Seen, Touch
 from cerememory.domain.ranking import Candidate
 from cerememory.protocol.records import Store
@@ -62,14 +62,20 @@ class Retrieval:
         return candidate.store_code == WORKING_CODE or (seen is not None and seen.memory.edges is not None)
 
     async def scores(self, candidates: Iterable[Candidate]) -> dict[RecordId, float]:
-        """The fidelity of those that are there."""
+        """The fidelity of those that are there.
+
+        Thousands are read a piece at a time, each as it is then committed, but all have faded up to one moment: so
+        like ones tie in whatever pieces they are.
+        """
         grouped: dict[int, list[tuple[RecordId, int]]] = {}
         for candidate in candidates:
             grouped.setdefault(candidate.store_code, []).append((candidate.record_id, candidate.created_at))
         scores: dict[RecordId, float] = {}
         for code, records in grouped.items():
-            of_store = await self._asked(code, Scores(self._namespace, tuple(records)), len(records))
-            scores.update(of_store)
+            for start in range(0, len(records), PIECE_RECORDS):
+                piece = tuple(records[start : start + PIECE_RECORDS])
+                of_store = await self._asked(code, Scores(self._namespace, piece, self.now), len(piece))
+                scores.update(of_store)
         return scores
 
     async def fetched(self, chosen: list[Candidate], *, touching: bool) -> Fetched:

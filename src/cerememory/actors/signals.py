@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -26,6 +26,7 @@ from cerememory.actors.text_index import TextIndexer
 from cerememory.actors.vectors import Nearest
 from cerememory.actors.working import Held
 from cerememory.actors.writer import Writer
+from cerememory.domain import ranking
 from cerememory.domain.ranking import Candidate, Ranked, Weights
 from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.records import TemporalRange
@@ -44,6 +45,13 @@ BY_TIME_MAX = 5_000  # memories of a time range that join a recall, the newest f
 
 Candidates: TypeAlias = dict[RecordId, Candidate]
 NOT_SEARCHED = Searched(Hits(), complete=True)
+
+
+class Gathered(NamedTuple):
+    """What was found. `behind`: those that rank behind as many candidates as are shown, however clear they are."""
+
+    candidates: Candidates
+    behind: Candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,7 @@ class Signals:
                 searched = await index.ask(search)
         return searched
 
-    async def candidates(self, query: Query, hits: Hits) -> Candidates:
+    async def candidates(self, query: Query, hits: Hits) -> Gathered:
         """What any signal of the cue finds; `hits` are what its words find."""
         cue = query.request.cue
         found = _by_id(hits)
@@ -120,10 +128,10 @@ class Signals:
         if cue.emotion is not None and has_emotion(cue):
             await self._by_vector(query, found, Space.EMOTION, cue.emotion.axes())
         if cue.temporal is not None:
-            found = await self._by_time(query, found, cue.temporal)
-        elif cue.text is None and cue.embedding is None and cue.emotion is None:
+            return await self._by_time(query, found, cue.temporal)
+        if is_time_alone(cue):
             found = await self._newest(query)
-        return found
+        return Gathered(found, {})
 
     async def _by_vector(self, query: Query, found: Candidates, space: Space, vector: tuple[float, ...]) -> None:
         nearest = Nearest(query.namespace, space, vector, query.wanted, query.codes)
@@ -137,13 +145,19 @@ class Signals:
             else:
                 candidate.emotion = cosine
 
-    async def _by_time(self, query: Query, found: Candidates, span: TemporalRange) -> Candidates:
-        """Nothing outside the range stays; what is inside joins, and its fidelity counts."""
+    async def _by_time(self, query: Query, found: Candidates, span: TemporalRange) -> Gathered:
+        """Nothing outside the range stays; what is inside joins, and its fidelity counts.
+
+        That is read of thousands only where it may bring one of them up among those that are shown.
+        """
         within = await self._created_within(query, span.start, span.end, BY_TIME_MAX)
+        joining = {i: c for i, c in within.items() if i not in found}
         kept = {i: c for i, c in found.items() if span.start <= c.created_at <= span.end}
-        joined = {**within, **kept}
-        await self.add_fidelity(query, joined)
-        return joined
+        await self.add_fidelity(query, kept)
+        if _are_enough(query, kept.values()):
+            return Gathered(kept, joining)
+        await self.add_fidelity(query, joining)
+        return Gathered(kept | joining, {})
 
     async def _newest(self, query: Query) -> Candidates:
         newest = await self._created_within(query, TIMESTAMP_MIN, TIMESTAMP_MAX, query.wanted)
@@ -197,6 +211,15 @@ class Signals:
             del candidates[record_id]
         for record_id, score in scores.items():
             candidates[record_id].fidelity = score
+
+
+def _are_enough(query: Query, candidates: Iterable[Candidate]) -> bool:
+    """Whether as many as are wanted rank before whatever time alone has found."""
+    request, weights = query.request, query.weights
+    if request.min_fidelity is not None:  # by which each one is dropped or counted
+        return False
+    better = sum(ranking.score(candidate, weights) > weights.time for candidate in candidates)
+    return better >= query.limit
 
 
 def _by_id(hits: Iterable[Hit]) -> Candidates:

@@ -104,10 +104,14 @@ class Touch(Request[Fetched], msgspec.Struct, frozen=True):
 
 
 class Scores(Request[dict[RecordId, float]], msgspec.Struct, frozen=True):
-    """The fidelity of each of the memories that are there; `records` are their ids and creation times."""
+    """The fidelity that each of the memories that are there has at `now` (nanoseconds).
+
+    `records` are their ids and creation times.
+    """
 
     namespace: int
     records: tuple[tuple[RecordId, int], ...]
+    now: int
 
 
 class DurableStore(Actor):
@@ -209,7 +213,7 @@ class DurableStore(Actor):
                 del self._touched[address]
 
     def _scores(self, request: Scores) -> dict[RecordId, float]:
-        namespace, now = request.namespace, self._world.now()
+        namespace, now = request.namespace, request.now
         keys = [state_key(namespace, created_at, record_id) for record_id, created_at in request.records]
         with self._storage.read() as reader:
             curve = self._curves.of(reader, namespace)[self._code]

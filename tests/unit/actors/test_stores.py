@@ -176,16 +176,15 @@ async def test_what_is_kept_unsaved_is_bounded_and_the_longest_untouched_goes_fi
 
 async def test_scores_are_those_of_what_is_there(storage: MemoryStorage) -> None:
     async with running(storage) as store:
-        assert await store.ask(Scores(DEFAULT_NAMESPACE, tuple((an_id(number), NOW) for number in (2, 9, 1)))) == {
-            an_id(1): 1.0,
-            an_id(2): 1.0,
-        }
+        records = tuple((an_id(number), NOW) for number in (2, 9, 1))
+        scores = await store.ask(Scores(DEFAULT_NAMESPACE, records, NOW))
+    assert scores == {an_id(1): 1.0, an_id(2): 1.0}
 
 
 @pytest.mark.parametrize(
     "question",
     [
-        Scores(DEFAULT_NAMESPACE, ((an_id(1), NOW),)),
+        Scores(DEFAULT_NAMESPACE, ((an_id(1), NOW),), NOW),
         Look(DEFAULT_NAMESPACE, (an_id(1),), LATER),
         Fetch(DEFAULT_NAMESPACE, (an_id(1),)),
     ],

@@ -51,6 +51,7 @@ CANDIDATES_PER_RESULT = 3
 WIDENING = 4  # times as many candidates, when too few of them are clear enough
 WANTED_MAX = 5_000  # candidates of each signal, after which that is given up
 INLINE_MAX = 500  # candidates; more are ranked in a thread: it takes over 1 ms
+SHOWN_INLINE_MAX = 100  # memories; more are put into their form in a thread: it takes over 2 ms
 ALL_CODES = frozenset(STORE_CODE.values())
 
 log = structlog.get_logger(__name__)
@@ -103,7 +104,9 @@ class Recall:
                 best = await self._found_by_all(query, words, retrieval)
         found, chosen = best
         memories = await self._read(query, chosen, retrieval)
-        return _answer(self._results(query, chosen, memories), found, searched)
+        results = partial(self._results, query, chosen, memories)
+        shown = results() if len(chosen) <= SHOWN_INLINE_MAX else await self._world.offload(results)
+        return _answer(shown, found, searched)
 
     def _scope(self, namespace: int, request: RecallQuery, fresh_by: float) -> Scoping | None:
         """None when it lets everything in."""

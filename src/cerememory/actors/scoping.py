@@ -16,7 +16,7 @@ from typing import TypeVar
 from cerememory.actors.actor import Actor
 from cerememory.actors.graph import Reached
 from cerememory.actors.seams import World
-from cerememory.actors.searches import Look
+from cerememory.actors.searches import Look, itself
 from cerememory.actors.text_index import TextIndexer
 from cerememory.actors.vectors import Nearest
 from cerememory.protocol.values import RecordId
@@ -93,7 +93,7 @@ class Scoping:
     async def _look(self, look: Callable[[Snapshot], T]) -> T | None:
         """What `look` finds; None without an index. What is damaged is for the index's actor to meet and mend."""
         if self._snapshot is None:
-            self._snapshot = await self._ask(_itself)
+            self._snapshot = await self._ask(itself)
         if self._snapshot is None:
             return None
         try:
@@ -131,10 +131,6 @@ class _Passing:
 def _pieces(record_ids: tuple[RecordId, ...]) -> Iterator[tuple[RecordId, ...]]:
     for start in range(0, len(record_ids), NAMES_MAX):
         yield record_ids[start : start + NAMES_MAX]
-
-
-def _itself(index: Snapshot) -> Snapshot:
-    return index
 
 
 def _among(

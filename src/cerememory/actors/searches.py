@@ -76,6 +76,11 @@ class Look(Request[Looked[T]], msgspec.Struct, frozen=True):
         return Looked(self.look(snapshot), complete=is_fresh)
 
 
+def itself(index: Snapshot) -> Snapshot:
+    """As `look`: the snapshot, for whoever asks it in a thread."""
+    return index
+
+
 class SearchRaw(Request[SearchedRaw], msgspec.Struct, frozen=True):
     """Raw journal entries by words and filters; see `Snapshot.search_raw`, and `Search` for `fresh_by`."""
 

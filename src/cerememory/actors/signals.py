@@ -42,6 +42,7 @@ from cerememory.storage.text_index import Hit, Hits
 from cerememory.storage.vectors import Space
 
 BY_TIME_MAX = 5_000  # memories of a time range that join a recall, the newest first
+INLINE_MAX = 300  # hits; more are searched for in a thread: it takes over 2 ms
 
 Candidates: TypeAlias = dict[RecordId, Candidate]
 NOT_SEARCHED = Searched(Hits(), complete=True)
@@ -113,16 +114,17 @@ class Signals:
         search = Search(query.namespace, text, query.codes, query.wanted, query.request.explain, query.fresh_by)
         if query.scope is not None:
             search = replace(search, scope=query.scope.terms)
-        searched = index.search_nowait(search)
+        are_many = query.wanted > INLINE_MAX
+        searched = None if are_many else index.search_nowait(search)
         if searched is None:
             with Deadline("recall", begun_at=query.begun_at):
-                searched = await index.ask(search)
+                searched = await (index.search_aside(search) if are_many else index.ask(search))
         return searched
 
     async def candidates(self, query: Query, hits: Hits) -> Gathered:
         """What any signal of the cue finds; `hits` are what its words find."""
         cue = query.request.cue
-        found = _by_id(hits)
+        found = await self._world.offload(partial(_by_id, hits)) if len(hits) > INLINE_MAX else _by_id(hits)
         if cue.embedding is not None:
             await self._by_vector(query, found, Space.CONTENT, cue.embedding)
         if cue.emotion is not None and has_emotion(cue):

@@ -32,7 +32,7 @@ from cerememory.actors.actor import LATER, Actor, Answered, Reply, Request
 from cerememory.actors.followers import CommitsUntold, EffectsCommitted
 from cerememory.actors.index_changes import Changes, Step
 from cerememory.actors.seams import World
-from cerememory.actors.searches import Look, Search, Searched, SearchRaw
+from cerememory.actors.searches import Look, Search, Searched, SearchRaw, itself
 from cerememory.actors.settling import Settling
 from cerememory.actors.working import Evicted, TellAnew, ToldAnew
 from cerememory.actors.writer import IndexApplied, Writer
@@ -281,6 +281,14 @@ class TextIndexer(Actor):
             return request.answer(self._snapshot, is_fresh=self._is_whole)
         except TextIndexError:
             return None
+
+    async def search_aside(self, request: Search) -> Searched:
+        """The answer, searched for in a thread: thousands of hits take long. As above, the actor meets damage."""
+        looked = await self.ask(Look(itself, request.fresh_by))
+        try:
+            return await self._world.offload(partial(request.answer, looked.found, is_fresh=looked.complete))
+        except TextIndexError:
+            return await self.ask(request)
 
     async def _follow(self) -> None:
         pause = RETRY_S

@@ -31,6 +31,7 @@ from cerememory.storage.vectors import Near, Space, VectorChange, VectorTable, c
 
 PIECE_ROWS = 4_096
 VALUES_A_NAME = 50  # looking up one record costs as much
+VALUES_A_HIT = 500  # as does putting one of the closest in order
 INLINE_VALUES_MAX = 1_000_000  # above it a product takes over 2 ms and runs in a thread
 WORKING_CODE = STORE_CODE[Store.WORKING]
 
@@ -69,7 +70,8 @@ class Nearest(Request[list[Near]]):
 
     def values_read(self, table: VectorTable) -> int:
         """How much work it is in `table`, as so many values of a product."""
-        return len(table) * table.dimensions + VALUES_A_NAME * len(self.among or ())
+        hits = min(self.limit, len(table))
+        return len(table) * table.dimensions + VALUES_A_NAME * len(self.among or ()) + VALUES_A_HIT * hits
 
 
 class VectorIndexer(Actor):

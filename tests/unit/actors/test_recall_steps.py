@@ -1,4 +1,4 @@
-"""recall.query among thousands: no step of the event loop reads or ranks more than some hundred of them,
+"""recall.query among thousands: no step of the event loop reads, ranks or shows more than some hundred of them,
 and what a recall spares itself changes no answer.
 
 Steps are counted by what is done in them on the loop's thread, so they need no clock.
@@ -17,16 +17,21 @@ from unittest import mock
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from cerememory.actors import reading, recall, retrieval, signals
-from cerememory.actors.seams import in_thread
+from cerememory.actors.seams import in_thread, inline
 from cerememory.domain import ranking
+from cerememory.errors import InternalError
 from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryRecord
+from cerememory.protocol.replies import RecalledMemory
 from cerememory.protocol.requests import EncodeBatch
 from cerememory.protocol.values import NANOS, RecordId, format_id, format_timestamp
 from cerememory.storage import rows
 from cerememory.storage.contract import Reader
+from cerememory.storage.inverted_index import IndexDamaged
+from cerememory.storage.text_search import Snapshot
 from tests.support.committing import a_record, an_id, changed, commit, storing
 from tests.support.engine import NOW, Running, WallClock, running_engine, store_body, to_recall, to_store
 from tests.support.memory_storage import MemoryStorage
@@ -36,6 +41,7 @@ CROWD = 2_000
 STEP_MAX = 3 * reading.PIECE_RECORDS + 8  # content, edges and state of a piece, and how memories fade
 ALWAYS = {"temporal": {"start": format_timestamp(NOW - NANOS), "end": format_timestamp(NOW + 10**6 * NANOS)}}
 FEELING = {"emotion": {"joy": 1.0, "fear": 0.3}}
+NO_CUE: dict[str, Any] = {}
 CUES: dict[str, dict[str, Any]] = {
     "time": {"cue": ALWAYS},
     "few words, time": {"cue": {"text": "teapot", **ALWAYS}},
@@ -47,6 +53,12 @@ CUES: dict[str, dict[str, Any]] = {
     "time of a store": {"cue": ALWAYS, "stores": ["episodic"]},
     "time, clear ones": {"cue": ALWAYS, "min_fidelity": 0.5},
     "words, clear ones": {"cue": {"text": "kettle"}, "min_fidelity": 1.0},
+    "vector, clear ones": {"cue": {"embedding": [1.0, 5.0]}, "min_fidelity": 1.0},
+    "emotion, clear ones": {"cue": FEELING, "min_fidelity": 1.0},
+    "a thousand by words": {"cue": {"text": "kettle"}, "limit": 1_000},
+    "a thousand by words, explained": {"cue": {"text": "kettle"}, "limit": 1_000, "explain": True},
+    "a thousand of a time": {"cue": ALWAYS, "limit": 1_000},
+    "the newest thousand": {"cue": NO_CUE, "limit": 1_000},
 }
 
 
@@ -139,6 +151,7 @@ async def test_no_step_of_the_loop_deals_with_more_than_some_hundred_memories(
 ) -> None:
     loop, found = Loop(), {}
     monkeypatch.setattr(ranking, "score", loop.noting("ranked", ranking.score))
+    monkeypatch.setattr("cerememory.actors.recall.RecalledMemory", loop.noting("shown", RecalledMemory))
     async with crowded(tmp_path, loop) as running:
         trio.lowlevel.add_instrument(loop)
         for name, asked in CUES.items():
@@ -146,12 +159,13 @@ async def test_no_step_of_the_loop_deals_with_more_than_some_hundred_memories(
             answer = await running.engine.recall_query(to_recall(**{"reconsolidate": False, **asked}))
             await trio.lowlevel.checkpoint()
             is_clear = asked.get("min_fidelity") != 1.0  # which all have lost by now
-            assert len(answer.memories) == (10 if is_clear else 0), name
+            assert len(answer.memories) == (asked.get("limit", 10) if is_clear else 0), name
             found[name] = dict(loop.most)
         trio.lowlevel.remove_instrument(loop)
-    most = {kind: max(each.get(kind, 0) for each in found.values()) for kind in ("rows", "ranked")}
+    most = {kind: max(each.get(kind, 0) for each in found.values()) for kind in ("rows", "ranked", "shown")}
     assert 0 < most["rows"] <= STEP_MAX, found
     assert 0 < most["ranked"] <= recall.INLINE_MAX, found
+    assert 0 < most["shown"] <= recall.SHOWN_INLINE_MAX, found
 
 
 @pytest.mark.parametrize("cue", ["words, time", "vector, time", "emotion, time"])
@@ -252,3 +266,42 @@ async def test_like_memories_tie_in_whatever_pieces_and_moments_they_are_read(
             answer = await running.engine.recall_query(to_recall(cue=cue, limit=9, reconsolidate=False))
             shown = [codec.parse(bytes(memory.record), MemoryRecord).id for memory in answer.memories]
             assert shown == [an_id(i) for i in range(1, 10)], cue
+
+
+# --- Long searches
+
+MANY = signals.INLINE_MAX // recall.CANDIDATES_PER_RESULT + 1
+
+
+@pytest.mark.parametrize(("limit", "is_aside"), [(MANY - 1, False), (MANY, True)])
+async def test_a_search_for_many_leaves_the_loop_and_sees_what_was_just_stored(
+    tmp_path: Path, autojump_clock: MockClock, limit: int, is_aside: bool
+) -> None:
+    names: list[str] = []
+
+    async def noting(call: Any, limiter: Any = None) -> Any:
+        names.append(getattr(getattr(call, "func", call), "__name__", ""))
+        return await inline(call, limiter)
+
+    async with running_engine(tmp_path, offload=noting) as running:
+        for count in (1, 2):
+            await running.engine.encode_store(to_store("kettle"))
+            answer = await running.engine.recall_query(to_recall("kettle", limit=limit))
+            assert (len(answer.memories), answer.query_metadata.index_complete) == (count, True)
+            assert names.count("answer") == (count if is_aside else 0)
+
+
+async def test_damage_that_a_search_for_many_meets_is_met_by_the_actor(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_engine(tmp_path) as running:
+        await running.engine.encode_store(to_store("kettle"))
+        await running.until_indexed()
+        with monkeypatch.context() as patched:
+            patched.setattr(Snapshot, "search", mock.Mock(side_effect=IndexDamaged("a changed byte")))
+            with pytest.raises(InternalError):
+                await running.engine.recall_query(to_recall("kettle", limit=MANY))
+        await trio.sleep(5)  # until the supervisor has started it again
+        await running.until_indexed()
+        assert len((await running.engine.recall_query(to_recall("kettle", limit=MANY))).memories) == 1
+        assert running.counted("cerememory_actor_restarts_total", actor="text_index") == 1

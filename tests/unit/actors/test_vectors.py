@@ -276,8 +276,12 @@ async def test_a_commit_that_nobody_told_of_is_read_from_storage() -> None:
         assert sorted(numbers(await nearest(indexer, 1.0))) == [1, 2, 3]
 
 
-async def test_a_large_product_is_computed_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "INLINE_VALUES_MAX", 5)
+@pytest.mark.parametrize(("values_a_hit", "limit"), [(0, 10), (2, 10), (1, 1)], ids=["read", "found", "wanted"])
+async def test_a_large_product_and_many_hits_are_dealt_with_off_the_loop(
+    monkeypatch: pytest.MonkeyPatch, values_a_hit: int, limit: int
+) -> None:
+    monkeypatch.setattr(vectors, "VALUES_A_HIT", values_a_hit)
+    monkeypatch.setattr(vectors, "INLINE_VALUES_MAX", 5 + values_a_hit * min(limit, 3))
     names: list[str] = []
 
     async def noting(call: Any, limiter: Any = None) -> Any:
@@ -288,8 +292,8 @@ async def test_a_large_product_is_computed_off_the_loop(monkeypatch: pytest.Monk
     async with running(storage, offload=noting) as indexer:
         for number in range(3):
             await indexer.post(stored(storage, number, [1.0, 0.0]))
-            await nearest(indexer, 1.0, 0.0)
-    assert names.count("nearest") == 1, "six values are more than five"
+            await nearest(indexer, 1.0, 0.0, limit=limit)
+            assert names.count("nearest") == (number == 2), "six values are more than five"
 
 
 @pytest.mark.parametrize("limit", [0, 1])

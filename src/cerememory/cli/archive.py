@@ -1,7 +1,8 @@
 """`cerememory export`, `import` and `import undo`: archives to and from files, with their progress on a terminal.
 
 An archive is written under another name beside its file, which it replaces when it is whole and synced: an export
-that is broken off leaves the old one as it was. All but age files are streams.
+that is broken off leaves the old one as it was. A link stays, as the file is the one that it leads to. All but age
+files are streams.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def export(
         encryption_key_stdin: Read the passphrase from stdin, or ask for it.
         encryption_key_file: Read the passphrase from this file; without it, CEREMEMORY_ENCRYPTION_KEY has it.
     """
+    target = _target(output)
     is_age = format == AGE
     asked_by = "--format age" if is_age else "--encrypt"
     key = _encryption_key(encrypt or is_age, encryption_key, encryption_key_stdin, encryption_key_file, asked_by)
@@ -78,7 +80,7 @@ def export(
             "encryption_key": None if is_age else key,
         }
     )
-    with connect(options) as memory, memory.export_archive(body) as archive, _replacement(output) as file:
+    with connect(options) as memory, memory.export_archive(body) as archive, _replacement(target) as file:
         chunks: Iterable[bytes] = measured(archive.chunks, archive.size_bytes, "Exporting")
         if is_age:
             chunks = _as_age(chunks, archive.size_bytes, key or "")
@@ -248,6 +250,18 @@ def _size_of(file: BinaryIO, path: Path) -> int:
 def _chunks_of(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
+
+
+def _target(output: Path) -> Path:
+    """The file that is to be replaced, or made. Any other thing in its place, as a device, is somebody's."""
+    target = Path(os.path.realpath(output)) if output.is_symlink() else output
+    try:
+        is_other = (output.exists() and not output.is_file()) or target.is_symlink()  # which leads back to itself
+    except OSError as error:
+        raise ValidationFailed(f"--output: {output} can't be looked at: {error.strerror}") from error
+    if is_other:
+        raise ValidationFailed(f"--output: {output} is there, and isn't a file")
+    return target
 
 
 @contextmanager

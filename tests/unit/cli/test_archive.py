@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, get_args
@@ -154,6 +154,62 @@ def test_an_interrupted_export_leaves_no_file(
     monkeypatch.setattr(memory, "_chunks", interrupted)
     assert run(["export"]) == 130
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(
+    memory: FakeArchives, tmp_path: Path, is_there: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "far").mkdir()
+    file = tmp_path / "far" / "target.cma"
+    if is_there:
+        file.write_bytes(b"the one before")
+    (tmp_path / "second.cma").symlink_to("far/target.cma")
+    link = tmp_path / "a.cma"
+    link.symlink_to("second.cma")
+    assert run(["export", "--output", "a.cma"]) == 0
+    assert link.readlink() == Path("second.cma")
+    assert not file.is_symlink()
+    assert file.read_bytes() == b"".join(CHUNKS)
+    assert list(file.parent.iterdir()) == [file]
+    assert capsys.readouterr().out.startswith("Exported 7 records to a.cma (")
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _link_to_a_pipe(path: Path) -> None:
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to("pipe")
+
+
+def _link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("make", [_pipe, _link_to_a_pipe, _link_to_itself, Path.mkdir])
+def test_what_is_there_and_is_no_file_is_left_alone(
+    memory: FakeArchives, tmp_path: Path, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "a.cma"
+    make(output)
+    before = {path: path.lstat() for path in tmp_path.iterdir()}
+    assert run(["export", "--output", "a.cma"]) == 1
+    assert capsys.readouterr().err == "error: --output: a.cma is there, and isn't a file\n"
+    assert {path: path.lstat() for path in tmp_path.iterdir()} == before
+    assert memory.bodies == []
+
+
+def test_a_pipe_behind_a_descriptor_is_no_file(memory: FakeArchives, capsys: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    try:
+        assert run(["export", "--output", f"/proc/self/fd/{writing}"]) == 1
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert "isn't a file" in capsys.readouterr().err
+    assert memory.bodies == []
 
 
 def test_a_folder_that_is_not_there_is_named(memory: FakeArchives, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ WAIT_S = 0.2  # since then, for client and recorder; with the start of Python be
 PAYLOAD_BYTES_MAX = 16 * 1_048_576
 PART_BYTES = 1_048_576
 EVENT_BYTES_MAX = 1_048_576  # what the recorder is told to take; a longer content is cut
-CUT_BYTES = 262_144
+CUT_BYTES = 262_144  # of each end at most; less of a text that JSON makes longer
 
 # The fields of a payload that become the event's content, by the hook's name: the first of them that is there. A
 # pair is a type for when that field is there and not blank.
@@ -76,7 +76,7 @@ ANSWERS = {("cursor", "beforeSubmitPrompt"): {"continue": True}}
 
 def main() -> int:
     try:
-        payload = json.loads(read(0))
+        payload = json.loads(read(0), parse_constant=str, parse_float=number)
         payload = payload if isinstance(payload, dict) else {"message": payload}
         answer = ANSWERS.get((CLIENT, name_of(payload)))
         if answer is not None:
@@ -96,6 +96,12 @@ def read(fd: int) -> bytes:
         parts.append(part)
         size_bytes += len(part)
     return b"".join(parts)
+
+
+def number(text: str) -> float | str:
+    """What is no number to others, as it is too large, stays the text that it is; so do NaN and Infinity."""
+    value = float(text)
+    return value if abs(value) < float("inf") else text
 
 
 def left_ms() -> float:
@@ -154,9 +160,7 @@ def timestamp(now: int) -> str:
 
 def record(event: dict[str, Any]) -> None:
     """Hands the event to the recorder, and waits a moment for it to be done. `OSError` when there is none."""
-    line = dump(event)
-    if len(line) > EVENT_BYTES_MAX:
-        line = dump({**event, "content": cut(event["content"])})
+    line = line_of(event)
     arguments = ["ingest", "--detach", "--server-url", SERVER_URL, "--max-event-bytes", str(EVENT_BYTES_MAX)]
     ended, held = os.pipe()  # the recorder holds one end as long as it lives
     with unseen_file() as stdin:
@@ -166,6 +170,17 @@ def record(event: dict[str, Any]) -> None:
         start(arguments, stdin.fileno())
     os.close(held)
     wait_for_end(ended)
+
+
+def line_of(event: dict[str, Any]) -> bytes:
+    """What the recorder takes. `ValueError` for an event that is too long but for its content."""
+    line, end_bytes = dump(event), CUT_BYTES
+    while len(line) > EVENT_BYTES_MAX and end_bytes:
+        line = dump({**event, "content": cut(event["content"], end_bytes)})
+        end_bytes //= 2
+    if len(line) > EVENT_BYTES_MAX:
+        raise ValueError("the event is too long even without its content")
+    return line
 
 
 def dump(event: dict[str, Any]) -> bytes:
@@ -201,13 +216,13 @@ def wait_for_end(ended: int) -> None:
     os.close(ended)
 
 
-def cut(content: Any) -> str:
-    """The beginning and the end of a content that is too long."""
+def cut(content: Any, end_bytes: int) -> str:
+    """The beginning and the end of a content, or all of it when that is no longer."""
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
     data = text.encode("utf-8", "replace")
-    left = len(data) - 2 * CUT_BYTES
-    kept = [data[:CUT_BYTES].decode("utf-8", "ignore"), data[-CUT_BYTES:].decode("utf-8", "ignore")]
-    return f"\n[{left} bytes left out]\n".join(kept)
+    left = len(data) - 2 * end_bytes
+    kept = [data[:end_bytes].decode("utf-8", "ignore"), data[-end_bytes:].decode("utf-8", "ignore")]
+    return min(text, f"\n[{left} bytes left out]\n".join(kept), key=len)
 
 
 def unseen_file() -> IO[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,52 @@ def test_an_event_has_the_time_of_the_hook() -> None:
     assert hook_script.timestamp(1_700_000_000_000_000_042) == "2023-11-14T22:13:20.000000042Z"
 
 
-def test_a_long_content_loses_its_middle() -> None:
-    text = "é" * 1_000_000
-    kept = hook_script.cut({"x": text})
-    assert kept.startswith('{"x": "ééé') and kept.endswith('ééé"}')
-    assert "bytes left out]" in kept
-    assert len(codec.dump(kept)) < hook_script.EVENT_BYTES_MAX
+@pytest.mark.parametrize(
+    ("content", "beginning", "end"),
+    [
+        ({"x": "é" * 1_000_000}, '{"x": "ééé', 'ééé"}'),
+        ("\0" * 1_000_000 + "end", "\0\0\0", "\0end"),  # six bytes each, as JSON
+        ("h\0i\0" * 75_000, "h\0i\0", "h\0i\0"),  # shorter than what is kept of others
+        ({"": '\\"' * 300_000}, '{"": "\\\\', '\\""}'),  # escaped twice
+    ],
+    ids=["long", "escaped", "escaped, not long", "escaped as text, too"],
+)
+def test_a_long_content_loses_its_middle(content: Any, beginning: str, end: str) -> None:
+    event = {"session_id": "s", "event_type": "tool_result", "content": content}
+    line = hook_script.line_of(event)
+    assert hook_script.EVENT_BYTES_MAX // 4 < len(line) <= hook_script.EVENT_BYTES_MAX
+    kept = codec.parse(line, dict[str, Any])["content"]
+    assert kept.startswith(beginning) and kept.endswith(end)
+    assert re.search(r"\n\[[1-9][0-9]* bytes left out\]\n", kept)
+    record_of(read_event(line), Moment("/p", 0))
+
+
+@pytest.mark.parametrize("content", ["x" * 1_040_000, "\0" * 170_000, "", ["x"]])
+def test_a_content_that_the_recorder_takes_is_whole(content: Any) -> None:
+    assert codec.parse(hook_script.line_of({"content": content}), dict[str, Any]) == {"content": content}
+
+
+@pytest.mark.parametrize("chars", [0, 1, 7, 8, 9, 20, 40])
+def test_a_cut_never_makes_it_longer(chars: int) -> None:
+    text = "abcdefgh" * 5
+    kept = hook_script.cut(text[:chars], 4)
+    assert len(kept) <= chars
+    assert kept == text[:chars] or "bytes left out" in kept
+
+
+def test_what_is_long_beside_its_content_is_told() -> None:
+    with pytest.raises(ValueError, match="too long"):
+        hook_script.line_of({"content": "x", "metadata": {"cwd": "x" * 2_000_000}})
+
+
+def test_what_is_no_number_to_json_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = b'{"tool_response": [NaN, Infinity, -Infinity, 1e999, 1.5], "hook_event_name": "PostToolUse"}'
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(hook_script, "read", lambda fd: payload)
+    monkeypatch.setattr(hook_script, "record", events.append)
+    assert hook_script.main() == 0
+    content = read_event(hook_script.line_of(events[0])).content
+    assert content == ["NaN", "Infinity", "-Infinity", "1e999", 1.5]
 
 
 def test_it_stands_on_the_standard_library_alone_and_loads_little_of_it() -> None:

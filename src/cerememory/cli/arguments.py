@@ -6,6 +6,7 @@ test compares them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import hexdigits
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
 
-from cerememory.cli.options import Options
+from cerememory.cli.options import DIGITS_MAX, Options
 from cerememory.protocol.values import format_id, format_timestamp, parse_id, parse_timestamp
 
 StoreName = Literal["episodic", "semantic", "procedural", "emotional", "working"]
@@ -33,6 +34,7 @@ AssociationName = Literal[
 ]
 
 HASH_CHARS = 64
+_WHOLE = re.compile(rf"[+-]?[0-9]{{1,{DIGITS_MAX}}}")
 
 Common = Annotated[Options, Parameter(parse=False)]
 
@@ -57,6 +59,14 @@ def _hash(_kind: Any, tokens: Sequence[Token]) -> str:
     if len(value) != HASH_CHARS or not set(value) <= set(hexdigits):
         raise ValueError(f"expected a hash of {HASH_CHARS} hexadecimal digits, got {value[:80]!r}")
     return value
+
+
+def _whole(_kind: Any, tokens: Sequence[Token]) -> int:
+    """The library would round 1.5, and take 0x10."""
+    text = tokens[0].value
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"expected a whole number, got {text[:64]!r}")
+    return int(text)
 
 
 def _names(known: Any) -> Callable[[Any, Sequence[Token]], tuple[str, ...]]:
@@ -100,6 +110,7 @@ RecordIdText = Annotated[str, Parameter(converter=_record_id)]
 RecordIdTexts = Annotated[
     tuple[str, ...], Parameter(converter=_record_ids, n_tokens=1)
 ]  # an option's, given again
+WholeNumber = Annotated[int, Parameter(converter=_whole)]  # of every option that has an int
 UnitNumber = Annotated[float, Parameter(validator=_within_unit)]
 MemberTexts = Annotated[tuple[str, ...], Parameter(converter=_members, n_tokens=1)]
 Texts = tuple[str, ...]  # an option's, given again

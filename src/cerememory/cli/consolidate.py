@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cerememory.cli.arguments import Common, StrategyName
+from cerememory.cli.arguments import Common, StrategyName, WholeNumber
 from cerememory.cli.memory import connect
 from cerememory.cli.output import leaves, rows_table, show
 
@@ -12,8 +12,8 @@ from cerememory.cli.output import leaves, rows_table, show
 def consolidate(
     *,
     strategy: StrategyName = "incremental",
-    min_age_hours: int = 0,
-    min_access_count: int = 0,
+    min_age_hours: WholeNumber = 0,
+    min_access_count: WholeNumber = 0,
     dry_run: bool = False,
     dedup: bool = False,
     options: Common,

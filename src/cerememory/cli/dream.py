@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cerememory.cli.arguments import Common, SecrecyNames
+from cerememory.cli.arguments import Common, SecrecyNames, WholeNumber
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
 from cerememory.cli.output import leaves, pretty, rows_table, show
@@ -16,7 +16,7 @@ def dream_tick(
     *,
     session_id: str | None = None,
     dry_run: bool = False,
-    max_groups: int = 10,
+    max_groups: WholeNumber = 10,
     include_private_scratch: bool = False,
     include_sealed: bool = False,
     promote_semantic: Annotated[bool, Parameter(negative="--no-promote-semantic")] = True,

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from cerememory.cli.arguments import Common
+from cerememory.cli.arguments import Common, WholeNumber
 from cerememory.cli.memory import server_url
 from cerememory.cli.options import Options
 from cerememory.cli.output import show
@@ -18,7 +18,7 @@ from cerememory.errors import DaemonUnreachable
 LIVING = {"status": "ok"}
 
 
-def healthcheck(*, port: int | None = None, options: Common) -> None:
+def healthcheck(*, port: WholeNumber | None = None, options: Common) -> None:
     """Ask whether the daemon lives: prints ok, or fails with the reason.
 
     Args:

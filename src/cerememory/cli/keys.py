@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from cerememory.cli.app import OWN
-from cerememory.cli.arguments import Common, RoleName
+from cerememory.cli.arguments import Common, RoleName, WholeNumber
 from cerememory.cli.options import Options, UsageError
 from cerememory.cli.output import note, show
 from cerememory.cli.settings import load
@@ -40,7 +40,7 @@ def create(
     *,
     role: RoleName,
     scope: str | None = None,
-    days: Annotated[int | None, Parameter(validator=Number(gte=1, lte=DAYS_MAX))] = None,
+    days: Annotated[WholeNumber | None, Parameter(validator=Number(gte=1, lte=DAYS_MAX))] = None,
     options: Common,
 ) -> None:
     """Make a key and print it; it is never shown again.

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cerememory.cli.arguments import Common, ModeName, RecordIdText, RecordIdTexts, StoreName, StoreNames
+from cerememory.cli.arguments import (
+    Common,
+    ModeName,
+    RecordIdText,
+    RecordIdTexts,
+    StoreName,
+    StoreNames,
+    WholeNumber,
+)
 from cerememory.cli.bodies import given
 from cerememory.cli.memory import connect
 from cerememory.cli.options import Options, UsageError
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def decay_tick(
-    *, duration: Annotated[int, Parameter(validator=Number(gte=0, lte=2**32 - 1))] = 0, options: Common
+    *, duration: Annotated[WholeNumber, Parameter(validator=Number(gte=0, lte=2**32 - 1))] = 0, options: Common
 ) -> None:
     """Bring what is written down of every memory's fidelity up to date.
 

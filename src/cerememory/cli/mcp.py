@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cerememory.cli.arguments import Common
+from cerememory.cli.arguments import Common, WholeNumber
 from cerememory.cli.options import UsageError
-from cerememory.cli.quick import run_proxy
+from cerememory.cli.quick import TIMEOUT_S_MAX, run_proxy
+
+TimeoutS: TypeAlias = Annotated[WholeNumber, Parameter(validator=Number(gte=1, lte=TIMEOUT_S_MAX))]
 
 
 def mcp(
     *,
     server_api_key: str | None = None,
-    server_timeout_secs: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    server_timeout_secs: TimeoutS | None = None,
     options: Common,
 ) -> int:
     """Give an MCP client, on stdin and stdout, the tools of the daemon at --server-url.

@@ -17,6 +17,7 @@ from cerememory.errors import ValidationFailed
 
 KEY_VARIABLE = "CEREMEMORY_SERVER_API_KEY"
 KEY_BYTES_MAX = 4_096
+DIGITS_MAX = 20  # of an integer
 DASHES = "--"  # what stands behind them is text
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
@@ -113,6 +114,11 @@ def _is_like_option(token: str) -> bool:
         float(token)
         return False
     return token.startswith("-")
+
+
+def is_whole(text: str, most: int) -> bool:
+    """Whether it is a number from 1 to `most`, and nothing else."""
+    return text.isascii() and text.isdecimal() and len(text) <= DIGITS_MAX and 1 <= int(text) <= most
 
 
 def server_key(file: Path | None) -> str | None:

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from cerememory.cli.options import KEY_VARIABLE, server_key
+from cerememory.cli.options import KEY_VARIABLE, is_whole, server_key
 from cerememory.mcp.proxy import run
 
 URL, KEY, TIMEOUT = "--server-url", "--server-api-key", "--server-timeout-secs"
 NAMESPACE, KEY_FILE = "--namespace", "--server-api-key-file"
+TIMEOUT_S_MAX = 86_400  # a day
 KNOWN = {URL, KEY, TIMEOUT, NAMESPACE, KEY_FILE}
 
 
@@ -27,7 +28,7 @@ def usual(arguments: list[str]) -> Callable[[], int] | None:
     if len(told) * 2 != len(parts) or URL not in told or not told.keys() <= KNOWN:
         return None
     seconds = told.get(TIMEOUT, "1")
-    if any(value.startswith("-") for value in values) or not seconds.isdecimal() or int(seconds) < 1:
+    if any(value.startswith("-") for value in values) or not is_whole(seconds, TIMEOUT_S_MAX):
         return None
     timeout_s = int(seconds) if TIMEOUT in told else None
     file = Path(told[KEY_FILE]) if KEY_FILE in told else None

@@ -15,6 +15,7 @@ from cerememory.cli.arguments import (
     StoreNames,
     Texts,
     UnitNumber,
+    WholeNumber,
 )
 from cerememory.cli.bodies import given, scope
 from cerememory.cli.memory import connect
@@ -31,7 +32,7 @@ def recall(
     query: str | None = None,
     /,
     *,
-    limit: int = 10,
+    limit: WholeNumber = 10,
     mode: ModeName = "human",
     stores: StoreNames | None = None,
     session_id: str | None = None,
@@ -122,8 +123,8 @@ def associate(
     record_id: RecordIdText,
     /,
     *,
-    depth: int = 2,
-    limit: int = 10,
+    depth: WholeNumber = 2,
+    limit: WholeNumber = 10,
     min_weight: UnitNumber = 0.1,
     association_types: AssociationNames | None = None,
     options: Common,
@@ -153,7 +154,7 @@ def recall_raw(
     /,
     *,
     session_id: str | None = None,
-    limit: int = 10,
+    limit: WholeNumber = 10,
     include_private_scratch: bool = False,
     include_sealed: bool = False,
     secrecy_levels: SecrecyNames | None = None,

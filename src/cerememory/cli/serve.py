@@ -22,6 +22,7 @@ from cyclopts.validators import Number
 from cerememory import __version__, failpoints
 from cerememory.actors.assembly import open_storage, opened
 from cerememory.actors.engine import Engine
+from cerememory.cli.arguments import WholeNumber
 from cerememory.cli.groups import ungrouped
 from cerememory.cli.options import Options
 from cerememory.cli.reload import Reloader
@@ -54,9 +55,9 @@ SWITCH_INTERVAL_S = 0.0005  # the writer's thread shouldn't wait 5 ms for the lo
 
 def command(
     *,
-    port: int | None = None,
-    grpc_port: int | None = None,
-    workers: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    port: WholeNumber | None = None,
+    grpc_port: WholeNumber | None = None,
+    workers: Annotated[WholeNumber, Parameter(validator=Number(gte=1))] = 1,
     accept_audit_loss: bool = False,
     options: Annotated[Options, Parameter(parse=False)],
 ) -> None:

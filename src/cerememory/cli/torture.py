@@ -24,7 +24,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cerememory.cli.arguments import Common
+from cerememory.cli.arguments import Common, WholeNumber
 from cerememory.cli.backup import taken
 from cerememory.cli.doctor_files import TORTURED
 from cerememory.cli.output import note, pretty, warn
@@ -58,9 +58,9 @@ CLOSING = (
 
 def torture(
     *,
-    rounds: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 20,
-    seed: int | None = None,
-    max_minutes: Annotated[int, Parameter(validator=Number(gte=1, lte=24 * 60))] = 10,
+    rounds: Annotated[WholeNumber, Parameter(validator=Number(gte=1, lte=10_000))] = 20,
+    seed: WholeNumber | None = None,
+    max_minutes: Annotated[WholeNumber, Parameter(validator=Number(gte=1, lte=24 * 60))] = 10,
     folder: Path | None = None,
     keep: bool = False,
     options: Common,

@@ -108,7 +108,7 @@ def test_a_dash_alone_is_stdin() -> None:
             ["recall", "--mode", "humane"],
             'invalid value "humane" for --mode. Choose from: "human", "perfect". Did you mean "human"?',
         ),
-        (["recall", "--limit", "ten"], 'invalid value for --limit: unable to convert "ten" into int.'),
+        (["recall", "--limit", "ten"], "invalid value for --limit: expected a whole number, got 'ten'"),
         (["recall", "--metadata", "room"], "invalid value for --metadata: expected NAME=VALUE, got 'room'"),
         (["inspect", "7"], "record id: expected a UUID, got '7'"),
         (["forget", "--raw", "7"], "invalid value for --raw: record id: expected a UUID, got '7'"),

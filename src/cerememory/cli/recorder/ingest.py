@@ -8,27 +8,33 @@ from typing import Annotated, TypeAlias
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from cerememory.cli.arguments import WholeNumber
 from cerememory.cli.recorder import runs
 from cerememory.cli.recorder.settings import (
     BATCH_RECORDS,
     EVENT_BYTES,
+    EVENT_BYTES_MAX,
     FLUSH_MS,
+    FLUSH_MS_MAX,
     MILLI,
     SERVER_URL,
     spool_path,
 )
+from cerememory.protocol.requests import BATCH_RECORDS_MAX
 from cerememory.recorder.ingest import Terms
 
-Positive: TypeAlias = Annotated[int, Parameter(validator=Number(gte=1))]
+EventBytes: TypeAlias = Annotated[WholeNumber, Parameter(validator=Number(gte=1, lte=EVENT_BYTES_MAX))]
+Records: TypeAlias = Annotated[WholeNumber, Parameter(validator=Number(gte=1, lte=BATCH_RECORDS_MAX))]
+FlushMs: TypeAlias = Annotated[WholeNumber, Parameter(validator=Number(gte=1, lte=FLUSH_MS_MAX))]
 
 
 def ingest(
     *,
     server_url: str = SERVER_URL,
     spool_dir: Path | None = None,
-    max_event_bytes: Positive = EVENT_BYTES,
-    batch_max_records: Positive = BATCH_RECORDS,
-    flush_interval_ms: Positive = FLUSH_MS,
+    max_event_bytes: EventBytes = EVENT_BYTES,
+    batch_max_records: Records = BATCH_RECORDS,
+    flush_interval_ms: FlushMs = FLUSH_MS,
     detach: bool = False,
 ) -> int:
     """Record the Capture Events on stdin, one JSON object a line.

@@ -9,8 +9,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from cerememory.cli.options import is_whole
 from cerememory.cli.recorder.runs import ingest_detached
-from cerememory.cli.recorder.settings import BATCH_RECORDS, EVENT_BYTES, FLUSH_MS, MILLI, spool_path
+from cerememory.cli.recorder.settings import (
+    BATCH_RECORDS,
+    EVENT_BYTES,
+    EVENT_BYTES_MAX,
+    FLUSH_MS,
+    MILLI,
+    spool_path,
+)
 from cerememory.recorder.ingest import Terms
 
 URL, SPOOL_DIR, BYTES = "--server-url", "--spool-dir", "--max-event-bytes"
@@ -22,11 +30,8 @@ def usual(arguments: list[str]) -> Callable[[], int] | None:
     event_bytes = told.get(BYTES, str(EVENT_BYTES))
     if len(told) * 2 != len(arguments) or not {URL} <= told.keys() <= {URL, SPOOL_DIR, BYTES}:
         return None
-    if (
-        any(value.startswith("-") for value in told.values())
-        or not event_bytes.isdecimal()
-        or int(event_bytes) < 1
-    ):
+    is_odd = any(value.startswith("-") for value in told.values())
+    if is_odd or not is_whole(event_bytes, EVENT_BYTES_MAX):
         return None
     spool_dir = spool_path(Path(told[SPOOL_DIR]) if SPOOL_DIR in told else None)
     return partial(ingest_detached, told[URL], spool_dir, int(event_bytes), Terms(BATCH_RECORDS, FLUSH_MS * MILLI))

@@ -16,8 +16,10 @@ SERVER_URL = "http://127.0.0.1:8420"
 SPOOL_VARIABLE = "CEREMEMORY_RECORDER_SPOOL_DIR"
 SPOOL_DIR = "~/.cerememory/recorder/spool"
 EVENT_BYTES = 262_144
+EVENT_BYTES_MAX = 64 * 1_048_576  # a request of the daemon has no more
 BATCH_RECORDS = 50
 FLUSH_MS = 1_000
+FLUSH_MS_MAX = 86_400_000  # a day
 MILLI = 0.001
 
 

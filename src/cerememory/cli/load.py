@@ -121,7 +121,10 @@ def _is_json_object(data: bytes) -> bool:
 
 
 def _json_entry(line: Line) -> Entry:
-    return codec.parse(line.data, Entry, line.where)
+    entry = codec.parse(line.data, Entry, line.where)
+    if not entry.text.strip():
+        raise ValidationFailed(f"{line.where}.text: must not be blank")
+    return entry
 
 
 def _text_entry(line: Line) -> Entry:
@@ -141,5 +144,5 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[Line]:
         if len(data) > LINE_BYTES_MAX:
             raise ValidationFailed(f"{where}: longer than {LINE_BYTES_MAX} bytes")
         data = data.removeprefix(BYTE_ORDER_MARK).rstrip(b"\r\n")
-        if data.strip():
+        if data.decode(errors="replace").strip():
             yield Line(where, data)

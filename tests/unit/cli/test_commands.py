@@ -382,7 +382,7 @@ def test_load_keeps_batches_below_the_limit_of_a_request(memory: FakeMemory, tmp
 def test_load_of_an_empty_file_asks_nothing(
     memory: FakeMemory, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run(["load", lines_file(tmp_path, "", " "), "--json"]) == 0
+    assert run(["load", lines_file(tmp_path, "", " ", "\u3000"), "--json"]) == 0
     assert memory.calls == []
     assert json.loads(capsys.readouterr().out) == {"records_loaded": 0}
 
@@ -405,6 +405,8 @@ def test_a_line_of_json_becomes_text_and_context(memory: FakeMemory, tmp_path: P
     ("line", "message"),
     [
         (b'{"text": 3}', "line 2.text: expected string, got integer"),
+        (b'{"text": ""}', "line 2.text: must not be blank"),
+        (b'{"text": " \\n\\u3000"}', "line 2.text: must not be blank"),
         (b"plain text", "line 2: not readable as JSON: invalid character (byte 0)"),
         (b"[1]", "line 2: expected object, got array"),
         (b'{"text": "\xff"}', "line 2: not readable as JSON: invalid UTF-8"),

@@ -172,16 +172,13 @@ class Id(msgspec.Struct, frozen=True):
 
 
 class Ids(msgspec.Struct, frozen=True):
-    """At least one id, as an array or a comma list."""
+    """Ids, as an array or a comma list; none at all counts as not given."""
 
     def schema(self) -> Schema:
-        return {"type": "array", "items": Id().schema(), "minItems": 1}
+        return {"type": "array", "items": Id().schema()}
 
-    def read(self, value: object, where: str) -> list[RecordId]:
-        ids = [Id().read(item, f"{where}[{i}]") for i, item in enumerate(_read_list(value, where))]
-        if not ids:
-            raise ValidationFailed(f"{where}: must name at least one record")
-        return ids
+    def read(self, value: object, where: str) -> list[RecordId] | None:
+        return [Id().read(item, f"{where}[{i}]") for i, item in enumerate(_read_list(value, where))] or None
 
 
 class Time(msgspec.Struct, frozen=True):

@@ -239,6 +239,12 @@ WHOLE_RAW = {
             "DELETE /v1/lifecycle/forget",
             {"record_ids": [ID], "confirm": False, "cascade": True},
         ),
+        (
+            "forget",
+            {"record_ids": [], "session_id": "s-1", "confirm": True},
+            "DELETE /v1/lifecycle/forget",
+            {"session_id": "s-1", "confirm": True, "cascade": False},
+        ),
         ("dream_tick", {}, "POST /v1/lifecycle/dream-tick", DREAM_DEFAULTS),
         (
             "dream_tick",
@@ -328,6 +334,7 @@ def test_a_tool_that_only_looks_sends_no_body(
         ("forget", {"record_ids": [ID]}, "confirm: missing"),
         ("forget", {"confirm": True}, "record_ids: missing"),
         ("forget", {"record_ids": "", "confirm": True}, "record_ids: missing, give record_ids or session_id"),
+        ("forget", {"record_ids": [], "confirm": True}, "record_ids: missing, give record_ids or session_id"),
         ("forget", {"record_ids": ["x"], "confirm": True}, "record_ids[0]: expected a UUID"),
         ("dream_tick", {"max_groups": -1}, "max_groups: must be from 0"),
         ("consolidate", {"strategy": "hasty"}, "strategy: expected full or incremental or selective"),

@@ -31,6 +31,7 @@ from cerememory.errors import ConfigInvalid
 DEFAULT = "default"
 COMMAND_LINE = "command line"
 FILE_BYTES_MAX = 1_048_576
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors write one
 CONFIG_VARIABLE = "CEREMEMORY_CONFIG"
 # Variables that are no keys: read by clients, by single commands, by the recorder and by tests.
 OTHER_VARIABLES = frozenset(
@@ -135,7 +136,7 @@ def _parse_toml(path: Path) -> dict[str, object]:
     if len(content) > FILE_BYTES_MAX:
         raise ValueError(f"is larger than {FILE_BYTES_MAX:,} bytes")
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.removeprefix(BYTE_ORDER_MARK).decode())
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"is not valid UTF-8 (at line {line})") from None

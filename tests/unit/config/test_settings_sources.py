@@ -90,6 +90,10 @@ def test_a_file_is_read_and_named_as_the_origin(toml: Callable[[str], Path]) -> 
     assert loaded.config_path == path
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(toml: Callable[[str], Path]) -> None:
+    assert load(toml("\ufeff[http]\nport = 1"), {}, {}).settings.http.port == 1
+
+
 def test_dotted_keys_of_toml_are_sections(toml: Callable[[str], Path]) -> None:
     assert load(toml("http.port = 9000"), {}, {}).settings.http.port == 9000
 

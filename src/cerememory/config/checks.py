@@ -26,6 +26,7 @@ NOT_BUILT: tuple[str, ...] = (
     "storage.dsn",
     "index.analyzer",
 )
+UNSENDABLE = "must be visible ASCII characters, without spaces"
 NOT_YET = "this version can't do that yet; leave it out"
 PROVIDERS_WITH_KEY = ("openai", "claude", "gemini")
 NO_ORIGINS: Mapping[str, str] = MappingProxyType({})
@@ -124,6 +125,13 @@ def _auth_without_keys(settings: Settings) -> Iterator[Problem]:
         yield Problem("auth.api_keys", "auth.enabled needs at least one key; cerememory key create makes one")
 
 
+def _keys_unsendable(settings: Settings) -> Iterator[Problem]:
+    """A key says no more of itself than where it stands."""
+    for place, key in enumerate(settings.auth.api_keys, 1):
+        if key.strip() and not is_header_text(key):
+            yield Problem("auth.api_keys", f"key {place} {UNSENDABLE}")
+
+
 def _same_ports(settings: Settings) -> Iterator[Problem]:
     if settings.grpc.port == settings.http.port:
         yield Problem("grpc.port", f"must differ from http.port, both are {settings.http.port}")
@@ -142,7 +150,7 @@ def _local_provider(settings: Settings) -> Iterator[Problem]:
 def _provider_key_unsendable(settings: Settings) -> Iterator[Problem]:
     api_key = settings.llm.api_key
     if api_key is not None and api_key.strip() and not is_header_text(api_key):
-        yield Problem("llm.api_key", "must be visible ASCII characters, without spaces")
+        yield Problem("llm.api_key", UNSENDABLE)
 
 
 def _provider_address(settings: Settings) -> Iterator[Problem]:
@@ -192,6 +200,7 @@ RULES: tuple[Rule, ...] = (
     _cidr_unreadable,
     _any_origin_with_auth,
     _auth_without_keys,
+    _keys_unsendable,
     _same_ports,
     _provider_without_key,
     _local_provider,

@@ -125,6 +125,15 @@ def test_keys_of_the_data_dir_are_keys_too_but_no_others_problems_less() -> None
     assert str(refused.value) == "http.port: expected 1 to 65535, got 0 (command line)"
 
 
+@pytest.mark.parametrize("key", ["sesame hunter2", "hunter2\n", "hünter2", "hunter2\x00", " hunter2"])
+def test_a_key_that_no_header_carries_is_refused_by_its_place(key: str) -> None:
+    unsendable = "must be visible ASCII characters, without spaces"
+    assert refusals({"auth.enabled": True, "auth.api_keys": ["k", key, "k-2", key]}) == [
+        f"auth.api_keys: key 2 {unsendable} (command line)",
+        f"auth.api_keys: key 4 {unsendable} (command line)",
+    ]
+
+
 def test_keys_without_auth_are_taken() -> None:
     assert refusals({"auth.api_keys": ["k"]}) == []
 

@@ -46,6 +46,7 @@ from cerememory.providers import choice
 from cerememory.providers.chat import CONSOLIDATE_TOKENS, DREAM_TOKENS
 from cerememory.providers.contract import Provider
 from cerememory.storage import sealed
+from cerememory.storage.audit_file import check_place
 from cerememory.storage.audit_keys import AuditKeys, open_keys
 from cerememory.storage.audit_tree import AuditTree
 from cerememory.storage.contract import Storage
@@ -87,6 +88,8 @@ async def opened_on(
 
 def open_storage(settings: Settings, directory: DataDir) -> Storage:
     """Its store, encrypted when there is a passphrase. Raises `DataDirUnusable`, `PassphraseRefused`."""
+    if settings.security.audit_log_enabled:
+        check_place(settings.security.audit_log_path)  # before anything is written that it has to take
     storage = settings.storage
     lmdb = LmdbStorage(
         directory.store_path,

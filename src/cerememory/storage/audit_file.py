@@ -30,7 +30,7 @@ from typing import NoReturn, Protocol
 from cerememory.domain.audit_chain import ChainHead, Line, follow_lines, verify_lines
 from cerememory.domain.audit_diagnosis import Tampering, diagnose, diagnose_other
 from cerememory.domain.merkle import CompactRange
-from cerememory.errors import AuditBroken
+from cerememory.errors import AuditBroken, DataDirUnusable
 from cerememory.failpoints import failpoint
 from cerememory.storage.audit_closed import ClosedFile, close_file, start_behind
 from cerememory.storage.audit_lines import LineReader, lines_of
@@ -206,6 +206,16 @@ class AuditFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_place(path: Path) -> None:
+    """Raise `DataDirUnusable` for what is there and is no file: a device takes a log and keeps nothing of it."""
+    try:
+        is_other = path.exists() and not path.is_file()
+    except OSError as error:
+        raise DataDirUnusable(f"{path}: the audit log can't be looked at: {error.strerror}") from error
+    if is_other:
+        raise DataDirUnusable(f"{path}: is there, and isn't a file, which the audit log must be")
 
 
 def plan_repair(path: Path, outbox: Outbox, watch: Watch | None = None) -> Repair:

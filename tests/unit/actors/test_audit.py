@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory import failpoints
+from cerememory.actors.assembly import open_storage
 from cerememory.actors.audit import CHECKPOINT_S
 from cerememory.config.settings import SecuritySettings
 from cerememory.domain.audit_chain import GENESIS, parse_line, verify_lines
@@ -20,6 +24,7 @@ from cerememory.errors import AuditBroken, DataDirUnusable
 from cerememory.storage.audit_checkpoint import read_checkpoint, write_checkpoint
 from cerememory.storage.audit_file import AuditFile
 from cerememory.storage.audit_keys import open_keys
+from cerememory.storage.datadir import DataDir
 from cerememory.storage.keys import Table, system_key
 from cerememory.storage.rows import Head, parse_head
 from tests.support.engine import Running, running_engine, settings_for, to_recall, to_store
@@ -211,6 +216,40 @@ async def test_a_place_where_no_file_can_be_stops_the_start(tmp_path: Path) -> N
         async with running_engine(tmp_path, settings=settings_for(tmp_path, security=security)):
             pass
     assert raised.group_contains(DataDirUnusable, match="can't be opened")
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_stops_the_start_before_there_is_a_store(
+    tmp_path: Path, make: Callable[[Path], None], is_linked: bool
+) -> None:
+    log = tmp_path / "log"
+    make(log)
+    if is_linked:
+        log = tmp_path / "link"
+        log.symlink_to("log")
+    settings = settings_for(tmp_path, security=SecuritySettings(audit_log_path=log))
+    with DataDir.acquire(settings.data_dir) as directory:
+        with pytest.raises(DataDirUnusable, match="isn't a file, which the audit log must be"):
+            open_storage(settings, directory)
+        assert not any(directory.store_path.iterdir())
+
+
+def test_what_is_no_file_is_no_matter_without_an_audit_log(tmp_path: Path) -> None:
+    security = SecuritySettings(audit_log_path=tmp_path, audit_log_enabled=False)
+    settings = settings_for(tmp_path, security=security)
+    with DataDir.acquire(settings.data_dir) as directory, closing(open_storage(settings, directory)):
+        assert any(directory.store_path.iterdir())
+
+
+def test_a_link_to_a_file_may_be_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "link"
+    log.symlink_to("log")
+    settings = settings_for(tmp_path, security=SecuritySettings(audit_log_path=log))
+    with DataDir.acquire(settings.data_dir) as directory:
+        for _ in ("not there yet", "there"):
+            open_storage(settings, directory).close()
+            log.touch()
 
 
 async def test_without_an_audit_log_there_is_no_file_and_everything_else_works(tmp_path: Path) -> None:

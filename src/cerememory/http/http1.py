@@ -8,6 +8,7 @@ goes hypercorn's way. That a client would rather speak another protocol is ignor
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -22,6 +23,7 @@ from cerememory.http.bodies import WHOLE_BODY, ClientGone
 from cerememory.http.exchange import Headers, Message, Scope
 from cerememory.http.plain import PlainRequest
 
+BLANK_LINES = re.compile(rb"(?:\r\n)+")
 HTTP2_BEGINNING = b"PRI * HTTP/2.0\r\n\r\n"  # a head, to HTTP/1.1
 
 
@@ -34,10 +36,10 @@ class Http2Begins(Exception):
 
 
 class Requests(h11.Connection):
-    """h11's connection, but for what comes behind the last request.
+    """h11's connection, but for what comes between requests, and behind the last.
 
     To h11 that is an error at once, also while the request is answered. Here it is left where it is, and so is all
-    that has come when the connection is closed.
+    that has come when the connection is closed. Blank lines between requests are passed over.
     """
 
     is_answering = False  # a request that went hypercorn's way
@@ -59,7 +61,22 @@ class Requests(h11.Connection):
             return h11.NEED_DATA
         if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
             return h11.PAUSED if self.is_answering else h11.NEED_DATA
+        if self.their_state is h11.IDLE and self._is_in_blank_line():
+            return h11.NEED_DATA
         return super().next_event()
+
+    def _is_in_blank_line(self) -> bool:
+        """Passes over blank lines, and says whether another one has half come.
+
+        They may stand in front of a request: some clients end a body with one (RFC 9112, 2.2). To h11 they are
+        errors, and it lets nobody take what it has received.
+        """
+        waiting, is_at_end = self.trailing_data
+        blank = BLANK_LINES.match(waiting)
+        if blank is not None:
+            self._receive_buffer.maybe_extract_at_most(blank.end())
+            waiting = waiting[blank.end() :]
+        return waiting == b"\r" and not is_at_end
 
 
 def surroundings(spoken: H11Protocol) -> tuple[Any, ...]:

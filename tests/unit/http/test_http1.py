@@ -107,6 +107,22 @@ async def test_what_is_yet_to_come_goes_the_long_way_with_the_same_answer(parts:
     assert answer.endswith(BODY)
 
 
+@pytest.mark.parametrize("beginning", [b"\r\n", b"\r\n\r\n"])
+async def test_blank_lines_before_a_request_are_passed_over(beginning: bytes) -> None:
+    asking = [beginning + a_request(), beginning + in_chunks("/"), beginning + a_request("/", BODY, CLOSE)]
+    async with echoing() as (_app, served):
+        assert (await asked(served, b"".join(asking))).count(b"HTTP/1.1 200 ") == 3
+        assert (await asked(served, *asking)).count(b"HTTP/1.1 200 ") == 3
+        pieces = [bytes([byte]) for byte in beginning]
+        assert (await asked(served, *pieces, asking[-1])).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("beginning", [b"\r", b"\r\n\r", b"\r\n ", b"\n\r\n"])
+async def test_what_is_no_blank_line_is_a_400(beginning: bytes) -> None:
+    async with echoing() as (_app, served):
+        assert (await asked(served, beginning, a_request())).startswith(b"HTTP/1.1 400 ")
+
+
 async def test_an_answer_without_a_body_is_sent_at_once_and_the_connection_goes_on() -> None:
     async with echoing() as (_app, served), await served.connect() as connection:
         for _ in range(2):

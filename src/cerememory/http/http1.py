@@ -9,6 +9,7 @@ goes hypercorn's way. That a client would rather speak another protocol is ignor
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -49,6 +50,11 @@ class Requests(h11.Connection):
     def is_between_requests(self) -> bool:
         """Whether the next byte is the first of a request."""
         return self.their_state is h11.IDLE and not self.is_over and not self.trailing_data[0]
+
+    @property
+    def they_are_waiting_for_100_continue(self) -> bool:
+        """Never, to hypercorn, which would ask for the body before anybody has seen the head: see `_Asking`."""
+        return False
 
     def take(self, data: bytes) -> None:
         """Read the request that `data` is, which was read already."""
@@ -130,11 +136,27 @@ class Http1(H11Protocol):
         body = self._whole_body(request)
         if body is None:
             self.requests.is_answering = True
-            await super()._create_stream(request)
+            await self._create_asking_stream(request)
             return
         await self._answer(request, body)
         if self.connection.trailing_data[0]:  # others may have a turn between many requests in one read
             await trio.lowlevel.checkpoint()
+
+    async def _create_asking_stream(self, request: h11.Request) -> None:
+        if not self.requests.client_is_waiting_for_100_continue:
+            await super()._create_stream(request)
+            return
+        app, self.app = self.app, _Asking(self)
+        try:
+            await super()._create_stream(request)
+        finally:
+            self.app = app
+
+    async def ask_for_body(self) -> None:
+        """Of a client that waits for it with `Expect`; unless it has its answer."""
+        if self.connection.our_state is h11.SEND_RESPONSE:
+            headers = self.config.response_headers("h11")
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers))
 
     async def _close_stream(self) -> None:
         self.requests.is_answering = False
@@ -216,6 +238,29 @@ def _without_upgrade(request: h11.Request) -> h11.Request:
     return h11.Request(
         method=request.method, headers=headers, target=request.target, http_version=request.http_version
     )
+
+
+class _Asking:
+    """The application, for a request whose client waits until its body is asked for: that is when it is received.
+
+    So whoever is refused for what is in the head gets the answer in its place (RFC 9110, 10.1.1).
+    """
+
+    def __init__(self, protocol: Http1) -> None:
+        self._protocol = protocol
+        self._app = protocol.app
+        self._has_asked = False
+
+    async def __call__(
+        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any, sync_spawn: Any, call_soon: Any
+    ) -> None:
+        async def asked_for() -> Any:
+            if not self._has_asked:
+                self._has_asked = True
+                await self._protocol.ask_for_body()
+            return await receive()
+
+        await self._app(scope, asked_for, send, sync_spawn, call_soon)
 
 
 class _Answer:

@@ -9,9 +9,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from cerememory.http.bodies import ClientGone
+from cerememory.http.bodies import BODY_BYTES_MAX, ClientGone
 from cerememory.http.exchange import Message, Receive, Scope, Send
-from tests.support.gated import BARE
+from tests.support.gated import BARE, bare_gate
 from tests.support.logged import Logged
 from tests.support.server import WAIT_S, Serving, serving
 
@@ -121,6 +121,28 @@ async def test_blank_lines_before_a_request_are_passed_over(beginning: bytes) ->
 async def test_what_is_no_blank_line_is_a_400(beginning: bytes) -> None:
     async with echoing() as (_app, served):
         assert (await asked(served, beginning, a_request())).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_body_is_asked_for_when_somebody_wants_it() -> None:
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/wanted":
+            await receive()
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    head = a_request("/wanted", BODY, CLOSE, "Expect: 100-continue")[: -len(BODY)]
+    async with serving(refusing, BARE) as served:
+        assert (await asked(served, head, BODY)).startswith(b"HTTP/1.1 100 ")
+        assert (await asked(served, head.replace(b"/wanted", b"/"))).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_body_that_is_too_long_by_its_head_is_not_asked_for() -> None:
+    lines = ["POST /v1/encode HTTP/1.1", "Host: localhost", f"Content-Length: {BODY_BYTES_MAX + 1}"]
+    head = "\r\n".join([*lines, "Expect: 100-continue", "", ""]).encode()
+    with trio.fail_after(WAIT_S):
+        async with serving(bare_gate(BARE), BARE) as served, await served.connect() as connection:
+            await connection.stream.send_all(head)
+            assert (await connection.stream.receive_some()).startswith(b"HTTP/1.1 413 ")
 
 
 async def test_an_answer_without_a_body_is_sent_at_once_and_the_connection_goes_on() -> None:

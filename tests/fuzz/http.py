@@ -35,6 +35,7 @@ from tests.support.calls import UNLIMITED
 from tests.support.daemon import WAIT_S, Daemon
 
 EXAMPLES = 2  # of one operation in one round
+WAYS_MIN = 24  # an operation asked rightly, or wrongly; so many are, however slow the machine is
 # Any value of the first is taken, another made in its place; a commit number that never comes is waited for.
 LEFT_OUT = frozenset({"RequestId", "Sequence"})
 CHECKS = (
@@ -86,7 +87,7 @@ class Findings:
 
 
 def ask_everything(findings: Findings, *, seed: int, seconds: float) -> None:
-    """As many rounds as the seconds allow; what is asked depends on the seed alone."""
+    """As many rounds as the seconds allow, `WAYS_MIN` at least; what is asked depends on the seed alone."""
     with _daemon() as url:
         document = described(url)
         ask(findings, document, url, seed=seed, seconds=seconds)
@@ -120,13 +121,14 @@ def ask(findings: Findings, document: dict[str, Any], url: str, *, seed: int, se
     assert len(operations) == sum(map(len, document["paths"].values())), "an operation that can't be read"
     todo = [(operation, mode) for operation in operations for mode in modes]
     rng = random.Random(seed)
-    until = time.monotonic() + seconds
+    until, left = time.monotonic() + seconds, WAYS_MIN
     with requests.Session() as session:
-        while time.monotonic() < until:
+        while time.monotonic() < until or left > 0:
             rng.shuffle(todo)
             for operation, mode in todo:
-                if time.monotonic() < until:
+                if time.monotonic() < until or left > 0:
                     _ask_some(findings, operation, mode, session, rng.randrange(2**32))
+                    left -= 1
 
 
 def _ask_some(

@@ -25,7 +25,7 @@ from cerememory.storage.contract import Reader
 from cerememory.storage.imported import PIECE_BYTES, PIECE_RECORDS, Imported
 from cerememory.storage.keys import Table, after, key, trailing_id
 from cerememory.storage.ledger import Ledger, Mutation
-from cerememory.storage.mutations import NewRaw, Stored, axes_of, put_memory, put_raw
+from cerememory.storage.mutations import FindAnswer, NewRaw, Stored, axes_of, put_memory, put_raw
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.removal import remove_archived_rows, remove_raw, remove_rows
 from cerememory.storage.rows import (
@@ -128,8 +128,12 @@ def import_steps(
     """The steps of an import, the last of which writes its audit entry and answers.
 
     `held` of the archive's records go into working memory. `last` may wrap the last mutation, as `Once` does.
-    `batch` is the id under which the import can be taken back.
+    `batch` is the id under which the import can be taken back. A retry that has waited for the first try is
+    answered before anything is cleared.
     """
+    answer: Stored[Reply] | None = yield FindAnswer(last(NoteImport(namespace, terms, 0, (), now)))
+    if answer is not None:
+        return answer
     keeping = _Keeping(namespace, batch)
     for table in terms.cleared:
         yield from keeping.rows_of(table)

@@ -425,3 +425,17 @@ class Once(Generic[R]):
 def kept_answer(reads: Reads, mutation: Mutation[Stored[R]]) -> Stored[R] | None:
     """What is kept for the request that `mutation` is the last of; None, too, without an idempotency key."""
     return mutation.kept_in(reads) if isinstance(mutation, Once) else None
+
+
+@dataclass(frozen=True, slots=True)
+class FindAnswer(Generic[R]):
+    """`kept_answer`, as the first step of a series: what was stored since its caller has looked is seen, too."""
+
+    mutation: Mutation[Stored[R]]
+
+    @property
+    def namespace(self) -> int:
+        return self.mutation.namespace
+
+    def apply(self, ledger: Ledger) -> Stored[R] | None:
+        return kept_answer(ledger, self.mutation)

@@ -28,7 +28,7 @@ from cerememory.storage.archive_mutations import replace_memory
 from cerememory.storage.contract import Reader
 from cerememory.storage.keys import Table, after, digest, trailing_id
 from cerememory.storage.ledger import Ledger, Mutation
-from cerememory.storage.mutations import NewRaw, Stored, embedding_of, kept_answer, put_memory, put_raw
+from cerememory.storage.mutations import FindAnswer, NewRaw, Stored, embedding_of, put_memory, put_raw
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.removal import remove_archived_rows, remove_raw, remove_rows
 from cerememory.storage.rows import dump_edges, parse_content_row, parse_edges, parse_state_row
@@ -202,20 +202,6 @@ def undo_steps(
         pass
     stored: Stored[ImportUndone] = yield last(NoteUndo(namespace, request.batch_id, batch, foreseen, held, now))
     return stored
-
-
-@dataclass(frozen=True, slots=True)
-class FindAnswer:
-    """What is kept for the request that `mutation` is the last of."""
-
-    mutation: Mutation[Stored[ImportUndone]]
-
-    @property
-    def namespace(self) -> int:
-        return self.mutation.namespace
-
-    def apply(self, ledger: Ledger) -> Stored[ImportUndone] | None:
-        return kept_answer(ledger, self.mutation)
 
 
 @dataclass(frozen=True, slots=True)

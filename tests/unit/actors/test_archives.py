@@ -16,7 +16,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory import failpoints
 from cerememory.actors import archives, engine
@@ -50,7 +50,9 @@ from cerememory.protocol.values import ByteArray, RecordId, Timestamp
 from cerememory.storage.datadir import DataDir
 from cerememory.storage.keys import NOWHERE
 from cerememory.storage.lmdb import LmdbStorage
+from cerememory.storage.mutations import Stored
 from cerememory.storage.namespaces import names_in
+from cerememory.storage.undo_rows import batch_in, rows_prefix
 from cerememory.telemetry.metrics import Metrics
 from tests.support.archives import (
     BUNDLE,
@@ -75,7 +77,8 @@ from tests.support.engine import (
 from tests.support.held import HeldOffload
 from tests.support.logged import quiet
 from tests.support.memory_storage import MemoryStorage
-from tests.support.stored import Stored, stored_in
+from tests.support.stored import Stored as InStore
+from tests.support.stored import stored_in
 
 RECORDS = [record for record in ArchiveReader([BUNDLE]).records() if isinstance(record, MemoryRecord)]
 FIRST = RECORDS[0]
@@ -401,6 +404,50 @@ async def test_a_retried_import_is_answered_and_done_once(opened: Running, autoj
     assert len(await entries(opened, "lifecycle.import")) == 1
 
 
+@pytest.mark.parametrize("namespace", ["default", "new"])
+@pytest.mark.parametrize("strategy", ImportStrategy)
+async def test_a_retry_while_the_first_try_is_stored_waits_and_is_answered(
+    tmp_path: Path, autojump_clock: MockClock, strategy: ImportStrategy, namespace: str
+) -> None:
+    """What others store between the two stays, and the retry leaves nothing of its own."""
+    key, answers = Idempotency("open", "k-1", b"head"), list[Stored[Imported]]()
+    request = Import(
+        archive_id="a-1",
+        archive_data=ByteArray(archive_of(CURATED_ONLY, [FIRST, working(1)])),
+        strategy=strategy,
+        conflict_resolution=ConflictResolution.KEEP_IMPORTED,
+    )
+    offload = HeldOffload()
+
+    async def try_it(asked: Engine) -> None:
+        answers.append(await asked.lifecycle_import(request, key, namespace=namespace))
+
+    async with running_engine(tmp_path, offload=offload) as opened:
+        offload.hold("_transact_series")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(try_it, opened.engine)
+            await offload.until_held("_transact_series")
+            nursery.start_soon(try_it, opened.engine)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(opened.engine.encode_store, to_store("of somebody else"))
+            await wait_all_tasks_blocked()
+            offload.release("_transact_series")
+        number = await opened.engine.namespace(namespace)
+        out = await exported(opened)
+        assert [answer.replayed for answer in answers] == [False, True]
+        assert answers[1].reply == answers[0].reply
+        assert len(await entries(opened, "lifecycle.import")) == 1
+        assert "of somebody else" in [text_of(record) for record in ArchiveReader([out]).records()]
+        assert await held_ids(opened, number) == [str(working(1).id)]
+        assert {batch_in(row_key) for row_key in rows(opened) if row_key.startswith(rows_prefix(number))} == {
+            answers[0].reply.batch_id
+        }
+
+
+def text_of(record: MemoryRecord | RawJournalRecord) -> str:
+    return record.content.blocks[0].data.decode()
+
+
 class Chunks:
     """An archive that comes in parts; it may end with an error."""
 
@@ -563,7 +610,7 @@ async def on_lmdb(path: Path) -> AsyncIterator[Engine]:
             storage.close()
 
 
-def in_store(path: Path) -> Stored:
+def in_store(path: Path) -> InStore:
     return stored_in(path / "data")
 
 

@@ -29,8 +29,12 @@ class HeldOffload:
         self._held[name] = trio.Event()
 
     def release(self, name: str) -> None:
+        self.pass_by(name).set()
+
+    def pass_by(self, name: str) -> trio.Event:
+        """Hold no further calls; what is held already goes on once the event is set."""
         gate, _after = self._gates.pop(name)
-        gate.set()
+        return gate
 
     async def until_held(self, name: str) -> None:
         with trio.fail_after(30):

@@ -37,14 +37,15 @@ class Redacting:
     async def redact(self, namespace: int, request: Redact, keep_answer: KeepAnswer) -> Stored[Redacted]:
         """Raises `ValidationFailed` for a cursor that no answer had."""
         now = self.world.now()
-        kept = await self.writer.kept(keep_answer(RedactPiece(namespace, NOTHING, now)))
+        any_mutation = keep_answer(RedactPiece(namespace, NOTHING, now))
+        kept = await self.writer.kept(any_mutation)
         if kept is not None:
             return kept
         piece, sequence = await self.world.offload(partial(self._look, namespace, request), self.limiter)
         if request.dry_run:
             return Stored(piece.reply(len(piece.hits), piece.secrets), sequence)
-        if not piece.hits:
-            return Stored(piece.reply(0, {}), sequence)
+        if not piece.hits:  # unless the first try has taken them out meanwhile
+            return await self.writer.kept(any_mutation) or Stored(piece.reply(0, {}), sequence)
         return await self.writer.ask(Commit(keep_answer(RedactPiece(namespace, piece, now))))
 
     def _look(self, namespace: int, request: Redact) -> tuple[Piece, int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from trio.testing import MockClock
 
 from cerememory.actors.assembly import open_storage, running
@@ -30,10 +31,12 @@ from cerememory.protocol.requests import (
 )
 from cerememory.protocol.values import ByteArray, RecordId
 from cerememory.storage.datadir import DataDir
+from cerememory.storage.mutations import Stored
 from cerememory.telemetry.metrics import Metrics
 from tests.support.archives import BUNDLE, archive_of
 from tests.support.canary import CANARY, found_in, parts_with
 from tests.support.engine import Running, WallClock, running_engine, to_recall, to_store, to_store_raw
+from tests.support.held import HeldOffload
 from tests.support.sealing import sealed_storage
 
 TELLING = f"the password is {CANARY}1, said the cook"
@@ -97,6 +100,31 @@ async def test_a_retry_of_a_piece_is_answered_as_the_first(opened: Running, auto
     assert (first.replayed, again.replayed) == (False, True)
     assert again.reply == first.reply
     assert first.reply.entries_redacted == 1
+
+
+async def test_a_retry_that_looks_when_the_first_is_done_is_answered_as_that(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It came before the first had an answer to be kept."""
+    offload, answers = HeldOffload(), list[Stored[Redacted]]()
+    retry = Idempotency("open", "k-1", b"body")
+
+    async def redact(engine: Engine, cursor: str | None) -> None:
+        answers.append(await engine.lifecycle_redact(Redact(cursor=cursor), retry))
+
+    async with running_engine(tmp_path, offload=offload) as opened:
+        await opened.engine.encode_store_raw(to_store_raw(TELLING))
+        entries = (await scan(opened.engine, dry_run=True))[-2].next_cursor
+        offload.hold("_look")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(redact, opened.engine, entries)
+            await offload.until_held("_look")
+            looking_late = offload.pass_by("_look")
+            await redact(opened.engine, entries)
+            looking_late.set()
+    assert [answer.replayed for answer in answers] == [False, True]
+    assert answers[1].reply == answers[0].reply
+    assert answers[0].reply.entries_redacted == 1
 
 
 async def test_a_cursor_of_no_answer_is_refused(opened: Running, autojump_clock: MockClock) -> None:

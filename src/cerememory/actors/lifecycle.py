@@ -16,7 +16,7 @@ from cerememory.actors.seams import World
 from cerememory.actors.stores import Memory
 from cerememory.actors.text_index import Renew
 from cerememory.actors.working import Held
-from cerememory.actors.writer import Commit, Compact
+from cerememory.actors.writer import Commit, CommitSeries, Compact
 from cerememory.config.settings import DecaySettings
 from cerememory.domain.audit_chain import GENESIS
 from cerememory.protocol import limits
@@ -32,7 +32,7 @@ from cerememory.storage.ledger import Mutation
 from cerememory.storage.modes import SetModes
 from cerememory.storage.mutations import Stored
 from cerememory.storage.rows import parse_head
-from cerememory.storage.undo_rows import DropOldest, with_batches
+from cerememory.storage.undo_rows import drop_steps, with_undo
 
 REFERENCE_DURATION_S = 3_600  # what a tick adds in the reference when its request doesn't say
 
@@ -89,9 +89,8 @@ class Lifecycle:
 
     async def compact(self) -> Compacted:
         """Leave no byte of what was deleted, in the store and in the text index, nor for an undo of imports."""
-        for namespace in await self._world.offload(partial(with_batches, self._storage)):
-            while await self._writer.ask(Commit(DropOldest(namespace, batches_max=0))):
-                pass
+        for namespace in await self._world.offload(partial(with_undo, self._storage)):
+            await self._writer.ask(CommitSeries(partial(drop_steps, namespace)))
         compaction = await self._writer.ask(Compact())
         await self._text_index.ask(Renew())
         return Compacted(bytes_before=compaction.bytes_before, bytes_after=compaction.bytes_after)

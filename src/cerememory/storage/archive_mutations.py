@@ -146,7 +146,7 @@ def import_steps(
         tally = tally.plus(done)
         yield from keeping.grow(done.undo_bytes, done.undo_images)
     kept = keeping.batch if keeping.size_bytes or held else None
-    while kept is not None and (yield DropOldest(namespace, keeping.size_bytes)):
+    while kept is not None and (yield DropOldest(namespace, keeping.size_bytes, under_way=kept)):
         pass
     batch_row = BatchRow(terms.archive_id, now, keeping.size_bytes, keeping.images, held)
     stored: Stored[Reply] = yield last(NoteImport(namespace, terms, tally.imported, held, now, kept, batch_row))

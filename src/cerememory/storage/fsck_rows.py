@@ -58,7 +58,7 @@ from cerememory.storage.rows import (
     parse_raw_row,
     parse_state_row,
 )
-from cerememory.storage.undo_rows import batches, undo_records
+from cerememory.storage.undo_rows import batch_in, batches, undo_keys
 from cerememory.storage.vectors import Space, VectorChange, dump_vector, vector_key
 
 DURABLE_CODES = frozenset(STORE_CODE[store] for store in DURABLE_STORES)
@@ -288,9 +288,10 @@ class _Namespace:
         """What is kept of imports can be read, and belongs to one that is kept."""
         try:
             kept = {batch for batch, _row in batches(self._reader, self._namespace)}
-            for batch, record_id in undo_records(self._reader, self._namespace):
-                if batch not in kept:
-                    yield self._finding(Table.UNDO, record_id, f"is kept of {format_id(batch)}, which isn't")
+            for row_key in undo_keys(self._reader, self._namespace):
+                if (batch := batch_in(row_key)) not in kept:
+                    what = f"is kept of {format_id(batch)}, which isn't"
+                    yield self._finding(Table.UNDO, row_key[-ID_BYTES:], what, (row_key, None))
         except CerememoryError as error:
             yield Finding(_word(Table.UNDO), str(error), self._namespace)
 

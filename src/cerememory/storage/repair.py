@@ -1,8 +1,9 @@
 """Mending what follows from other rows, when `fsck` finds that it doesn't: indexes, counters, the text index.
 
 What says something by itself is never touched: memories with their states, versions, vectors and edges, archived
-memories, raw entries, kept answers, the log, and the audit log beside the store. What is broken there stays, for
-`fsck` to name and a backup to bring back.
+memories, raw entries, kept answers, what imports can be undone by, the log, and the audit log beside the store.
+What is broken there stays, for `fsck` to name and a backup to bring back. What is kept of an import that can't be
+undone says nothing, and goes.
 
 All rows are mended in one transaction, with an audit entry that counts them; then the text index is built again
 from what is stored, beside the old one, whose place it takes. A crash in between leaves the old one, which the

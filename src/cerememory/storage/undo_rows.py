@@ -8,7 +8,8 @@ A *stamp* stands for one state of a record: another one there later means that s
 changes a record without saying anything else with it (an edge lost, a secret taken out) stamps it anew here.
 
 Kept are the newest `BATCHES_MAX` batches of a namespace, `UNDO_BYTES_MAX` bytes of them. Forgetting reaches into
-them, and compaction drops them all: what was replaced or deleted is on the disk for as long as they are.
+them, and compaction drops them all: what was replaced or deleted is on the disk for as long as they are. A batch
+goes as it came, in one transaction; rows of none, which an earlier version could leave, go with the next to go.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from cerememory.storage.rows import (
     parse_edges,
     parse_raw_row,
 )
+from cerememory.storage.series import Steps
 
 T = TypeVar("T")
 
@@ -169,11 +171,16 @@ def batches(reader: Reader | Ledger, namespace: int) -> list[tuple[RecordId, Bat
     return [(trailing_id(k), parse_batch_row(value)) for k, value in reader.scan(prefix, after(prefix))]
 
 
-def with_batches(storage: Storage) -> list[int]:
-    """The namespaces that have some."""
+def with_undo(storage: Storage) -> list[int]:
+    """The namespaces in which something is kept."""
     namespaces = namespaces_of(storage)
     with storage.read() as reader:
-        return [namespace for namespace in namespaces if batches(reader, namespace)]
+        return [namespace for namespace in namespaces if _has_undo(reader, namespace)]
+
+
+def _has_undo(reader: Reader, namespace: int) -> bool:
+    prefix = key(namespace, Table.UNDO)
+    return next(reader.scan(prefix, after(prefix)), None) is not None
 
 
 def undo_rows(reader: Reader | Ledger, namespace: int, batch: RecordId) -> Iterator[tuple[bytes, UndoRow]]:
@@ -181,12 +188,12 @@ def undo_rows(reader: Reader | Ledger, namespace: int, batch: RecordId) -> Itera
     return ((row_key, parse_undo_row(value)) for row_key, value in reader.scan(prefix, after(prefix)))
 
 
-def undo_records(reader: Reader, namespace: int) -> Iterator[tuple[RecordId, RecordId]]:
-    """Batch and id of every record of which something is kept, all of which can be read."""
+def undo_keys(reader: Reader, namespace: int) -> Iterator[bytes]:
+    """The keys of all undo rows, each of which can be read."""
     prefix = rows_prefix(namespace)
     for row_key, value in reader.scan(prefix, after(prefix)):
         parse_undo_row(value)
-        yield RecordId(row_key[len(prefix) : len(prefix) + ID_BYTES]), trailing_id(row_key)
+        yield row_key
 
 
 def memory_before(ledger: Ledger, record_id: RecordId, row: ContentRow) -> MemoryBefore:
@@ -326,18 +333,18 @@ def _without_edges(row: UndoRow, targets: Collection[RecordId]) -> UndoRow:
 
 @dataclass(frozen=True, slots=True)
 class DropBatch:
-    """Drop the first rows of a batch, and the batch with the last of them; answers whether there may be more."""
+    """Drop a batch, and the first of its rows; answers whether there may be more of them."""
 
     namespace: int
     batch: RecordId
 
     def apply(self, ledger: Ledger) -> bool:
+        if ledger.get(batch_key(self.namespace, self.batch)) is not None:
+            ledger.delete(batch_key(self.namespace, self.batch))
         prefix = rows_prefix(self.namespace, self.batch)
         found = [row_key for row_key, _ in islice(ledger.scan(prefix, after(prefix)), DROPPED_ROWS)]
         for row_key in found:
             ledger.delete(row_key)
-        if len(found) < DROPPED_ROWS and ledger.get(batch_key(self.namespace, self.batch)) is not None:
-            ledger.delete(batch_key(self.namespace, self.batch))
         return len(found) == DROPPED_ROWS
 
 
@@ -345,22 +352,44 @@ class DropBatch:
 class DropOldest:
     """Drop, some rows at a time, the oldest batches that would be too many with one of `size_bytes` more.
 
-    Answers whether there may be more to drop. `batches_max` 0 leaves none.
+    Rows without a batch go first, but for those of the one that is `under_way`. Answers whether there may be more
+    to drop. `batches_max` 0 leaves none.
     """
 
     namespace: int
     size_bytes: int = 0
     batches_max: int = BATCHES_MAX - 1
+    under_way: RecordId | None = None
 
     def apply(self, ledger: Ledger) -> bool:
         kept = batches(ledger, self.namespace)
+        batch = self._without_row(ledger, {self.under_way, *(each for each, _row in kept)})
+        if batch is None:
+            batch = self._too_many(kept)
+        if batch is not None:
+            DropBatch(self.namespace, batch).apply(ledger)
+        return batch is not None
+
+    def _without_row(self, ledger: Ledger, known: Collection[RecordId | None]) -> RecordId | None:
+        position, stop = rows_prefix(self.namespace), after(rows_prefix(self.namespace))
+        while (first := next(ledger.scan(position, stop), None)) is not None:
+            batch = batch_in(first[0])
+            if batch not in known:
+                return batch
+            position = after(rows_prefix(self.namespace, batch))
+        return None
+
+    def _too_many(self, kept: list[tuple[RecordId, BatchRow]]) -> RecordId | None:
         size_bytes = self.size_bytes + sum(row.size_bytes for _batch, row in kept)
-        if len(kept) <= self.batches_max and size_bytes <= UNDO_BYTES_MAX:
-            return False
-        if not kept:
-            return False
-        DropBatch(self.namespace, kept[0][0]).apply(ledger)
-        return True
+        if not kept or (len(kept) <= self.batches_max and size_bytes <= UNDO_BYTES_MAX):
+            return None
+        return kept[0][0]
+
+
+def drop_steps(namespace: int) -> Steps[None]:
+    """The steps by which nothing is kept any more."""
+    while (yield DropOldest(namespace, batches_max=0)):
+        pass
 
 
 def record_at(reader: Reader | Ledger, namespace: int, kind: bytes, record_id: RecordId) -> bytes:

@@ -19,10 +19,11 @@ from cerememory.protocol.records import MemoryRecord, Store
 from cerememory.protocol.replies import ImportUndone
 from cerememory.protocol.requests import Compact, EncodeUpdate, Import, ImportStrategy, UndoImport
 from cerememory.protocol.values import ByteArray, RecordId
-from cerememory.storage import series
-from cerememory.storage.keys import NOWHERE, Table
+from cerememory.storage import series, undo_rows
+from cerememory.storage.keys import DEFAULT_NAMESPACE, NOWHERE, Table
 from cerememory.storage.sealed import MAGIC
 from cerememory.storage.series import TOLD_MAX
+from cerememory.storage.undo_rows import batch_key, undo_keys
 from tests.support.archives import BUNDLE, archive_of
 from tests.support.engine import Running, WallClock, running_engine, text_block, to_introspect, to_recall, to_store
 from tests.support.memory_storage import MemoryStorage
@@ -135,6 +136,33 @@ async def test_compaction_ends_it(opened: Running, autojump_clock: MockClock) ->
     await opened.engine.lifecycle_compact(Compact())
     with pytest.raises(RecordNotFound, match="none is kept"):
         await undo(opened, batch_id)
+
+
+async def test_one_that_comes_while_the_store_is_compacted_is_whole_or_refused(
+    opened: Running, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undo_rows, "DROPPED_ROWS", 1)
+    before = await opened.engine.introspect_stats()
+    batch_id = await take_in(opened)
+    imported = await opened.engine.introspect_stats()
+    is_undone = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(opened.engine.lifecycle_compact, Compact())
+        try:
+            await undo(opened, batch_id)
+        except RecordNotFound:
+            is_undone = False
+    assert await opened.engine.introspect_stats() == (before if is_undone else imported)
+
+
+async def test_compaction_drops_what_is_kept_of_an_import_that_is_not(
+    opened: Running, autojump_clock: MockClock
+) -> None:
+    batch_id = await take_in(opened)
+    opened.storage.commit({batch_key(DEFAULT_NAMESPACE, batch_id): None})
+    await opened.engine.lifecycle_compact(Compact())
+    with opened.storage.read() as reader:
+        assert list(undo_keys(reader, DEFAULT_NAMESPACE)) == []
 
 
 async def test_in_an_encrypted_store_what_is_kept_is_sealed(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -26,6 +26,7 @@ from cerememory.storage.keys import (
 )
 from cerememory.storage.rows import Counters, dump_counters, parse_counters, parse_head, parse_log_row
 from cerememory.storage.text_index import TextIndex
+from cerememory.storage.undo_rows import rows_prefix
 from tests.support.committing import an_id
 from tests.support.engine import NOW
 from tests.unit.storage.test_fsck import BROKEN, COUNTERS, HEAD, LATER, ROWS, WORK, Changes, DataDir
@@ -39,6 +40,7 @@ REPAIRED = frozenset(  # whatever the product thinks of it: all others say somet
     )
 )
 AUDITED = frozenset({Table.LOG.value, Table.HEAD.value})
+WITHOUT_IMPORT = rows_prefix(DEFAULT_NAMESPACE, an_id(88))  # what is kept of an import that isn't
 OWN = [table for table in FOLLOWING if table not in DERIVED]
 
 
@@ -75,7 +77,11 @@ def table_of(row_key: bytes) -> bytes:
 def own_rows(data_dir: DataDir) -> dict[bytes, bytes]:
     """All but what a repair may write."""
     rows = data_dir.storage.rows().items()
-    return {row_key: value for row_key, value in rows if table_of(row_key) not in REPAIRED | AUDITED}
+    return {
+        row_key: value
+        for row_key, value in rows
+        if table_of(row_key) not in REPAIRED | AUDITED and not row_key.startswith(WITHOUT_IMPORT)
+    }
 
 
 def rows_of(table: Table) -> list[bytes]:
@@ -133,6 +139,13 @@ def test_nothing_that_says_something_by_itself_is_touched(data_dir: DataDir, nam
     remaining = data_dir.findings()
     assert {str(finding) for finding in remaining} <= found
     assert [finding for finding in remaining if finding.fix is not None] == []
+
+
+def test_what_is_kept_of_an_import_that_is_not_goes(data_dir: DataDir) -> None:
+    data_dir.change(BROKEN["something kept of an import that isn't"][0])
+    assert repaired(data_dir).rows == {"undo": 1}
+    assert data_dir.findings() == []
+    assert [row_key for row_key in data_dir.storage.rows() if row_key.startswith(WITHOUT_IMPORT)] == []
 
 
 def test_all_at_once_is_mended_in_one_transaction_that_the_audit_log_tells_of(data_dir: DataDir) -> None:

@@ -43,7 +43,7 @@ from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import Head, parse_archived_row, parse_counters, parse_head
 from cerememory.storage.series import Committed, Series, run_series
 from cerememory.storage.undo_import import UndoPiece, look_at, undo_steps
-from cerememory.storage.undo_rows import DropOldest, HeldImport, batches, rows_prefix
+from cerememory.storage.undo_rows import HeldImport, batch_key, batches, drop_steps, rows_prefix
 from tests.support.committing import an_id, commit, storing_raw, updating
 from tests.support.engine import NOW, text_block
 from tests.support.memory_storage import MemoryStorage
@@ -182,8 +182,7 @@ def storage() -> MemoryStorage:
 
 
 def drop_all(storage: MemoryStorage) -> None:
-    while commit(storage, DropOldest(DEFAULT_NAMESPACE, batches_max=0))[0] == [True]:
-        pass
+    run(storage, partial(drop_steps, DEFAULT_NAMESPACE))
 
 
 def kept_in(storage: MemoryStorage) -> list[RecordId]:
@@ -381,6 +380,26 @@ def test_the_newest_imports_are_kept(storage: MemoryStorage, monkeypatch: pytest
         take_in(storage, a_memory(1, updated_at=NOW + 2 + i), batch=batch)
     assert kept_in(storage) == ids
     assert len(undo_rows_of(storage)) == 2 * len(ids)
+
+
+@pytest.mark.parametrize("dropped_rows", [1, 2_000])
+def test_what_is_kept_of_an_import_that_is_not_goes_with_the_next(
+    storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch, dropped_rows: int
+) -> None:
+    monkeypatch.setattr(undo_rows, "DROPPED_ROWS", dropped_rows)
+    take_in(storage, a_memory(1, updated_at=NOW + 2), a_memory(2, updated_at=NOW + 2), batch=SECOND)
+    storage.commit({batch_key(DEFAULT_NAMESPACE, SECOND): None})
+    assert take_in(storage, a_memory(1, updated_at=NOW + 3), batch=an_id(902)).batch_id == an_id(902)
+    assert kept_in(storage) == [BATCH, an_id(902)]
+    assert_sound(storage)
+    assert done(undo(storage, an_id(902))) == (0, 1, 0)
+
+
+def test_of_nothing_that_is_kept_a_row_is_left(storage: MemoryStorage) -> None:
+    take_in(storage, a_memory(1, updated_at=NOW + 2), batch=SECOND)
+    storage.commit({batch_key(DEFAULT_NAMESPACE, SECOND): None})
+    run(storage, partial(drop_steps, DEFAULT_NAMESPACE))
+    assert undo_rows_of(storage) == []
 
 
 def test_what_is_kept_has_a_size_at_most(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:

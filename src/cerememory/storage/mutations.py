@@ -12,7 +12,13 @@ from typing import Any, Generic, TypeVar
 
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.decay import STANDARD
-from cerememory.errors import IdempotencyConflict, PreconditionFailed, RecordNotFound, StorageDamaged
+from cerememory.errors import (
+    IdempotencyConflict,
+    PreconditionFailed,
+    RecordNotFound,
+    StorageDamaged,
+    ValidationFailed,
+)
 from cerememory.protocol import codec
 from cerememory.protocol.records import (
     NEUTRAL,
@@ -45,6 +51,7 @@ from cerememory.storage.rows import (
 from cerememory.storage.vectors import Space, VectorChange, dump_vector, vector_key
 
 R = TypeVar("R")
+VERSION_MAX = 2**32 - 1  # that keys, and archives, have room for
 EXPIRED_DROPPED_MAX = 64  # how many expired answers one mutation drops
 
 
@@ -166,6 +173,9 @@ class Edit:
     meta: MetaMemory | None
 
     def applied(self, row: ContentRow, now: int) -> ContentRow:
+        """Raises `ValidationFailed` when there is no further version, as only an import can bring it about."""
+        if row.version >= VERSION_MAX:
+            raise ValidationFailed(f"the record is at version {row.version}, behind which there is none")
         return ContentRow(
             row.store_code,
             row.version + 1,

@@ -34,10 +34,11 @@ from cerememory.errors import (
     ValidationFailed,
 )
 from cerememory.protocol import codec
-from cerememory.protocol.records import MemoryRecord, RawJournalRecord, Store
+from cerememory.protocol.records import STORES, MemoryRecord, RawJournalRecord, Store
 from cerememory.protocol.replies import Imported, ImportPlanned
 from cerememory.protocol.requests import (
     ConflictResolution,
+    EncodeUpdate,
     Export,
     Forget,
     Import,
@@ -363,6 +364,21 @@ async def test_a_memory_is_in_one_store_only(opened: Running) -> None:
     again = await take_in(opened, archive_of(CURATED_ONLY, [working(1, NOW + 9)]))
     assert again.records_imported == 0
     assert await held_ids(opened) == []
+
+
+@pytest.mark.parametrize("store", [Store.EPISODIC, Store.WORKING])
+async def test_behind_the_last_version_no_update_is_taken_and_the_export_comes_in_again(
+    opened: Running, store: Store
+) -> None:
+    last = msgspec.structs.replace(FIRST, store=store, version=2**32 - 2)
+    await take_in(opened, archive_of(CURATED_ONLY, [last]))
+    edit = codec.parse(b'{"metadata":{"a":1}}', EncodeUpdate)
+    await opened.engine.encode_update(FIRST.id, edit)
+    out = await exported(opened, stores=STORES)
+    with pytest.raises(ValidationFailed, match="version 4294967295"):
+        await opened.engine.encode_update(FIRST.id, edit)
+    assert records_in(await exported(opened, stores=STORES)) == records_in(out)
+    assert (await take_in(opened, out, strategy=ImportStrategy.REPLACE)).records_imported == 1
 
 
 async def test_both_ways_leave_an_audit_entry(opened: Running, autojump_clock: MockClock) -> None:

@@ -268,17 +268,18 @@ def _conflict(line: _Line, reason: str) -> ImportConflict:
 def _checked(record: ArchivedRecord) -> ArchivedRecord:
     """`record`, if a memory may be like it.
 
-    What only keeps callers from odd requests isn't asked of it: an edge to itself, a long session id.
+    What only keeps callers from odd requests isn't asked of it: an edge to itself, a long session id. Nor is it to
+    be as small as in a request: what was exported here goes in again.
     """
     if isinstance(record, RawJournalRecord) and not record.session_id.strip():
         raise ValidationFailed("record.session_id: must not be blank")
-    limits.check_content(record.content, "record.content")
+    limits.check_content(record.content, "record.content", is_archived=True)
     if record.meta is not None:
         limits.check_meta(record.meta, "record.meta")
     for where, at in _times(record):
         if at is not None and not TIMESTAMP_MIN <= at <= TIMESTAMP_MAX:
             raise ValidationFailed(f"record.{where}: out of range, years 1678 to 2261 can be kept")
-    metadata = limits.check_metadata(record.metadata, "record.metadata")
+    metadata = limits.check_metadata(record.metadata, "record.metadata", is_archived=True)
     return msgspec.structs.replace(record, metadata=metadata)
 
 

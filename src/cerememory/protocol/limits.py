@@ -60,6 +60,7 @@ BLOCKS_MAX = 1_024
 METADATA_BYTES_MAX = 1_000_000
 FORECASTS_MAX = 1_000
 METADATA_DEPTH_MAX = 64
+GROWTH_MAX = 8  # times a limit, in an archive: `[REDACTED]` for each digit of a list, ids of what was derived
 SHOWN_CHARS_MAX = 64  # of a caller's name in a message
 CALLER_ID_BYTES_MAX = 1_024  # session_id, turn_id, topic_id
 OWN_METADATA = frozenset(  # what the daemon keeps in the metadata of memories, and changes as it sees fit
@@ -108,18 +109,20 @@ def check_batch_size(records: tuple[Any, ...]) -> None:
         raise ValidationFailed(f"records: at most {BATCH_RECORDS_MAX} in a batch, got {len(records)}")
 
 
-def check_content(content: MemoryContent, where: str) -> None:
+def check_content(content: MemoryContent, where: str, *, is_archived: bool = False) -> None:
+    """`is_archived`: it was stored before, and the daemon may have made more of it since."""
     if not content.blocks:
         raise ValidationFailed(f"{where}.blocks: must have at least one content block")
     if len(content.blocks) > BLOCKS_MAX:
         raise ValidationFailed(f"{where}.blocks: at most {BLOCKS_MAX} blocks, got {len(content.blocks)}")
     for i, block in enumerate(content.blocks):
-        _check_block(block, f"{where}.blocks[{i}]")
+        _check_block(block, f"{where}.blocks[{i}]", GROWTH_MAX if is_archived else 1)
 
 
-def _check_block(block: ContentBlock, where: str) -> None:
+def _check_block(block: ContentBlock, where: str, growth: int) -> None:
     """Its bytes are named as the block: a client may have sent them as `data`, `data_b64` or `text`."""
-    _check_size(block.data, BLOCK_BYTES_MAX[block.modality], where, block.modality.value)
+    grown = growth if block.modality in (Modality.TEXT, Modality.STRUCTURED) else 1
+    _check_size(block.data, grown * BLOCK_BYTES_MAX[block.modality], where, block.modality.value)
     if block.modality is Modality.TEXT:
         _check_utf8(block.data, where)
     elif block.modality is Modality.STRUCTURED:
@@ -159,16 +162,20 @@ def _check_edge(edge: MetaEdge, where: str) -> None:
         raise ValidationFailed(f"{where}.target_id: must not be the nil UUID")
 
 
-def check_metadata(metadata: msgspec.Raw, where: str) -> msgspec.Raw:
-    """`metadata` compacted; its size and depth are bounded, its JSON type is not checked."""
+def check_metadata(metadata: msgspec.Raw, where: str, *, is_archived: bool = False) -> msgspec.Raw:
+    """`metadata` compacted; its size and depth are bounded, its JSON type is not checked.
+
+    `is_archived` as in `check_content`; what was no object may be a level deeper by now, below `_metadata`.
+    """
     if metadata == EMPTY_OBJECT:
         return metadata
     compacted = codec.compact(bytes(metadata), where)
-    size = len(bytes(compacted))
-    if size > METADATA_BYTES_MAX:
-        raise ValidationFailed(f"{where}: {size} bytes of JSON, at most {METADATA_BYTES_MAX} are allowed")
-    if depth_of(bytes(compacted)) > METADATA_DEPTH_MAX:
-        raise ValidationFailed(f"{where}: nested deeper than {METADATA_DEPTH_MAX} levels")
+    size, size_max = len(bytes(compacted)), METADATA_BYTES_MAX * (GROWTH_MAX if is_archived else 1)
+    if size > size_max:
+        raise ValidationFailed(f"{where}: {size} bytes of JSON, at most {size_max} are allowed")
+    depth_max = METADATA_DEPTH_MAX + (is_archived and bytes(compacted).startswith(b"{"))
+    if depth_of(bytes(compacted)) > depth_max:
+        raise ValidationFailed(f"{where}: nested deeper than {depth_max} levels")
     return compacted
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -34,10 +34,13 @@ from cerememory.errors import (
     ValidationFailed,
 )
 from cerememory.protocol import codec
+from cerememory.protocol.limits import METADATA_BYTES_MAX, METADATA_DEPTH_MAX, TEXT_BYTES_MAX
 from cerememory.protocol.records import STORES, MemoryRecord, RawJournalRecord, Store
 from cerememory.protocol.replies import Imported, ImportPlanned
 from cerememory.protocol.requests import (
     ConflictResolution,
+    Consolidate,
+    DreamTick,
     EncodeUpdate,
     Export,
     Forget,
@@ -46,6 +49,7 @@ from cerememory.protocol.requests import (
     ImportTerms,
     IntrospectRecord,
     RecallRawQuery,
+    Redact,
 )
 from cerememory.protocol.values import ByteArray, RecordId, Timestamp
 from cerememory.storage.datadir import DataDir
@@ -112,6 +116,10 @@ async def entries(opened: Running, operation: str) -> list[dict[str, Any]]:
     await trio.sleep(1)  # on the jumping clock: until the lines are in the file
     found = [msgspec.json.decode(line) for line in opened.audit_lines]
     return [entry for entry in found if entry["operation"] == operation]
+
+
+def nested(depth: int) -> Any:
+    return msgspec.json.decode("[" * depth + "]" * depth)
 
 
 def rows(opened: Running) -> dict[bytes, bytes]:
@@ -379,6 +387,42 @@ async def test_behind_the_last_version_no_update_is_taken_and_the_export_comes_i
         await opened.engine.encode_update(FIRST.id, edit)
     assert records_in(await exported(opened, stores=STORES)) == records_in(out)
     assert (await take_in(opened, out, strategy=ImportStrategy.REPLACE)).records_imported == 1
+
+
+async def dream(asked: Engine) -> None:
+    await asked.lifecycle_dream_tick(DreamTick())
+
+
+async def consolidate(asked: Engine) -> None:
+    await asked.lifecycle_consolidate(codec.parse(b'{"strategy":"full"}', Consolidate))
+
+
+async def redact(asked: Engine) -> None:
+    cursor: str | None = None
+    while (cursor := (await asked.lifecycle_redact(Redact(cursor=cursor))).reply.next_cursor) is not None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("grow", "text", "metadata"),
+    [
+        (dream, "a kettle", {"a": "x" * (METADATA_BYTES_MAX - 8)}),
+        (consolidate, "a kettle", {"a": "x" * (METADATA_BYTES_MAX - 8)}),
+        (consolidate, "a kettle", nested(METADATA_DEPTH_MAX)),
+        (redact, "a kettle", {"a": "x" * (METADATA_BYTES_MAX - 30), "password": [1]}),
+        (redact, "token: 1\n".rjust(TEXT_BYTES_MAX), {}),
+    ],
+    ids=["dreamt of", "consolidated", "deep and consolidated", "redacted metadata", "redacted text"],
+)
+async def test_what_the_daemon_itself_makes_larger_or_deeper_comes_in_again(
+    opened: Running, grow: Callable[[Engine], Awaitable[None]], text: str, metadata: Any
+) -> None:
+    await opened.engine.encode_store(to_store(text, metadata=metadata))
+    await opened.engine.encode_store_raw(to_store_raw(text, metadata=metadata))
+    await grow(opened.engine)
+    out = await exported(opened, include_raw_journal=True)
+    await take_in(opened, out, strategy=ImportStrategy.REPLACE)
+    assert records_in(await exported(opened, include_raw_journal=True)) == records_in(out)
 
 
 async def test_both_ways_leave_an_audit_entry(opened: Running, autojump_clock: MockClock) -> None:

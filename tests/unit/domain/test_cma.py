@@ -262,8 +262,8 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     ),
     "text that isn't": (set_block(data=[255]), "line 2: record.content.blocks[0]: text must be UTF-8"),
     "too much text": (
-        set_block(data=[32] * (MIB + 1)),
-        "line 2: record.content.blocks[0]: text of 1048577 bytes, at most 1048576 are allowed",
+        set_block(data=[32] * (8 * MIB + 1)),
+        "line 2: record.content.blocks[0]: text of 8388609 bytes, at most 8388608 are allowed",
     ),
     "structured that isn't": (
         set_block(modality="structured"),
@@ -280,6 +280,14 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "metadata too deep": (
         in_record(lambda record: record.update(metadata=json.loads("[" * 65 + "]" * 65))),
         "line 2: record.metadata: nested deeper than 64 levels",
+    ),
+    "an object too deep": (
+        in_record(lambda record: record.update(metadata={"_metadata": json.loads("[" * 65 + "]" * 65)})),
+        "line 2: record.metadata: nested deeper than 65 levels",
+    ),
+    "too much metadata": (
+        in_record(lambda record: record.update(metadata="x" * 7_999_999)),
+        "line 2: record.metadata: 8000001 bytes of JSON, at most 8000000 are allowed",
     ),
     "an edge to nothing": (
         in_record(lambda record: record["meta"].update(context_edges=[{"target_id": str(bytes(16).hex())}])),

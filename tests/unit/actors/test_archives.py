@@ -389,6 +389,32 @@ async def test_behind_the_last_version_no_update_is_taken_and_the_export_comes_i
     assert (await take_in(opened, out, strategy=ImportStrategy.REPLACE)).records_imported == 1
 
 
+SAME_ID = RecordId(bytes(14) + b"\1\0")
+LASTING = msgspec.structs.replace(FIRST, id=SAME_ID)
+AT_HAND = msgspec.structs.replace(LASTING, store=Store.WORKING)
+SAID = next(record for record in ArchiveReader([BUNDLE]).records() if isinstance(record, RawJournalRecord))
+SAID = msgspec.structs.replace(SAID, id=SAME_ID)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("memories", "entries", "kinds"),
+    [
+        ([LASTING, AT_HAND], [], "a memory and of a working memory"),
+        ([AT_HAND, LASTING], [], "a memory and of a working memory"),
+        ([LASTING], [SAID], "a memory and of an entry of the raw journal"),
+        ([AT_HAND], [SAID], "a working memory and of an entry of the raw journal"),
+    ],
+)
+async def test_an_archive_with_one_id_for_two_things_is_refused(
+    opened: Running, memories: list[MemoryRecord], entries: list[RawJournalRecord], kinds: str, dry_run: bool
+) -> None:
+    before = rows(opened)
+    with pytest.raises(ImportConflict, match=f"^00000000-0000-0000-0000-000000000100: is the id of {kinds}$"):
+        await take_in(opened, archive_of(WITH_RAW, [FIRST, *memories], entries), dry_run=dry_run)
+    assert rows(opened) == before
+
+
 async def dream(asked: Engine) -> None:
     await asked.lifecycle_dream_tick(DreamTick())
 

@@ -319,6 +319,8 @@ def replace_memory(ledger: Ledger, record: NewRecord, before: ContentRow) -> Non
     """Put `record` in the place of a stored memory, whose history goes; the edges of others to it stay."""
     remove_rows(ledger, record.record_id, before)
     put_memory(ledger, record)
+    if (record.row.store_code, record.row.created_at) != (before.store_code, before.created_at):
+        ledger.relinked(record.record_id)
     _tell_of_lost_vectors(ledger, record, before)
 
 

@@ -97,7 +97,8 @@ class Effects:
     `changed` are the durable records whose searchable content is another than before, `deletions` those of
     them that are gone, `left` the places in groups that are empty now; `held` is for working memory, from which
     `dropped` are to go.
-    `relinked` are the durable records whose edges were written. `ends_audit_file`: the commit's audit lines are
+    `relinked` are the durable records whose edges were written, or that are of another store or time than before.
+    `ends_audit_file`: the commit's audit lines are
     the first of a new file.
     """
 
@@ -190,7 +191,7 @@ class Ledger:
         kept.changes.update(draft.changes)
         kept.counters.update(draft.counters)
         kept.audits += draft.audits
-        draft.effects.relinked = list(addresses_in(EDGE_TABLE, draft.changes))
+        draft.effects.relinked += addresses_in(EDGE_TABLE, draft.changes)
         kept.effects.extend(draft.effects)
 
     def key(self, table: Table, *parts: bytes) -> bytes:
@@ -296,6 +297,10 @@ class Ledger:
     def drop(self, record_id: RecordId) -> None:
         """Tell working memory to let go of a record of the mutation's namespace."""
         self._draft.effects.dropped.append((self.namespace, record_id))
+
+    def relinked(self, record_id: RecordId) -> None:
+        """Tell the graph that a durable record, of which it keeps store and time, is of others."""
+        self._draft.effects.relinked.append((self.namespace, record_id))
 
     def left(self, place: bytes) -> None:
         """Tell the text index that a record isn't in its place in a group any more (`groups`)."""

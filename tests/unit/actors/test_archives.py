@@ -389,6 +389,25 @@ async def test_behind_the_last_version_no_update_is_taken_and_the_export_comes_i
     assert (await take_in(opened, out, strategy=ImportStrategy.REPLACE)).records_imported == 1
 
 
+async def test_a_memory_that_comes_in_another_store_is_reached_there(opened: Running) -> None:
+    block = msgspec.structs.replace(FIRST.content.blocks[0], data=ByteArray(b"parrots"))
+    content = msgspec.structs.replace(FIRST.content, blocks=(block,), summary=None)
+    target = msgspec.structs.replace(working(1), store=Store.EPISODIC, content=content)
+    edge = msgspec.structs.replace(FIRST.associations[0], target_id=target.id, weight=1.0)
+    source = msgspec.structs.replace(FIRST, store=Store.SEMANTIC, associations=(edge,))
+    asked = to_recall(text_of(FIRST), stores=["semantic"], activation_depth=2, reconsolidate=False)
+
+    async def reached() -> set[str]:
+        recalled = await opened.engine.recall_query(asked)
+        return {msgspec.json.decode(memory.record)["id"] for memory in recalled.memories}
+
+    await take_in(opened, archive_of(CURATED_ONLY, [source, target]))
+    assert await reached() == {str(source.id)}
+    moved = msgspec.structs.replace(target, store=Store.SEMANTIC)
+    await take_in(opened, archive_of(CURATED_ONLY, [moved]), conflict_resolution=ConflictResolution.KEEP_IMPORTED)
+    assert await reached() == {str(source.id), str(target.id)}
+
+
 SAME_ID = RecordId(bytes(14) + b"\1\0")
 LASTING = msgspec.structs.replace(FIRST, id=SAME_ID)
 AT_HAND = msgspec.structs.replace(LASTING, store=Store.WORKING)

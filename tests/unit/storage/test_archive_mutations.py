@@ -241,6 +241,20 @@ def test_a_record_that_is_replaced_keeps_the_edges_of_others_to_it(storage: Memo
         assert reader.get(key(0, Table.EDGES_BY_TARGET, an_id(1), an_id(2))) == b""
 
 
+@pytest.mark.parametrize(
+    ("given", "is_told"), [({}, False), ({"store": Store.SEMANTIC}, True), ({"created_at": NOW - 5}, True)]
+)
+def test_the_graph_is_told_of_one_that_comes_in_another_store_or_from_another_time(
+    storage: MemoryStorage, given: dict[str, Any], is_told: bool
+) -> None:
+    """It keeps both, of memories without edges too."""
+    imported(storage, terms(), (a_memory(1),))
+    done = imported(storage, terms(), (a_memory(1, "new", updated_at=NOW + 1, **given),))
+    assert done.told is not None
+    told = [address for finished in done.told for address in finished.effects.relinked]
+    assert told == [(0, an_id(1))] * is_told
+
+
 def test_a_raw_entry_that_is_replaced_leaves_its_session(storage: MemoryStorage) -> None:
     imported(storage, terms(), (a_raw(1, session="s-1"),))
     imported(storage, terms(), (a_raw(1, session="s-2", updated_at=NOW + 1),))

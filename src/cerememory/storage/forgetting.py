@@ -25,7 +25,7 @@ from cerememory.protocol.values import RecordId, format_id
 from cerememory.storage.keys import Table, after, digest, pack_time, trailing_id, trailing_time
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.mutations import Stored
-from cerememory.storage.removal import forget_edges_to, remove_archived, remove_memory, remove_raw
+from cerememory.storage.removal import remove_everywhere, remove_raw
 from cerememory.storage.rows import (
     STORE_CODE,
     ArchivedRow,
@@ -139,19 +139,13 @@ class ForgetRecords:
 
     def _remove(self, ledger: Ledger, targets: Mapping[RecordId, Store], raws: Mapping[RecordId, RawRow]) -> None:
         for record_id in targets:
-            self._remove_memory(ledger, record_id)
+            if record_id in self.held:
+                ledger.drop(record_id)
+        remove_everywhere(ledger, targets.keys(), self.now)
         for record_id in raws:
             remove_raw(ledger, record_id)
         _drop_answers_about(ledger, targets.keys() | raws.keys())
         self._audit(ledger, targets, raws)
-
-    def _remove_memory(self, ledger: Ledger, record_id: RecordId) -> None:
-        """Wherever it is, and the edges to it."""
-        if record_id in self.held:
-            ledger.drop(record_id)
-        remove_memory(ledger, record_id, self.now)
-        remove_archived(ledger, record_id, self.now)
-        forget_edges_to(ledger, record_id, self.now)
 
     def _audit(self, ledger: Ledger, targets: Mapping[RecordId, Store], raws: Mapping[RecordId, RawRow]) -> None:
         if targets or not raws:

@@ -6,6 +6,8 @@ nowhere left after it, but in pages that are free and not yet used again (`compa
 
 from __future__ import annotations
 
+from collections.abc import Collection, Container
+
 from msgspec.structs import replace
 
 from cerememory.protocol import codec
@@ -39,12 +41,30 @@ def remove_memory(ledger: Ledger, record_id: RecordId, now: int) -> ContentRow |
 
     Memories that had an edge to it lose that edge, which changes them at `now`.
     """
+    row = _remove_stored(ledger, record_id)
+    if row is not None:
+        _forget_edges_to(ledger, [record_id], now)
+    return row
+
+
+def remove_everywhere(ledger: Ledger, record_ids: Collection[RecordId], now: int) -> None:
+    """Remove memories, stored or archived, and the edges to them, as `remove_memory` does.
+
+    Of one that is in working memory alone only the edges to it go. Who had edges to many of them is changed once.
+    """
+    for record_id in record_ids:
+        _remove_stored(ledger, record_id)
+        _remove_from_archive(ledger, record_id)
+    _forget_edges_to(ledger, record_ids, now)
+
+
+def _remove_stored(ledger: Ledger, record_id: RecordId) -> ContentRow | None:
+    """As `remove_memory`, but who points to the memory still does."""
     value = ledger.get(ledger.key(Table.CONTENT, record_id))
     if value is None:
         return None
     row = parse_content_row(value)
     remove_rows(ledger, record_id, row)
-    forget_edges_to(ledger, record_id, now)
     ledger.unindex(record_id)
     return row
 
@@ -80,9 +100,15 @@ def archive_memory(ledger: Ledger, record_id: RecordId, row: ContentRow, kept_un
 
 def remove_archived(ledger: Ledger, record_id: RecordId, now: int) -> ArchivedRow | None:
     """Remove what the archive has of a memory, for ever, and return it; None when it has nothing."""
+    archived = _remove_from_archive(ledger, record_id)
+    if archived is not None:
+        _forget_edges_to(ledger, [record_id], now)
+    return archived
+
+
+def _remove_from_archive(ledger: Ledger, record_id: RecordId) -> ArchivedRow | None:
     archived = remove_archived_rows(ledger, record_id)
     if archived is not None:
-        forget_edges_to(ledger, record_id, now)
         ledger.drop(record_id)  # working memory may point to it
     return archived
 
@@ -142,37 +168,40 @@ def _unlist(ledger: Ledger, source: RecordId, edges: tuple[Association, ...]) ->
         ledger.delete(ledger.key(Table.EDGES_BY_TARGET, edge.target_id, source))
 
 
-def forget_edges_to(ledger: Ledger, target: RecordId, now: int) -> None:
-    """Memories, durable or archived, that pointed to `target` lose that edge, which changes them at `now`."""
-    prefix = ledger.key(Table.EDGES_BY_TARGET, target)
-    for by_target, _value in ledger.scan(prefix, after(prefix)):
-        ledger.delete(by_target)
-        source = trailing_id(by_target)
+def _forget_edges_to(ledger: Ledger, targets: Collection[RecordId], now: int) -> None:
+    """Memories, durable or archived, that pointed to `targets` lose these edges, which changes them at `now`."""
+    lost: dict[RecordId, set[RecordId]] = {}
+    for target in targets:
+        prefix = ledger.key(Table.EDGES_BY_TARGET, target)
+        for by_target, _value in ledger.scan(prefix, after(prefix)):
+            ledger.delete(by_target)
+            lost.setdefault(trailing_id(by_target), set()).add(target)
+    for source, gone in lost.items():
         archived = ledger.get(ledger.key(Table.ARCHIVED, source))
         if archived is None:
-            _forget_edge(ledger, source, target, now)
+            _forget_edges(ledger, source, gone, now)
         else:
-            _forget_archived_edge(ledger, source, parse_archived_row(archived), target, now)
+            _forget_archived_edges(ledger, source, parse_archived_row(archived), gone, now)
 
 
-def _forget_archived_edge(
-    ledger: Ledger, source: RecordId, archived: ArchivedRow, target: RecordId, now: int
+def _forget_archived_edges(
+    ledger: Ledger, source: RecordId, archived: ArchivedRow, gone: Container[RecordId], now: int
 ) -> None:
-    left = _without(target, parse_edges(archived.edges))
+    left = _without(gone, parse_edges(archived.edges))
     content = replace(archived.content, updated_at=now)
     changed = replace(archived, content=content, edges=dump_edges(left))
     ledger.put(ledger.key(Table.ARCHIVED, source), dump_row(changed))
     stamp_anew(ledger, MEMORY, source, memory_stamp(archived.content), memory_stamp(content))
 
 
-def _without(target: RecordId, edges: tuple[Association, ...]) -> tuple[Association, ...]:
-    return tuple(edge for edge in edges if edge.target_id != target)
+def _without(gone: Container[RecordId], edges: tuple[Association, ...]) -> tuple[Association, ...]:
+    return tuple(edge for edge in edges if edge.target_id not in gone)
 
 
-def _forget_edge(ledger: Ledger, source: RecordId, target: RecordId, now: int) -> None:
+def _forget_edges(ledger: Ledger, source: RecordId, gone: Container[RecordId], now: int) -> None:
     row_key, content_key = ledger.key(Table.EDGES, source), ledger.key(Table.CONTENT, source)
     edges = parse_edges(ledger.get(row_key))
-    left = _without(target, edges)
+    left = _without(gone, edges)
     if left:
         ledger.put(row_key, dump_edges(left))
     else:

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerememory.domain.audit_chain import AuditDraft, parse_line
-from cerememory.protocol.records import Store, TemporalRange
+from cerememory.protocol.records import Association, Store, TemporalRange
 from cerememory.protocol.replies import Encoded, Forgotten, RawEncoded
 from cerememory.protocol.requests import Forget
 from cerememory.protocol.values import RecordId, Timestamp, format_id
-from cerememory.storage import prepare
+from cerememory.storage import prepare, removal
 from cerememory.storage.forgetting import ForgetRecords, HeldMemory
 from cerememory.storage.fsck_rows import Tally, check_namespace
 from cerememory.storage.keys import (
@@ -41,6 +41,7 @@ from cerememory.storage.recalling import SaveRecall
 from cerememory.storage.removal import archive_memory
 from cerememory.storage.rows import (
     Counters,
+    dump_edges,
     parse_archived_row,
     parse_content_row,
     parse_counters,
@@ -428,6 +429,24 @@ def test_one_of_two_edges_between_two_memories_does_not_stay() -> None:
     commit(storage, storing(a_record(1, associations=twice)), storing(a_record(2)))
     forgotten(storage, numbers=[2])
     assert parse_counters(storage.rows()[counters_key(DEFAULT_NAMESPACE)]).associations == 1
+
+
+@pytest.mark.parametrize("is_archived", [False, True])
+def test_who_pointed_to_many_is_written_once(monkeypatch: pytest.MonkeyPatch, is_archived: bool) -> None:
+    """Else forgetting all that a hub has edges to takes as long as their number squared."""
+    storage, targets, written = MemoryStorage(), list(range(2, 12)), list[int]()
+    hub = a_record(1, associations=[edge(number) for number in [*targets, 99]])
+    commit(storage, *(storing(a_record(number)) for number in targets), storing(hub))
+    if is_archived:
+        commit(storage, Archive(1))
+
+    def counted(edges: tuple[Association, ...]) -> bytes:
+        written.append(len(edges))
+        return dump_edges(edges)
+
+    monkeypatch.setattr(removal, "dump_edges", counted)
+    assert forgotten(storage, numbers=targets)[0] == len(targets)
+    assert written == [1]
 
 
 def test_the_indexes_are_told_of_it_and_of_the_place_that_it_left(storage: MemoryStorage) -> None:

@@ -45,7 +45,10 @@ CUT = "..."
 
 
 class RawEntry(msgspec.Struct, frozen=True):
-    """An entry of the journal as far as a dream looks at it; `created_at` is nanoseconds since the epoch."""
+    """An entry of the journal as far as a dream looks at it; `created_at` is nanoseconds since the epoch.
+
+    `stamp` stands for all of the entry as it was read: another one later means that it was changed since.
+    """
 
     record_id: RecordId
     session_id: str
@@ -54,6 +57,7 @@ class RawEntry(msgspec.Struct, frozen=True):
     visibility: Visibility
     secrecy_level: SecrecyLevel
     text: str
+    stamp: bytes
 
     @property
     def is_told(self) -> bool:

@@ -12,7 +12,6 @@ import msgspec
 
 from cerememory.domain.audit_chain import AuditDraft
 from cerememory.domain.decay import STANDARD
-from cerememory.domain.derivation import is_processed
 from cerememory.domain.dream_records import OPERATION, Dream, DreamRecord, entry_metadata
 from cerememory.protocol import codec
 from cerememory.protocol.replies import Dreamt
@@ -20,7 +19,7 @@ from cerememory.protocol.values import RecordId
 from cerememory.storage.keys import NOWHERE, Table
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.mutations import Stored, StoreRecords
-from cerememory.storage.pending import remove_pending
+from cerememory.storage.pending import entry_stamp, remove_pending
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import STORE_CODE, ContentRow, RawRow, dump_ids, dump_row, parse_raw_row
 
@@ -63,8 +62,8 @@ def _new_memory(namespace: int, record: DreamRecord) -> NewRecord:
 class StoreDream:
     """Store the memories of a dream (`new_memories`) and mark its entries.
 
-    Nothing happens when one of the entries was removed, suppressed or processed since it was read: the others wait
-    for the next tick.
+    Nothing happens when one of the entries was changed in any way since it was read, or removed: what the dream
+    tells may not be told any more. All of them but what is gone, suppressed or processed wait for the next tick.
     """
 
     namespace: int
@@ -87,10 +86,9 @@ class StoreDream:
         rows: dict[RecordId, RawRow] = {}
         for entry in self.dream.group.entries:
             value = ledger.get(ledger.key(Table.RAW, entry.record_id))
-            row = None if value is None else parse_raw_row(value)
-            if row is None or row.suppressed or is_processed(row.metadata):
+            if value is None or entry_stamp(value) != entry.stamp:
                 return None
-            rows[entry.record_id] = row
+            rows[entry.record_id] = parse_raw_row(value)
         return rows
 
     def _marked(self, row: RawRow) -> RawRow:

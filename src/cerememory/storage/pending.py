@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import groupby, islice
 
 from cerememory.domain.derivation import is_processed
@@ -34,6 +35,7 @@ from cerememory.storage.ledger import Ledger
 from cerememory.storage.rows import SECRECY_LEVELS, VISIBILITIES, RawRow, parse_raw_row
 
 DAY_ENTRIES_MAX = 50_000  # what one tick reads of one day
+STAMP_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +108,20 @@ def _moment(pair: tuple[bytes, bytes]) -> bytes:
 def _entries(reader: Reader, namespace: int, record_ids: Iterator[RecordId]) -> Iterator[RawEntry]:
     """Suppressed entries are passed by: they aren't dreamt of."""
     for record_id in record_ids:
-        row = _row(reader, namespace, record_id)
+        value = reader.get(key(namespace, Table.RAW, record_id))
+        if value is None:
+            raise StorageDamaged("a pending entry of the raw journal isn't there")
+        row = parse_raw_row(value)
         if not row.suppressed:
-            yield _entry(record_id, row)
+            yield _entry(record_id, row, entry_stamp(value))
 
 
-def _row(reader: Reader, namespace: int, record_id: RecordId) -> RawRow:
-    value = reader.get(key(namespace, Table.RAW, record_id))
-    if value is None:
-        raise StorageDamaged("a pending entry of the raw journal isn't there")
-    return parse_raw_row(value)
+def entry_stamp(value: bytes) -> bytes:
+    """The `stamp` of an entry whose row is stored as `value`."""
+    return blake2b(value, digest_size=STAMP_BYTES).digest()
 
 
-def _entry(record_id: RecordId, row: RawRow) -> RawEntry:
+def _entry(record_id: RecordId, row: RawRow, stamp: bytes) -> RawEntry:
     return RawEntry(
         record_id=record_id,
         session_id=row.session_id,
@@ -127,4 +130,5 @@ def _entry(record_id: RecordId, row: RawRow) -> RawEntry:
         visibility=VISIBILITIES[row.visibility_code],
         secrecy_level=SECRECY_LEVELS[row.secrecy_code],
         text=text_of(codec.parse(row.content, MemoryContent)),
+        stamp=stamp,
     )

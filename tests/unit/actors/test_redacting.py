@@ -132,6 +132,38 @@ async def test_a_cursor_of_no_answer_is_refused(opened: Running, autojump_clock:
         await opened.engine.lifecycle_redact(Redact(cursor="soon"))
 
 
+async def memories(engine: Engine) -> list[str]:
+    """What each memory says, anywhere."""
+    exported = await engine.lifecycle_export(Export())
+    records = ArchiveReader([bytes(exported.archive_data)]).records()
+    return [_said(record) for record in records if isinstance(record, MemoryRecord)]
+
+
+def _said(record: MemoryRecord) -> str:
+    text = record.content.blocks[0].data.decode()
+    return f"{text}\n{record.content.summary}\n{bytes(record.metadata).decode()}"
+
+
+async def test_a_dream_under_way_does_not_tell_what_was_taken_out_meanwhile(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    held = HeldOffload()
+    async with running_engine(tmp_path, offload=held) as opened:
+        engine = opened.engine
+        await engine.encode_store_raw(to_store_raw(TELLING))
+        held.hold("_mutation")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.lifecycle_dream_tick, DreamTick())
+            await held.until_held("_mutation")
+            assert redacted(await scan(engine, include_dreamt=True)) == (1, 0, 0)
+            held.release("_mutation")
+        assert await memories(engine) == []
+        assert (await engine.lifecycle_dream_tick(DreamTick())).reply.groups_processed == 1
+        [told] = await memories(engine)
+        assert "said the cook" in told
+        assert f"{CANARY}1" not in told
+
+
 @asynccontextmanager
 async def on_disk(data_dir: Path) -> AsyncIterator[Engine]:
     """On LMDB, with the text index on the disk."""

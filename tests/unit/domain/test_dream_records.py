@@ -43,6 +43,7 @@ def a_raw_entry(record: RawJournalRecord) -> RawEntry:
         visibility=record.visibility,
         secrecy_level=record.secrecy_level,
         text=record.content.blocks[0].data.decode(),
+        stamp=b"",
     )
 
 

@@ -49,6 +49,7 @@ def an_entry(number: int, at: int = MORNING, text: str = "kettle", **given: Any)
         visibility=given.pop("visibility", Visibility.NORMAL),
         secrecy_level=given.pop("secrecy_level", SecrecyLevel.PUBLIC),
         text=text,
+        stamp=b"",
     )
 
 

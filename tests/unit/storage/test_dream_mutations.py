@@ -187,7 +187,18 @@ def test_what_was_processed_is_not_processed_again(storage: MemoryStorage) -> No
 
 
 @pytest.mark.parametrize(
-    "changes", [{"suppressed": True}, {"metadata": b'{"_dream":{"processed_at":"x"}}'}, None], ids=str
+    "changes",
+    [
+        {"suppressed": True},
+        {"metadata": b'{"_dream":{"processed_at":"x"}}'},
+        {"content": b'{"blocks":[]}'},
+        {"meta": b"{}"},
+        {"secrecy_code": 2},
+        {"visibility_code": 1},
+        {"session_id": "s-2"},
+        None,
+    ],
+    ids=str,
 )
 def test_a_group_whose_entries_changed_meanwhile_is_left_whole(
     storage: MemoryStorage, changes: dict[str, Any] | None

@@ -22,7 +22,6 @@ from cerememory.config.settings import DecaySettings
 from cerememory.domain.consolidation import Merge, Plan, copied_content, criteria_of, plan_of
 from cerememory.domain.dreaming import text_of
 from cerememory.errors import ConsolidationInProgress, ValidationFailed
-from cerememory.protocol.records import MemoryContent
 from cerememory.protocol.replies import Consolidated
 from cerememory.protocol.requests import Consolidate
 from cerememory.protocol.values import NANOS, RecordId
@@ -35,7 +34,7 @@ from cerememory.storage.consolidate_mutations import (
 )
 from cerememory.storage.contract import Storage
 from cerememory.storage.dynamics import Curves
-from cerememory.storage.episodes import EPISODIC_CODE, Episodes, contents_of
+from cerememory.storage.episodes import EPISODIC_CODE, Episodes, ReadContent, contents_of
 from cerememory.storage.keys import counters_key
 from cerememory.storage.ledger import Mutation
 from cerememory.storage.mutations import Stored
@@ -60,11 +59,11 @@ class Run(Request[Stored[Consolidated]]):
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """What a run at `now` is going to do, and the versions of the memories that it looked at."""
+    """What a run at `now` is going to do, and the stamps of the memories that it looked at."""
 
     now: int
     plan: Plan
-    versions: Mapping[RecordId, int]
+    stamps: Mapping[RecordId, bytes]
 
     def expected(self) -> Consolidated:
         """What a dry run counts: semantic memories aren't."""
@@ -151,7 +150,7 @@ class Consolidator(JobActor):
             if request.dedup and episodes.embedded_bytes > DEDUP_BYTES_MAX:
                 raise ValidationFailed(f"dedup: compares at most {DEDUP_BYTES_MAX} bytes of embeddings")
             plan = plan_of(episodes.read(), criteria, episodes.embeddings, now)
-        return _Planned(now, plan, episodes.versions)
+        return _Planned(now, plan, episodes.stamps)
 
     async def _carry_out(self, message: Run, planned: _Planned) -> Stored[Consolidated]:
         plan = planned.plan
@@ -166,7 +165,7 @@ class Consolidator(JobActor):
             batch = ConsolidateBatch(
                 namespace=message.namespace,
                 now=planned.now,
-                versions=planned.versions,
+                stamps=planned.stamps,
                 merges=merges,
                 copies=copies,
                 faint=faint,
@@ -186,15 +185,16 @@ class Consolidator(JobActor):
         read = partial(self._contents, namespace, left.copies[:BATCH_RECORDS_MAX])
         found = await self._world.offload(read, self._limiter)
         del left.copies[: len(found)]
-        return tuple([await self._copy(record_id, content) for record_id, content in found if content is not None])
+        return tuple([await self._copy(record_id, read) for record_id, read in found if read is not None])
 
-    def _contents(self, namespace: int, record_ids: list[RecordId]) -> list[tuple[RecordId, MemoryContent | None]]:
+    def _contents(self, namespace: int, record_ids: list[RecordId]) -> list[tuple[RecordId, ReadContent | None]]:
         with self._storage.read() as reader:
             return contents_of(reader, namespace, record_ids, BATCH_BYTES_MAX)
 
-    async def _copy(self, record_id: RecordId, content: MemoryContent) -> SemanticCopy:
+    async def _copy(self, record_id: RecordId, read: ReadContent) -> SemanticCopy:
+        content = read.content
         summary = None if content.summary is not None else await self._summary(text_of(content))
-        return SemanticCopy(record_id, self._world.new_id(), copied_content(content, summary))
+        return SemanticCopy(record_id, self._world.new_id(), read.raw, copied_content(content, summary))
 
     async def _summary(self, text: str) -> str | None:
         return await self.unless_stopped(lambda: self._summarise([text])) if text else None

@@ -1,7 +1,7 @@
 """What consolidation writes, a batch of its plan at a time: duplicates become one, and memories get their copies.
 
 A run answers with what its last batch adds up: every one is told what the run did before it. Each writes an audit
-entry of what it did itself. What was edited or removed since the plan was made is left out, and not counted.
+entry of what it did itself. What was changed or removed since the plan was made is left out, and not counted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from cerememory.protocol.records import (
 from cerememory.protocol.replies import Consolidated
 from cerememory.protocol.values import RecordId, Timestamp
 from cerememory.storage.edges import edges_of, set_edges, sources_of
+from cerememory.storage.episodes import episode_stamp
 from cerememory.storage.keys import NOWHERE, Table, state_key
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.mutations import Stored, embedding_of, put_memory
@@ -53,16 +54,17 @@ def added(one: Consolidated, other: Consolidated) -> Consolidated:
 
 @dataclass(frozen=True, slots=True)
 class SemanticCopy:
-    """A copy to be made of `original`; `content` is the original's with a summary."""
+    """A copy to be made of `original`; `content` is the original's with a summary, and was made of `read`."""
 
     original: RecordId
     copy_id: RecordId
+    read: bytes
     content: MemoryContent
 
 
 @dataclass(frozen=True, slots=True)
 class ConsolidateBatch:
-    """Carry out a part of a plan, which was made at `now` of records that had these `versions`.
+    """Carry out a part of a plan, which was made at `now` of records that had these `stamps`.
 
     Of `faint` go those that still are below `faint_below`: into the archive until `kept_until`, or for good when
     that is None. `processed` is how many records the batch stands for in the counts; after the last one the run
@@ -71,7 +73,7 @@ class ConsolidateBatch:
 
     namespace: int
     now: int
-    versions: Mapping[RecordId, int]
+    stamps: Mapping[RecordId, bytes]
     merges: tuple[Merge, ...]
     copies: tuple[SemanticCopy, ...]
     faint: tuple[RecordId, ...]
@@ -101,7 +103,7 @@ class ConsolidateBatch:
         """The row of a record that is as the plan saw it."""
         value = ledger.get(ledger.key(Table.CONTENT, record_id))
         row = None if value is None else parse_content_row(value)
-        return row if row is not None and row.version == self.versions[record_id] else None
+        return row if row is not None and episode_stamp(row) == self.stamps[record_id] else None
 
     def _absorb(self, ledger: Ledger) -> int:
         """All edges are led to where their targets go before anything is removed."""
@@ -139,7 +141,7 @@ class ConsolidateBatch:
 
     def _copy(self, ledger: Ledger, copy: SemanticCopy) -> bool:
         row = self._row(ledger, copy.original)
-        if row is None or semantic_ids_of(row.metadata):
+        if row is None or row.content != copy.read or semantic_ids_of(row.metadata):
             return False
         edges = edges_of(ledger, copy.original)
         put_memory(ledger, self._copied(ledger, copy, row, (*edges, _link(copy.original, self.now))))

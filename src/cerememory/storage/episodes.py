@@ -7,6 +7,8 @@ again for those that are compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 
 import numpy as np
@@ -28,12 +30,13 @@ EPISODIC_CODE = STORE_CODE[Store.EPISODIC]
 READ_AT_ONCE = 256
 FLOAT_BYTES = 4
 VECTOR_HEAD_BYTES = 9  # store code and time stand in front of a vector
+STAMP_BYTES = 16
 
 
 class Episodes:
     """The episodic memories of `namespace` as `reader` sees them; `curve` tells their fidelity at `now`.
 
-    `versions` has those of the memories that were read.
+    `stamps` has those of the memories that were read.
     """
 
     def __init__(self, reader: Reader, namespace: int, curve: Curve, now: int) -> None:
@@ -42,7 +45,7 @@ class Episodes:
         self._curve = curve
         self._now = now
         self._dimensions = dict(self._embedded())
-        self.versions: dict[RecordId, int] = {}
+        self.stamps: dict[RecordId, bytes] = {}
 
     def _embedded(self) -> Iterator[tuple[RecordId, int]]:
         """The memories with an embedding, and the length of it."""
@@ -70,7 +73,7 @@ class Episodes:
                 yield trailing_id(row_key), parse_state_row(value)[1]
 
     def _episode(self, record_id: RecordId, row: ContentRow, state: State) -> Episode:
-        self.versions[record_id] = row.version
+        self.stamps[record_id] = episode_stamp(row)
         is_comparable = record_id in self._dimensions
         return Episode(
             record_id=record_id,
@@ -92,22 +95,47 @@ class Episodes:
         return [_vector(value) for value in self._reader.get_many(keys)]
 
 
+def episode_stamp(row: ContentRow) -> bytes:
+    """Stands for what an episodic memory is: another one later means that it isn't what was looked at.
+
+    Its version alone doesn't say so: an import may put another memory there that has the same, and a redaction
+    leaves it. When it was updated doesn't count, nor does the metadata: a run writes these itself, of edges and
+    copies.
+    """
+    stamp = blake2b(b"%d %d %d" % (row.store_code, row.version, row.created_at), digest_size=STAMP_BYTES)
+    for part in (row.content, row.emotion, row.meta):
+        stamp.update(len(part).to_bytes(8, "big"))
+        stamp.update(part)
+    return stamp.digest()
+
+
 def _vector(value: bytes | None) -> Embedding:
     if value is None:
         raise StorageDamaged("a vector that was there isn't")
     return np.frombuffer(value, dtype="<f4", offset=VECTOR_HEAD_BYTES)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadContent:
+    """A content and the JSON that it was read from."""
+
+    raw: bytes
+    content: MemoryContent
+
+
 def contents_of(
     reader: Reader, namespace: int, record_ids: Sequence[RecordId], bytes_max: int
-) -> list[tuple[RecordId, MemoryContent | None]]:
+) -> list[tuple[RecordId, ReadContent | None]]:
     """The contents of the first of `record_ids`, at least one, up to about `bytes_max` of JSON; None: gone."""
-    found: list[tuple[RecordId, MemoryContent | None]] = []
+    found: list[tuple[RecordId, ReadContent | None]] = []
     for record_id in record_ids:
         value = reader.get(key(namespace, Table.CONTENT, record_id))
-        content = None if value is None else codec.parse(parse_content_row(value).content, MemoryContent)
-        found.append((record_id, content))
+        found.append((record_id, None if value is None else _read_content(parse_content_row(value).content)))
         bytes_max -= 0 if value is None else len(value)
         if bytes_max <= 0:
             break
     return found
+
+
+def _read_content(raw: bytes) -> ReadContent:
+    return ReadContent(raw, codec.parse(raw, MemoryContent))

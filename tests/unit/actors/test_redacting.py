@@ -22,12 +22,14 @@ from cerememory.protocol.records import MemoryRecord, RawJournalRecord
 from cerememory.protocol.replies import Redacted
 from cerememory.protocol.requests import (
     Compact,
+    Consolidate,
     DreamTick,
     Export,
     Import,
     ImportStrategy,
     RecallRawQuery,
     Redact,
+    Strategy,
 )
 from cerememory.protocol.values import ByteArray, RecordId
 from cerememory.storage.datadir import DataDir
@@ -162,6 +164,25 @@ async def test_a_dream_under_way_does_not_tell_what_was_taken_out_meanwhile(
         [told] = await memories(engine)
         assert "said the cook" in told
         assert f"{CANARY}1" not in told
+
+
+async def test_nor_does_a_consolidation(tmp_path: Path, autojump_clock: MockClock) -> None:
+    held = HeldOffload()
+    async with running_engine(tmp_path, offload=held) as opened:
+        engine = opened.engine
+        await engine.encode_store_raw(to_store_raw(TELLING))
+        await engine.lifecycle_dream_tick(DreamTick())
+        held.hold("_contents", after=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.lifecycle_consolidate, Consolidate())
+            await held.until_held("_contents")
+            assert redacted(await scan(engine, include_dreamt=True)) == (1, 1, 0)
+            held.release("_contents")
+        [told] = await memories(engine)
+        assert f"{CANARY}1" not in told
+        reply = (await engine.lifecycle_consolidate(Consolidate(strategy=Strategy.FULL))).reply
+        assert reply.records_migrated == 1
+        assert not any(f"{CANARY}1" in told for told in await memories(engine))
 
 
 @asynccontextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +17,17 @@ from cerememory.domain.consolidation import Merge, copied_content
 from cerememory.domain.decay import STANDARD
 from cerememory.domain.derivation import semantic_ids_of
 from cerememory.protocol import codec
-from cerememory.protocol.records import Association, AssociationType, MemoryContent, MemoryRecord, Store
+from cerememory.protocol.records import (
+    Association,
+    AssociationType,
+    ContentBlock,
+    MemoryContent,
+    MemoryRecord,
+    Modality,
+    Store,
+)
 from cerememory.protocol.replies import Consolidated
-from cerememory.protocol.values import RecordId
+from cerememory.protocol.values import ByteArray, RecordId
 from cerememory.storage.consolidate_mutations import (
     NOTHING,
     ConsolidateBatch,
@@ -26,12 +36,14 @@ from cerememory.storage.consolidate_mutations import (
     added,
     batches_of,
 )
+from cerememory.storage.episodes import episode_stamp
 from cerememory.storage.keys import DEFAULT_NAMESPACE, NOWHERE, Table, counters_key, key
 from cerememory.storage.ledger import Finished
 from cerememory.storage.mutations import Stored
 from cerememory.storage.rows import (
     ContentRow,
     Counters,
+    dump_row,
     dump_state_row,
     parse_content_row,
     parse_counters,
@@ -70,11 +82,18 @@ def storage() -> MemoryStorage:
     return storage
 
 
-def batch(**given: Any) -> ConsolidateBatch:
+def stamps_of(storage: MemoryStorage) -> dict[RecordId, bytes]:
+    prefix = key(DEFAULT_NAMESPACE, Table.CONTENT)
+    found = {RecordId(k[len(prefix) :]): value for k, value in rows(storage).items() if k.startswith(prefix)}
+    return {record_id: episode_stamp(parse_content_row(value)) for record_id, value in found.items()}
+
+
+def batch(storage: MemoryStorage, **given: Any) -> ConsolidateBatch:
+    """A part of a plan that was made of what is there now, but for what is `given`."""
     nothing: dict[str, Any] = {
         "namespace": DEFAULT_NAMESPACE,
         "now": RUN_AT,
-        "versions": {an_id(i): 1 for i in range(10)},
+        "stamps": stamps_of(storage),
         "merges": (),
         "copies": (),
         "faint": (),
@@ -88,7 +107,7 @@ def batch(**given: Any) -> ConsolidateBatch:
 
 
 def done(storage: MemoryStorage, **given: Any) -> tuple[Consolidated, Finished]:
-    [answer], finished = commit(storage, batch(**given))
+    [answer], finished = commit(storage, batch(storage, **given))
     assert isinstance(answer, Stored), answer
     assert finished is not None
     return answer.reply, finished
@@ -120,7 +139,7 @@ def mentions(storage: MemoryStorage, record_id: RecordId) -> set[bytes]:
 
 def a_copy(storage: MemoryStorage, original: RecordId, summary: str | None = None) -> SemanticCopy:
     content = codec.parse(row_of(storage, original).content, MemoryContent)
-    return SemanticCopy(original, COPY, copied_content(content, summary))
+    return SemanticCopy(original, COPY, row_of(storage, original).content, copied_content(content, summary))
 
 
 def counts(**given: int) -> Consolidated:
@@ -179,15 +198,55 @@ def test_the_copies_of_who_went_are_those_of_who_stays(storage: MemoryStorage) -
 
 @pytest.mark.parametrize("edited", [1, 2])
 def test_what_was_edited_since_is_no_duplicate_any_more(storage: MemoryStorage, edited: int) -> None:
+    stamps = stamps_of(storage)
     commit(storage, updating(edited, metadata={"a": 1}))
-    reply, _ = done(storage, merges=(Merge(KEPT, (GONE,)),))
+    reply, _ = done(storage, stamps=stamps, merges=(Merge(KEPT, (GONE,)),))
     assert reply == NOTHING
     assert mentions(storage, GONE)
 
 
 def test_what_was_removed_since_is_not_counted(storage: MemoryStorage) -> None:
+    stamps = stamps_of(storage)
     done(storage, merges=(Merge(KEPT, (GONE,)),))
-    assert done(storage, merges=(Merge(KEPT, (GONE,)), Merge(GONE, (KEPT,))))[0] == NOTHING
+    assert done(storage, stamps=stamps, merges=(Merge(KEPT, (GONE,)), Merge(GONE, (KEPT,))))[0] == NOTHING
+
+
+def replaced(storage: MemoryStorage, record_id: RecordId, **changes: Any) -> None:
+    """Put another memory in the place of one, as an import does, or a redaction: its version may be the same."""
+    row = msgspec.structs.replace(row_of(storage, record_id), **changes)
+    storage.commit({key(DEFAULT_NAMESPACE, Table.CONTENT, record_id): dump_row(row)})
+
+
+BLOCK = ContentBlock(modality=Modality.TEXT, format="text/plain", data=ByteArray(b"safe"))
+OTHER_CONTENT = codec.dump(MemoryContent(blocks=(BLOCK,)))
+REPLACEMENTS = [
+    {"content": OTHER_CONTENT},
+    {"emotion": b'{"joy":1.0}'},
+    {"meta": b'{"intent":"why"}'},
+    {"created_at": NOW},
+    {"store_code": 1},
+]
+
+
+@pytest.mark.parametrize("changes", REPLACEMENTS, ids=lambda changes: next(iter(changes)))
+@pytest.mark.parametrize("which", [KEPT, GONE], ids=["kept", "gone"])
+def test_what_was_replaced_since_is_no_duplicate_though_the_version_is_the_same(
+    storage: MemoryStorage, which: RecordId, changes: dict[str, Any]
+) -> None:
+    stamps = stamps_of(storage)
+    replaced(storage, which, **changes)
+    assert done(storage, stamps=stamps, merges=(Merge(KEPT, (GONE,)),))[0] == NOTHING
+    assert mentions(storage, GONE)
+
+
+def test_what_a_run_writes_itself_is_no_change(storage: MemoryStorage) -> None:
+    """Of a large merge each part finds the memory that stays as the part before has left it."""
+    commit(storage, storing(a_record(4, "kettle", NOW + 4, embedding=[1.0, 4.0])))
+    done(storage, copies=(a_copy(storage, GONE),))
+    stamps = stamps_of(storage)
+    for gone in (GONE, an_id(4)):
+        reply, _ = done(storage, stamps=stamps, merges=(Merge(KEPT, (gone,)),))
+        assert reply == counts(records_compressed=1)
 
 
 # Semantic copies.
@@ -197,7 +256,7 @@ def test_a_copy_is_the_original_in_another_store(storage: MemoryStorage) -> None
     record = a_record(4, "x" * 200, NOW, emotion={"joy": 0.5}, metadata={"a": 1}, meta={"intent": "why"})
     commit(storage, storing(record), updating(4, now=NOW + 5, metadata={"a": 2}))
     with_state(storage, 4, access_count=3, last_accessed_at=NOW + 7, stability=2.5, reinforcement_count=2)
-    reply, finished = done(storage, copies=(a_copy(storage, an_id(4)),), versions={an_id(4): 2})
+    reply, finished = done(storage, copies=(a_copy(storage, an_id(4)),))
     assert reply == counts(records_migrated=1, semantic_nodes_created=1)
     original, copy = (_on_the_wire(storage, record_id) for record_id in (an_id(4), COPY))
     assert copy["content"].pop("summary") == "x" * 100 + "..."
@@ -248,7 +307,7 @@ def test_a_memory_is_copied_once(storage: MemoryStorage) -> None:
     copy = a_copy(storage, KEPT)
     done(storage, copies=(copy,))
     before = rows(storage)
-    assert done(storage, copies=(SemanticCopy(KEPT, an_id(101), copy.content),))[0] == NOTHING
+    assert done(storage, copies=(SemanticCopy(KEPT, an_id(101), copy.read, copy.content),))[0] == NOTHING
     assert (
         rows(storage)[key(DEFAULT_NAMESPACE, Table.CONTENT, KEPT)]
         == before[key(DEFAULT_NAMESPACE, Table.CONTENT, KEPT)]
@@ -257,9 +316,19 @@ def test_a_memory_is_copied_once(storage: MemoryStorage) -> None:
 
 
 def test_what_was_edited_since_is_not_copied(storage: MemoryStorage) -> None:
-    copy = a_copy(storage, KEPT)
+    copy, stamps = a_copy(storage, KEPT), stamps_of(storage)
     commit(storage, updating(1, metadata={"a": 1}))
+    assert done(storage, stamps=stamps, copies=(copy,))[0] == NOTHING
+
+
+def test_of_a_content_that_was_another_when_it_was_read_there_is_no_copy(storage: MemoryStorage) -> None:
+    """It may have been that for a while only: an import that was taken back."""
+    before = row_of(storage, KEPT).content
+    replaced(storage, KEPT, content=OTHER_CONTENT)
+    copy = a_copy(storage, KEPT)
+    replaced(storage, KEPT, content=before)
     assert done(storage, copies=(copy,))[0] == NOTHING
+    assert mentions(storage, COPY) == set()
 
 
 # What is faint.
@@ -384,14 +453,13 @@ def test_rows_and_counters_agree_after_any_batches(
             if source == number != target
         ]
         commit(storage, storing(a_record(number, "x", NOW + number, embedding=[1.0], associations=own)))
-    copies = tuple(
-        SemanticCopy(an_id(n), an_id(100 + n), a_copy(storage, an_id(n)).content) for n in sorted(copied)
-    )
+    copies = tuple(dataclasses.replace(a_copy(storage, an_id(n)), copy_id=an_id(100 + n)) for n in sorted(copied))
     merges = merges_of(groups)
     if as_one:
-        commit(storage, batch(merges=merges, copies=copies))
+        commit(storage, batch(storage, merges=merges, copies=copies))
     else:
-        commit(storage, *(batch(merges=(merge,)) for merge in merges), *(batch(copies=(c,)) for c in copies))
+        parts = [batch(storage, merges=(merge,)) for merge in merges]
+        commit(storage, *parts, *(batch(storage, copies=(copy,)) for copy in copies))
     gone = {record_id for merge in merges for record_id in merge.absorbed}
     assert all(mentions(storage, record_id) == set() for record_id in gone)
     check_rows(storage)

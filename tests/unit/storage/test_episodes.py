@@ -112,7 +112,7 @@ def test_only_memories_with_an_embedding_are_compared(storage: MemoryStorage) ->
     assert [vector.tolist() for vector in vectors] == [[0.5], [1.0, 2.0]]
     assert all(vector.dtype == np.float32 for vector in vectors)
     assert episodes.embedded_bytes == 4 * (2 + 1 + 1)
-    assert episodes.versions == {an_id(1): 1, an_id(2): 1, an_id(3): 1}
+    assert set(episodes.stamps) == {an_id(1), an_id(2), an_id(3)}
 
 
 @pytest.mark.parametrize(("bytes_max", "count"), [(1, 1), (10**9, 3)])
@@ -120,6 +120,7 @@ def test_contents_are_read_from_the_front_up_to_a_size(storage: MemoryStorage, b
     commit(storage, storing(a_record(1, "one")), storing(a_record(3, "three")))
     with storage.read() as reader:
         found = contents_of(reader, DEFAULT_NAMESPACE, [an_id(1), an_id(2), an_id(3)], bytes_max)
-    texts = [None if content is None else bytes(content.blocks[0].data).decode() for _id, content in found]
+    texts = [None if each is None else bytes(each.content.blocks[0].data).decode() for _id, each in found]
+    assert all(each is None or codec.parse(each.raw, MemoryContent) == each.content for _id, each in found)
     assert texts == ["one", None, "three"][:count]
     assert [record_id for record_id, _content in found] == [an_id(1), an_id(2), an_id(3)][:count]

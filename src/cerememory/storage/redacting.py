@@ -3,7 +3,9 @@
 A scan goes through four parts, piece by piece: memories that were dreamt of entries, such memories in decay's
 archive, what is kept of both and of entries to undo imports, and the entries. A dream tells their words in other
 places, where nothing says that one was a secret; so memories come first, and are asked for the words of secrets
-that their entries still have.
+that their entries still have, and for those that they tell themselves. What a dream or a consolidation makes while
+a scan goes on may be in a part that the scan has behind it: an entry that is written anew takes the memories along
+that it became by then, and a memory its copies.
 
 A piece is looked at outside of any transaction; what was found in it is written in one, and read anew there. So a
 scan can be broken off, and gone on with from its cursor, and a second one finds nothing.
@@ -14,29 +16,30 @@ was replaced is in free pages of the store, and in the index's segments, until t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
 from cerememory.domain.audit_chain import AuditDraft, bounded_ids
-from cerememory.domain.derivation import raw_ids_of
-from cerememory.domain.redaction import NOTHING_KNOWN, Findings, redact, redact_text
+from cerememory.domain.derivation import raw_ids_of, semantic_ids_of
+from cerememory.domain.redaction import NOTHING_KNOWN, Findings
 from cerememory.errors import ValidationFailed
 from cerememory.protocol import codec
-from cerememory.protocol.records import ContentBlock, MemoryContent, Modality
+from cerememory.protocol.records import MemoryContent
 from cerememory.protocol.replies import Redacted
 from cerememory.protocol.requests import Redact
-from cerememory.protocol.values import ByteArray, RecordId
+from cerememory.protocol.values import RecordId
 from cerememory.storage.contract import Reader
 from cerememory.storage.groups import change_group
 from cerememory.storage.keys import Table, after, key, trailing_id
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.likenesses import drop_likeness, note_likeness
 from cerememory.storage.mutations import Stored, embedding_of
+from cerememory.storage.redacted_rows import redacted, secrets_of
 from cerememory.storage.rows import (
     ArchivedRow,
     ContentRow,
@@ -44,6 +47,7 @@ from cerememory.storage.rows import (
     dump_row,
     parse_archived_row,
     parse_content_row,
+    parse_ids,
     parse_raw_row,
 )
 from cerememory.storage.undo_rows import (
@@ -59,8 +63,6 @@ from cerememory.storage.undo_rows import (
     undo_key,
 )
 from cerememory.storage.vectors import Space, VectorChange, dump_vector, vector_key
-
-R = TypeVar("R", RawRow, ContentRow)
 
 PIECE_ROWS = 500
 PIECE_BYTES = 1_048_576
@@ -109,7 +111,7 @@ class Hit(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Piece:
     """What was looked at: the `hits` to be written anew, the `secrets` in them by kind, and `dreamt_ids` of the
-    memories that have some and are left.
+    memories that have some and are left, as are all of them unless the scan goes on `with_dreamt`.
     """
 
     part: Table
@@ -118,20 +120,27 @@ class Piece:
     dreamt_ids: tuple[RecordId, ...]
     secrets: Mapping[str, int]
     next_cursor: str | None
+    with_dreamt: bool
 
-    def reply(self, redacted: int, secrets: Mapping[str, int]) -> Redacted:
+    def reply(
+        self, redacted: int, secrets: Mapping[str, int], became: int = 0, left: Iterable[RecordId] = ()
+    ) -> Redacted:
+        """`redacted` counts what is of the part, `became` the memories that were derived of that; `left` are those
+        of them that are as they were.
+        """
+        is_of_memories = self.part in (Table.CONTENT, Table.ARCHIVED)
         return Redacted(
             records_scanned=self.scanned,
             entries_redacted=redacted if self.part is Table.RAW else 0,
-            memories_redacted=redacted if self.part in (Table.CONTENT, Table.ARCHIVED) else 0,
+            memories_redacted=became + (redacted if is_of_memories else 0),
             kept_redacted=redacted if self.part is Table.UNDO else 0,
             secrets={} if self.part is Table.UNDO else dict(sorted(secrets.items())),  # those are copies
-            dreamt_ids=self.dreamt_ids,
+            dreamt_ids=(*self.dreamt_ids, *left),
             next_cursor=self.next_cursor,
         )
 
 
-NOTHING = Piece(PARTS[0], 0, (), (), {}, None)
+NOTHING = Piece(PARTS[0], 0, (), (), {}, None, with_dreamt=False)
 
 
 def look_at_piece(reader: Reader, namespace: int, request: Redact) -> Piece:
@@ -154,7 +163,15 @@ def look_at_piece(reader: Reader, namespace: int, request: Redact) -> Piece:
             hits.append(Hit(row_key, found.known))
             secrets.update(found.secrets)
     cursor = None if following is None else following.cursor(namespace)
-    return Piece(position.part, scanned, tuple(hits), tuple(dreamt_ids), secrets.kinds, cursor)
+    return Piece(
+        part=position.part,
+        scanned=scanned,
+        hits=tuple(hits),
+        dreamt_ids=tuple(dreamt_ids),
+        secrets=secrets.kinds,
+        next_cursor=cursor,
+        with_dreamt=request.include_dreamt,
+    )
 
 
 class _Found(NamedTuple):
@@ -176,7 +193,7 @@ class _Look:
         self.size_bytes += len(value)
         match self._part:
             case Table.RAW:
-                return _Found(_secrets_of(parse_raw_row(value)), False)
+                return _Found(secrets_of(parse_raw_row(value)), False)
             case Table.CONTENT:
                 return self._memory(trailing_id(row_key), parse_content_row(value))
             case Table.ARCHIVED:
@@ -191,7 +208,7 @@ class _Look:
         secrets = Findings()
         if not any(map(_is_dreamt, rows())):
             return _Found(secrets, True)
-        known = self._known(rows())
+        known = self._known([*rows()])
         for each in rows():
             redacted(each, secrets, known)
         return _Found(secrets, True, known)
@@ -199,18 +216,18 @@ class _Look:
     def _undo(self, row_key: bytes, row: UndoRow) -> _Found:
         secrets, known = Findings(), NOTHING_KNOWN
         if row.memory is not None:
-            known = self._known(_rows_before(row.memory), batch_in(row_key))
+            known = self._known([*_rows_before(row.memory)], batch_in(row_key))
         _redacted_undo(row, secrets, known)
         return _Found(secrets, row.memory is not None, known)
 
-    def _known(self, rows: Iterable[ContentRow], batch: RecordId | None = None) -> frozenset[str]:
-        """The words of the secrets in the entries of which `rows` of a memory say that it was dreamt, and in those
-        of them kept in `batch`.
+    def _known(self, rows: Sequence[ContentRow], batch: RecordId | None = None) -> frozenset[str]:
+        """The words of the secrets in `rows` of a memory, in the entries of which they say that it was dreamt, and
+        in those of them kept in `batch`.
         """
-        secrets = Findings()
+        secrets = secrets_of(*rows)
         for record_id in {record_id for row in rows for record_id in raw_ids_of(row.metadata)}:
             for entry in self._entries(record_id, batch):
-                secrets.update(_secrets_of(entry))
+                secrets.update(secrets_of(entry))
         return secrets.words()
 
     def _entries(self, record_id: RecordId, batch: RecordId | None) -> Iterator[RawRow]:
@@ -224,12 +241,6 @@ class _Look:
             yield row
 
 
-def _secrets_of(row: RawRow) -> Findings:
-    secrets = Findings()
-    redacted(row, secrets)
-    return secrets
-
-
 def _is_dreamt(row: ContentRow) -> bool:
     """An edit may have taken the word for it; then an earlier version has it."""
     return bool(raw_ids_of(row.metadata))
@@ -238,64 +249,6 @@ def _is_dreamt(row: ContentRow) -> bool:
 def _versions(reader: Reader | Ledger, namespace: int, record_id: RecordId) -> Iterator[tuple[bytes, bytes]]:
     prefix = key(namespace, Table.HISTORY, record_id)
     return reader.scan(prefix, after(prefix))
-
-
-def redacted(row: R, secrets: Findings, known: frozenset[str] = NOTHING_KNOWN) -> R:
-    """`row` without secrets, itself when there is none; what was found is added to `secrets`."""
-    found = Findings()
-    changed = replace(
-        row,
-        content=_content(row.content, found, known),
-        metadata=_json(row.metadata, found, known),
-        meta=_json(row.meta, found, known),
-    )
-    secrets.update(found)
-    return changed if found else row
-
-
-def _content(raw: bytes, secrets: Findings, known: frozenset[str]) -> bytes:
-    found = Findings()
-    content = codec.parse(raw, MemoryContent)
-    blocks = tuple(_block(block, found, known) for block in content.blocks)
-    summary = None if content.summary is None else redact_text(content.summary, found, known)
-    secrets.update(found)
-    return codec.dump(replace(content, blocks=blocks, summary=summary)) if found else raw
-
-
-def _block(block: ContentBlock, secrets: Findings, known: frozenset[str]) -> ContentBlock:
-    """Pictures and speech stay as they are."""
-    if block.modality not in (Modality.TEXT, Modality.STRUCTURED):
-        return block
-    found = Findings()
-    data = _data(block, found, known)
-    secrets.update(found)
-    return replace(block, data=ByteArray(data), embedding=None) if found else block
-
-
-def _data(block: ContentBlock, secrets: Findings, known: frozenset[str]) -> bytes:
-    """What is no JSON where it should be is the text that it is, as it is to the index."""
-    if block.modality is Modality.TEXT:
-        return _text(block.data, secrets, known)
-    try:
-        return _json(bytes(block.data), secrets, known)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _text(block.data, secrets, known)
-
-
-def _text(data: bytes, secrets: Findings, known: frozenset[str]) -> bytes:
-    """Bytes that aren't UTF-8 stay what they are."""
-    text = data.decode(errors="surrogateescape")
-    return redact_text(text, secrets, known).encode(errors="surrogateescape")
-
-
-def _json(raw: bytes, secrets: Findings, known: frozenset[str]) -> bytes:
-    """Empty stays empty."""
-    if not raw:
-        return raw
-    found = Findings()
-    value = redact(msgspec.json.decode(raw), found, known)
-    secrets.update(found)
-    return codec.dump(value) if found else raw
 
 
 def _redacted_undo(row: UndoRow, secrets: Findings, known: frozenset[str]) -> UndoRow:
@@ -320,6 +273,22 @@ def _redacted_before(before: MemoryBefore, secrets: Findings, known: frozenset[s
     return replace(before, rows=replace(before.rows, content=content), history=history) if found else before
 
 
+@dataclass(slots=True)
+class _Done:
+    """What a transaction took out: `stores` are those of the records that had a secret, entries have none; `left`
+    are memories that have one still.
+    """
+
+    secrets: Findings = field(default_factory=Findings)
+    stores: dict[RecordId, str] = field(default_factory=dict)
+    left: list[RecordId] = field(default_factory=list)
+
+    def note(self, record_id: RecordId, store: str, found: Findings) -> None:
+        self.secrets.update(found)
+        if found:
+            self.stores[record_id] = store
+
+
 @dataclass(frozen=True, slots=True)
 class RedactPiece:
     """Write what was found in `piece` anew, without its secrets; those of them that are there still."""
@@ -329,36 +298,60 @@ class RedactPiece:
     now: int
 
     def apply(self, ledger: Ledger) -> Stored[Redacted]:
-        secrets = Findings()
-        stores: dict[RecordId, str] = {}
+        done, derived = _Done(), _Derived()
         for hit in self.piece.hits:
             value = ledger.get(hit.row_key)
             if value is not None:
-                self._rewrite(ledger, hit, value, secrets, stores)
-        reply = self.piece.reply(len(stores), secrets.kinds)
-        if not stores:
+                self._rewrite(ledger, hit, value, done, derived)
+        of_part = len(done.stores)
+        copies = self._follow(ledger, derived, done)
+        self._follow(ledger, copies, done)
+        reply = self.piece.reply(of_part, done.secrets.kinds, len(done.stores) - of_part, done.left)
+        if not done.stores:
             return Stored(reply, ledger.read_from)
-        ledger.audit(self._entry(stores, secrets))
+        ledger.audit(self._entry(done.stores, done.secrets))
         return Stored(reply, ledger.sequence)
 
-    def _rewrite(
-        self, ledger: Ledger, hit: Hit, value: bytes, secrets: Findings, stores: dict[RecordId, str]
-    ) -> None:
-        """`stores` gets the record when a secret was in it; an entry has none."""
+    def _rewrite(self, ledger: Ledger, hit: Hit, value: bytes, done: _Done, derived: _Derived) -> None:
         found = Findings()
         record_id, store = trailing_id(hit.row_key), ""
         match self.piece.part:
             case Table.RAW:
-                _rewrite_entry(ledger, record_id, parse_raw_row(value), found)
+                entry = parse_raw_row(value)
+                _rewrite_entry(ledger, record_id, entry, found)
+                derived.add(parse_ids(entry.derived) if found else (), found.words())
             case Table.CONTENT:
-                store = _rewrite_memory(ledger, record_id, parse_content_row(value), found, hit.known)
+                row = parse_content_row(value)
+                store = _rewrite_memory(ledger, record_id, row, found, hit.known)
+                derived.add(semantic_ids_of(row.metadata), hit.known)
             case Table.ARCHIVED:
-                store = _rewrite_archived(ledger, record_id, parse_archived_row(value), found, hit.known)
+                archived = parse_archived_row(value)
+                store = _rewrite_archived(ledger, record_id, archived, found, hit.known)
+                derived.add(semantic_ids_of(archived.content.metadata), hit.known)
             case Table.UNDO:
                 _rewrite_undo(ledger, hit, parse_undo_row(value), found)
-        secrets.update(found)
-        if found:
-            stores[record_id] = store
+        done.note(record_id, store, found)
+
+    def _follow(self, ledger: Ledger, derived: _Derived, done: _Done) -> _Derived:
+        """Rewrite what was derived, or note that it is left; returns what was derived of that, in turn."""
+        further = _Derived()
+        for record_id, words in derived.known.items():
+            rows = _memory_rows(ledger, record_id)
+            if any(map(_is_dreamt, rows)):
+                known = words | secrets_of(*rows).words()
+                further.add(semantic_ids_of(rows[0].metadata), known)
+                self._rewrite_derived(ledger, record_id, rows, known, done)
+        return further
+
+    def _rewrite_derived(
+        self, ledger: Ledger, record_id: RecordId, rows: list[ContentRow], known: frozenset[str], done: _Done
+    ) -> None:
+        found = secrets_of(*rows, known=known)
+        if found and not self.piece.with_dreamt:
+            done.left.append(record_id)
+        elif found:
+            _rewrite_wherever(ledger, record_id, known)
+            done.note(record_id, rows[0].store.value, found)
 
     def _entry(self, stores: dict[RecordId, str], secrets: Findings) -> AuditDraft:
         bounded = bounded_ids([*stores])
@@ -366,6 +359,40 @@ class RedactPiece:
         part = self.piece.part.name.lower()
         summary = {"redacted": len(stores), "part": part, "secrets": dict(secrets.kinds), **bounded.summary}
         return AuditDraft(self.now, OPERATION, bounded.record_ids, named, summary)
+
+
+class _Derived:
+    """Memories that were made of what is written anew; `known` are the words of secrets that each may tell."""
+
+    def __init__(self) -> None:
+        self.known: dict[RecordId, frozenset[str]] = defaultdict(frozenset)
+
+    def add(self, record_ids: Iterable[RecordId], words: frozenset[str]) -> None:
+        for record_id in record_ids:
+            self.known[record_id] |= words
+
+
+def _memory_rows(ledger: Ledger, record_id: RecordId) -> list[ContentRow]:
+    """The row of a memory, archived or not, and those of its earlier versions; none when it isn't there."""
+    value = ledger.get(ledger.key(Table.CONTENT, record_id))
+    archived = ledger.get(ledger.key(Table.ARCHIVED, record_id)) if value is None else None
+    if value is not None:
+        row = parse_content_row(value)
+    elif archived is not None:
+        row = parse_archived_row(archived).content
+    else:
+        return []
+    return [row, *(parse_content_row(each) for _key, each in _versions(ledger, ledger.namespace, record_id))]
+
+
+def _rewrite_wherever(ledger: Ledger, record_id: RecordId, known: frozenset[str]) -> None:
+    """Rewrite a memory that is there, archived or not."""
+    value = ledger.get(ledger.key(Table.CONTENT, record_id))
+    archived = ledger.get(ledger.key(Table.ARCHIVED, record_id)) if value is None else None
+    if value is not None:
+        _rewrite_memory(ledger, record_id, parse_content_row(value), Findings(), known)
+    elif archived is not None:
+        _rewrite_archived(ledger, record_id, parse_archived_row(archived), Findings(), known)
 
 
 def _rewrite_entry(ledger: Ledger, record_id: RecordId, row: RawRow, secrets: Findings) -> None:

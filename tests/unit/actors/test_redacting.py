@@ -185,6 +185,22 @@ async def test_nor_does_a_consolidation(tmp_path: Path, autojump_clock: MockCloc
         assert not any(f"{CANARY}1" in told for told in await memories(engine))
 
 
+async def test_a_dream_that_ends_while_a_scan_goes_on_is_redacted_with_its_entries(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with running_engine(tmp_path) as opened:
+        engine = opened.engine
+        await engine.encode_store_raw(to_store_raw(TELLING))
+        cursor: str | None = None
+        while cursor is None or not cursor.startswith("3."):
+            cursor = (await engine.lifecycle_redact(Redact(cursor=cursor, include_dreamt=True))).reply.next_cursor
+        await engine.lifecycle_dream_tick(DreamTick())
+        assert f"{CANARY}1" in (await memories(engine))[0]
+        reply = (await engine.lifecycle_redact(Redact(cursor=cursor, include_dreamt=True))).reply
+        assert (reply.entries_redacted, reply.memories_redacted) == (1, 1)
+        assert f"{CANARY}1" not in (await memories(engine))[0].lower()
+
+
 @asynccontextmanager
 async def on_disk(data_dir: Path) -> AsyncIterator[Engine]:
     """On LMDB, with the text index on the disk."""

@@ -24,10 +24,11 @@ from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, digest, key
 from cerememory.storage.ledger import Finished
 from cerememory.storage.likenesses import BuildLikenesses
 from cerememory.storage.mutations import Once
-from cerememory.storage.redacting import PARTS, Position, RedactPiece, look_at_piece
+from cerememory.storage.redacting import PARTS, Piece, Position, RedactPiece, look_at_piece
 from cerememory.storage.rows import (
     ContentRow,
     RawRow,
+    dump_ids,
     dump_row,
     parse_archived_row,
     parse_content_row,
@@ -243,6 +244,92 @@ def test_a_dream_tells_a_secret_where_nothing_says_that_it_is_one(storage: Memor
     assert texts(content_row(storage, 1)) == [f"topic cook+{MARK}: the cook said {MARK}..."]
     assert not holds_secret(storage)
     assert_sound(storage)
+
+
+def test_a_memory_whose_entries_were_redacted_before_it_is_redacted_everywhere(storage: MemoryStorage) -> None:
+    """It says itself, in one place, which of its words are secret."""
+    told = {**origin(101), "hint": f"cook+{SECRET}"}
+    text = f"topic cook+{SECRET.upper()}: {TELLING}, said the cook"
+    commit(storage, storing_raw(101, TOLD), storing(a_record(1, text, metadata=told)))
+    assert counts(scan(storage, include_dreamt=True)[0])[:3] == (0, 1, 0)
+    assert texts(content_row(storage, 1)) == [f"topic cook+{MARK}: my password is {MARK} said the cook"]
+    assert not holds_secret(storage)
+    assert counts(scan(storage, include_dreamt=True)[0])[:3] == (0, 0, 0)
+    assert_sound(storage)
+
+
+def test_so_is_one_that_is_kept_to_undo_an_import(storage: MemoryStorage) -> None:
+    commit(storage, storing(a_record(1, f"cook+{SECRET}: {TELLING}", metadata=origin(101))))
+    take_in(storage, a_memory(2), terms=Terms("a-1", ImportStrategy.REPLACE, IMPORTED, False))
+    scan(storage, include_dreamt=True)
+    assert not holds_secret(storage)
+
+
+def dream(storage: MemoryStorage) -> None:
+    """Entry 101 becomes memory 1 with a semantic copy 2, and memory 3, which is archived; of 4 nothing is left."""
+    for number, told in (
+        (1, {**origin(101), "_derived": {"semantic_ids": [format_id(an_id(2))]}}),
+        (3, origin(101)),
+    ):
+        commit(storage, storing(a_record(number, f"topic {SECRET}", metadata=told)))
+    commit(storage, storing(a_record(2, f"topic {SECRET}", metadata=origin(101), store="semantic")), Archive(3))
+    became = msgspec.structs.replace(raw_row(storage), derived=dump_ids([an_id(1), an_id(3), an_id(4)]))
+    storage.commit({key(DEFAULT_NAMESPACE, Table.RAW, an_id(101)): dump_row(became)})
+
+
+def look(storage: MemoryStorage, part: Table, **asked: Any) -> Piece:
+    """At the first piece of a part."""
+    with storage.read() as reader:
+        return look_at_piece(reader, DEFAULT_NAMESPACE, Redact(cursor=f"{PARTS.index(part)}.", **asked))
+
+
+def test_an_entry_takes_along_what_it_became_while_the_scan_went_on(storage: MemoryStorage) -> None:
+    commit(storage, storing_raw(101, TELLING))
+    piece = look(storage, Table.RAW, include_dreamt=True)
+    dream(storage)
+    [stored], finished = commit(storage, RedactPiece(DEFAULT_NAMESPACE, piece, LATER))
+    assert (stored.reply.entries_redacted, stored.reply.memories_redacted) == (1, 3)
+    assert finished is not None
+    [line] = finished.audit_lines
+    assert parse_line(line).record_ids == (an_id(101), an_id(1), an_id(3), an_id(2))
+    assert texts(content_row(storage, 1)) == texts(content_row(storage, 2)) == [f"topic {MARK}"]
+    assert not holds_secret(storage)
+    assert_sound(storage)
+
+
+def test_or_names_it(storage: MemoryStorage) -> None:
+    commit(storage, storing_raw(101, TELLING))
+    piece = look(storage, Table.RAW)
+    dream(storage)
+    [stored], _ = commit(storage, RedactPiece(DEFAULT_NAMESPACE, piece, LATER))
+    assert (stored.reply.entries_redacted, stored.reply.memories_redacted) == (1, 0)
+    assert stored.reply.dreamt_ids == (an_id(1), an_id(3), an_id(2))
+    assert texts(content_row(storage, 1)) == [f"topic {SECRET}"]
+
+
+def test_what_nobody_dreamt_of_an_entry_stays_whatever_the_entry_says(storage: MemoryStorage) -> None:
+    commit(storage, storing_raw(101, TELLING))
+    dream(storage)
+    edited = msgspec.structs.replace(content_row(storage, 1), metadata=b"{}")
+    storage.commit({key(DEFAULT_NAMESPACE, Table.CONTENT, an_id(1)): dump_row(edited)})
+    piece = look(storage, Table.RAW, include_dreamt=True)
+    [stored], _ = commit(storage, RedactPiece(DEFAULT_NAMESPACE, piece, LATER))
+    assert stored.reply.memories_redacted == 1
+    assert texts(content_row(storage, 1)) == [f"topic {SECRET}"]
+
+
+def test_a_memory_takes_its_copy_along(storage: MemoryStorage) -> None:
+    """Its id may be one that the scan has passed by."""
+    commit(storage, storing_raw(101, TELLING))
+    commit(storage, storing(a_record(1, TELLING, metadata=origin(101))))
+    piece = look(storage, Table.CONTENT, include_dreamt=True)
+    copies = {**origin(101), "_derived": {"semantic_ids": [format_id(an_id(2))]}}
+    commit(storage, storing(a_record(2, f"topic {SECRET}", metadata=origin(101), store="semantic")))
+    marked = msgspec.structs.replace(content_row(storage, 1), metadata=codec.dump(copies))
+    storage.commit({key(DEFAULT_NAMESPACE, Table.CONTENT, an_id(1)): dump_row(marked)})
+    [stored], _ = commit(storage, RedactPiece(DEFAULT_NAMESPACE, piece, LATER))
+    assert stored.reply.memories_redacted == 2
+    assert texts(content_row(storage, 2)) == [f"topic {MARK}"]
 
 
 def test_another_block_speaks_for_a_memory_whose_embedding_went(storage: MemoryStorage) -> None:

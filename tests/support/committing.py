@@ -22,11 +22,13 @@ from cerememory.storage.rows import parse_content_row, parse_head, parse_state_r
 from tests.support.engine import NOW, to_store, to_store_raw
 
 
-def commit(storage: Storage, *mutations: Mutation[Any], audited: bool = True) -> tuple[list[Any], Finished | None]:
+def commit(
+    storage: Storage, *mutations: Mutation[Any], audited: bool = True, now: int = NOW
+) -> tuple[list[Any], Finished | None]:
     """The answers in one transaction, a known error standing for the answer it took; and what was committed."""
     with storage.read() as reader:
         head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
-        ledger = Ledger(reader, head, NOW, audited=audited, index_applied=0)
+        ledger = Ledger(reader, head, now, audited=audited, index_applied=0)
         answers = [_attempted(ledger, mutation) for mutation in mutations]
         finished = ledger.finish()
     if finished is not None:

@@ -27,6 +27,7 @@ from cerememory.protocol.requests import Consolidate
 from cerememory.protocol.values import NANOS, RecordId
 from cerememory.storage.consolidate_mutations import (
     NOTHING,
+    BeginConsolidation,
     ConsolidateBatch,
     NoteConsolidation,
     SemanticCopy,
@@ -59,9 +60,10 @@ class Run(Request[Stored[Consolidated]]):
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """What a run at `now` is going to do, and the stamps of the memories that it looked at."""
+    """What a run at `now` is going to do, when the last one was, and the stamps of what it looked at."""
 
     now: int
+    last_run_at: int | None
     plan: Plan
     stamps: Mapping[RecordId, bytes]
 
@@ -130,6 +132,8 @@ class Consolidator(JobActor):
         kept = await self._writer.kept(any_mutation)
         if kept is not None:
             return kept
+        if not message.request.dry_run:
+            await self._writer.ask_patiently(Commit(BeginConsolidation(message.namespace)))
         read = partial(self._plan, message.namespace, message.request, self._world.now())
         planned = await self._world.offload(read, self._limiter)
         if not message.request.dry_run:
@@ -144,13 +148,13 @@ class Consolidator(JobActor):
     def _plan(self, namespace: int, request: Consolidate, now: int) -> _Planned:
         with self._storage.read() as reader:
             counters = parse_counters(reader.get(counters_key(namespace)))
-            criteria = criteria_of(request, counters.last_consolidated_at, self._faint_below)
+            criteria = criteria_of(request, counters.last_consolidated_at, self._faint_below, now)
             curve = self._curves.of(reader, namespace)[EPISODIC_CODE]
             episodes = Episodes(reader, namespace, curve, now)
             if request.dedup and episodes.embedded_bytes > DEDUP_BYTES_MAX:
                 raise ValidationFailed(f"dedup: compares at most {DEDUP_BYTES_MAX} bytes of embeddings")
             plan = plan_of(episodes.read(), criteria, episodes.embeddings, now)
-        return _Planned(now, plan, episodes.stamps)
+        return _Planned(now, counters.last_consolidated_at, plan, episodes.stamps)
 
     async def _carry_out(self, message: Run, planned: _Planned) -> Stored[Consolidated]:
         plan = planned.plan
@@ -165,6 +169,7 @@ class Consolidator(JobActor):
             batch = ConsolidateBatch(
                 namespace=message.namespace,
                 now=planned.now,
+                last_run_at=planned.last_run_at,
                 stamps=planned.stamps,
                 merges=merges,
                 copies=copies,

@@ -3,7 +3,7 @@
 Owns the choice, the edges of a memory that absorbed another, and the summary of a semantic copy. Reading the
 memories, and writing what was chosen, is storage's. A plan is made of what is there and changes nothing: a dry
 run counts the same plan that a real run carries out. A memory is never copied twice, so a run after a run finds
-nothing to do.
+nothing to do, and one may look at what another has looked at: an incremental one does, by `LOOK_BACK_NS`.
 
 Source: the engine specification, "Consolidate". All `_at` are nanoseconds since the epoch.
 """
@@ -29,6 +29,7 @@ from cerememory.protocol.values import NANOS, RecordId, Timestamp
 
 COSINE_MIN = 0.92  # beyond it two embeddings mean the same
 HOUR_NS = 3_600 * NANOS
+LOOK_BACK_NS = 10 * 60 * NANOS  # what is written has the time at which it was asked for: it may come so much later
 SUMMARY_CHARS = 100  # of the text, where a memory has no summary
 CUT = "..."
 COMPARED_MAX = 2**22  # how many cosines are held at a time
@@ -99,14 +100,18 @@ class Plan:
         return sum(len(merge.absorbed) for merge in self.merges)
 
 
-def criteria_of(request: Consolidate, last_run_at: int | None, faint_below: float) -> Criteria:
-    """`full` looks at all, `incremental` at what changed since the last run, `selective` at what it is told to."""
+def criteria_of(request: Consolidate, last_run_at: int | None, faint_below: float, now: int) -> Criteria:
+    """`full` looks at all, `incremental` at what changed since the last run, `selective` at what it is told to.
+
+    `last_run_at` None or 0: all is to be looked at. A run that is yet to come, by the clock, was of another clock.
+    """
     if request.strategy is Strategy.SELECTIVE and not (request.min_age_hours or request.min_access_count):
         raise ValidationFailed("strategy: selective needs min_age_hours or min_access_count")
+    is_incremental = request.strategy is Strategy.INCREMENTAL and (last_run_at or 0) <= now
     return Criteria(
         min_age_ns=request.min_age_hours * HOUR_NS,
         min_access_count=request.min_access_count,
-        changed_since=last_run_at if request.strategy is Strategy.INCREMENTAL else None,
+        changed_since=last_run_at - LOOK_BACK_NS if is_incremental and last_run_at else None,
         by_text=not request.dedup,
         faint_below=faint_below,
     )

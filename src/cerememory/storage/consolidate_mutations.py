@@ -2,6 +2,10 @@
 
 A run answers with what its last batch adds up: every one is told what the run did before it. Each writes an audit
 entry of what it did itself. What was changed or removed since the plan was made is left out, and not counted.
+
+The next incremental run looks at what has times from the last one on. Whatever is changed so that its times don't
+say it (an import, a secret taken out, a clock that was set back) has the next run look at all instead: the time of
+the last one goes, and a run under way that finds another than it began with leaves it so.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from cerememory.domain.audit_chain import AuditDraft
-from cerememory.domain.consolidation import Merge, joined_edges
+from cerememory.domain.consolidation import LOOK_BACK_NS, Merge, joined_edges
 from cerememory.domain.derivation import semantic_ids_of, with_semantic_ids
 from cerememory.domain.fidelity import State
 from cerememory.errors import StorageDamaged
@@ -28,16 +32,25 @@ from cerememory.protocol.replies import Consolidated
 from cerememory.protocol.values import RecordId, Timestamp
 from cerememory.storage.edges import edges_of, set_edges, sources_of
 from cerememory.storage.episodes import episode_stamp
-from cerememory.storage.keys import NOWHERE, Table, state_key
+from cerememory.storage.keys import NOWHERE, Table, counters_key, state_key
 from cerememory.storage.ledger import Ledger
 from cerememory.storage.mutations import Stored, embedding_of, put_memory
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.removal import archive_memory, remove_memory
-from cerememory.storage.rows import STORE_CODE, ContentRow, dump_row, parse_content_row, parse_state_row
+from cerememory.storage.rows import (
+    STORE_CODE,
+    ContentRow,
+    Counters,
+    dump_counters,
+    dump_row,
+    parse_content_row,
+    parse_state_row,
+)
 
 OPERATION = "lifecycle.consolidate"
 EPISODIC_CODE, SEMANTIC_CODE = STORE_CODE[Store.EPISODIC], STORE_CODE[Store.SEMANTIC]
 COPY_WEIGHT = 1.0
+LOOKING_AT_ALL = 0  # in the place of the time of the last run
 NOTHING = Consolidated(
     records_processed=0,
     records_migrated=0,
@@ -66,13 +79,14 @@ class SemanticCopy:
 class ConsolidateBatch:
     """Carry out a part of a plan, which was made at `now` of records that had these `stamps`.
 
-    Of `faint` go those that still are below `faint_below`: into the archive until `kept_until`, or for good when
-    that is None. `processed` is how many records the batch stands for in the counts; after the last one the run
-    counts as done.
+    `last_run_at` is the time of the last run, by which the plan was made. Of `faint` go those that still are below
+    `faint_below`: into the archive until `kept_until`, or for good when that is None. `processed` is how many
+    records the batch stands for in the counts; after the last one the run counts as done.
     """
 
     namespace: int
     now: int
+    last_run_at: int | None
     stamps: Mapping[RecordId, bytes]
     merges: tuple[Merge, ...]
     copies: tuple[SemanticCopy, ...]
@@ -95,15 +109,27 @@ class ConsolidateBatch:
             semantic_nodes_created=copied,
         )
         if self.is_last and self.namespace != NOWHERE:
-            ledger.counters().last_consolidated_at = self.now
+            self._note_run(ledger.counters())
         ledger.audit(_audit(self.now, done, is_dry_run=False))
         return Stored(added(self.before, done), ledger.sequence)
+
+    def _note_run(self, counters: Counters) -> None:
+        if self.last_run_at is not None and counters.last_consolidated_at == self.last_run_at:
+            counters.last_consolidated_at = self.now
 
     def _row(self, ledger: Ledger, record_id: RecordId) -> ContentRow | None:
         """The row of a record that is as the plan saw it."""
         value = ledger.get(ledger.key(Table.CONTENT, record_id))
         row = None if value is None else parse_content_row(value)
-        return row if row is not None and episode_stamp(row) == self.stamps[record_id] else None
+        if row is not None and episode_stamp(row) != self.stamps[record_id]:
+            self._leave_out(ledger, row)
+            return None
+        return row
+
+    def _leave_out(self, ledger: Ledger, row: ContentRow) -> None:
+        """The next run is to look at it."""
+        if row.updated_at <= self.now - LOOK_BACK_NS:
+            ledger.counters().last_consolidated_at = None
 
     def _absorb(self, ledger: Ledger) -> int:
         """All edges are led to where their targets go before anything is removed."""
@@ -141,7 +167,10 @@ class ConsolidateBatch:
 
     def _copy(self, ledger: Ledger, copy: SemanticCopy) -> bool:
         row = self._row(ledger, copy.original)
-        if row is None or row.content != copy.read or semantic_ids_of(row.metadata):
+        if row is None or semantic_ids_of(row.metadata):
+            return False
+        if row.content != copy.read:
+            self._leave_out(ledger, row)
             return False
         edges = edges_of(ledger, copy.original)
         put_memory(ledger, self._copied(ledger, copy, row, (*edges, _link(copy.original, self.now))))
@@ -217,6 +246,23 @@ def _link(target: RecordId, now: int) -> Association:
         created_at=at,
         last_co_activation=at,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BeginConsolidation:
+    """Where the next run is to look at all memories, note that one does now.
+
+    What comes in while it goes on has the one after it look at all again, by taking the time of the last run away:
+    were there none, nothing would show it.
+    """
+
+    namespace: int
+
+    def apply(self, ledger: Ledger) -> None:
+        counters = ledger.counters()
+        if counters.last_consolidated_at is None and self.namespace != NOWHERE:
+            counters.last_consolidated_at = LOOKING_AT_ALL
+            ledger.put(counters_key(self.namespace), dump_counters(counters))
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,6 +239,7 @@ class RestoreMemories:
         reply = Restored(records_restored=len(restored))
         if not restored:
             return Stored(reply, ledger.read_from)
+        ledger.counters().last_consolidated_at = None  # what came back may be older than that
         ledger.audit(self._entry(restored))
         return Stored(reply, ledger.sequence)
 

@@ -19,6 +19,7 @@ import msgspec
 
 from cerememory.domain.audit_chain import GENESIS, AuditDraft, chain_line
 from cerememory.domain.curve import Curve, Rules
+from cerememory.errors import StorageDamaged
 from cerememory.protocol.values import RecordId
 from cerememory.storage.audit_head import Growth
 from cerememory.storage.contract import Changes, Reader, Storage
@@ -183,8 +184,21 @@ class Ledger:
         self._draft, self._kept_keys = _Draft(), None
         self.namespace = mutation.namespace
         answer = mutation.apply(self)
+        if self._draft.changes:
+            self._mind_the_clock()
         self._keep()
         return answer
+
+    def _mind_the_clock(self) -> None:
+        """Once a clock was set back, what is written has times from before the last consolidation: the next one is
+        to look at all.
+        """
+        try:
+            last_run_at = self._seen_counters().last_consolidated_at
+        except StorageDamaged:  # a repair writes other rows beside it, and makes it anew
+            return
+        if last_run_at is not None and last_run_at > self.now:
+            self.counters().last_consolidated_at = None
 
     def _keep(self) -> None:
         kept, draft = self._kept, self._draft
@@ -248,6 +262,12 @@ class Ledger:
             kept = self._kept.counters.get(namespace)
             draft[namespace] = kept.copy() if kept is not None else self._committed_counters(namespace)
         return draft[namespace]
+
+    def _seen_counters(self) -> Counters:
+        """The counters of the mutation's namespace, not to be changed."""
+        namespace = self.namespace
+        known = self._draft.counters.get(namespace) or self._kept.counters.get(namespace)
+        return known or self._committed_counters(namespace)
 
     def _committed_counters(self, namespace: int) -> Counters:
         return parse_counters(self._reader.get(counters_key(namespace)))

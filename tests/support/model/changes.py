@@ -398,6 +398,8 @@ class RestoreSome(Change):
     async def learn(self, place: Place, reply: Json) -> None:
         restored = place.model.restore([place.pick(number) for number in self.numbers], place.now)
         agree(reply["records_restored"], restored, "records_restored")
+        if restored:
+            place.model.consolidated_at = None  # as after an import
 
 
 @dataclass(frozen=True)

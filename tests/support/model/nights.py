@@ -22,6 +22,7 @@ MINUTE_NS = 60 * NANOS
 SILENCE_NS, PAUSE_NS = 45 * MINUTE_NS, 10 * MINUTE_NS
 OVERLAP_MIN = 0.08
 HOUR_NS = 3_600 * NANOS
+LOOK_BACK_NS = 10 * MINUTE_NS
 
 
 @dataclass
@@ -166,7 +167,7 @@ class Choice(NamedTuple):
 def plan_of(namespace: Namespace, choice: Choice, now: int) -> Plan:
     episodes = [memory for memory in namespace.durable.values() if memory.store == "episodic"]
     min_age_ns = choice.min_age_hours * HOUR_NS
-    since = namespace.consolidated_at if choice.strategy == "incremental" else None
+    since = _since(namespace, now) if choice.strategy == "incremental" else None
     changed = [m for m in episodes if since is None or _last_changed(m, min_age_ns) > since]
     merges = _merges(namespace, episodes, changed, choice.dedup, now)
     left = [m for m in changed if m.id not in merges and m.created_at + min_age_ns <= now]
@@ -180,6 +181,12 @@ def plan_of(namespace: Namespace, choice: Choice, now: int) -> Plan:
         [memory.id for memory in meant if memory.id not in have],
         [memory.id for memory in meant if prunes and namespace.fidelity(memory, now) < FAINT],
     )
+
+
+def _since(namespace: Namespace, now: int) -> int | None:
+    """It looks back behind the last run, unless that is yet to come: then it says nothing."""
+    at = namespace.consolidated_at
+    return None if at is None or at > now else at - LOOK_BACK_NS
 
 
 def _last_changed(memory: Memory, min_age_ns: int) -> int:

@@ -19,6 +19,7 @@ from cerememory.actors.supervisor import Supervisor
 from cerememory.actors.writer import Commit, Writer
 from cerememory.config.settings import DecaySettings
 from cerememory.domain.audit_chain import AuditEntry
+from cerememory.domain.consolidation import LOOK_BACK_NS
 from cerememory.domain.curve import Rules
 from cerememory.domain.derivation import semantic_ids_of
 from cerememory.domain.dreaming import DAY_NS
@@ -29,6 +30,7 @@ from cerememory.protocol.replies import Consolidated
 from cerememory.protocol.requests import ConflictResolution, Consolidate, ImportStrategy, Strategy
 from cerememory.protocol.values import RecordId
 from cerememory.storage.archive_mutations import NoteImport, Terms
+from cerememory.storage.consolidate_mutations import LOOKING_AT_ALL
 from cerememory.storage.dynamics import Curves
 from cerememory.storage.frames import Frames
 from cerememory.storage.keys import DEFAULT_NAMESPACE, Table, counters_key, key, system_key
@@ -137,6 +139,9 @@ async def test_a_run_after_a_run_finds_nothing_to_do(running: Consolidating) -> 
     assert await running.run(strategy=FULL) == counts(3, migrated=3)
     left = running.memories(Store.EPISODIC)
     assert await running.run(strategy=FULL) == counts(3)
+    assert await running.run() == counts(3), "it looks back, though"
+    running.wall.at += LOOK_BACK_NS
+    await running.run()
     assert await running.run() == counts(0)
     assert running.memories(Store.EPISODIC) == left
     assert len(running.memories(Store.SEMANTIC)) == 3
@@ -156,6 +161,8 @@ async def test_what_the_strategies_look_at(running: Consolidating) -> None:
 
 async def test_an_incremental_run_looks_at_what_came_since(running: Consolidating) -> None:
     await running.store(1, "old")
+    await running.run()
+    running.wall.at += LOOK_BACK_NS
     await running.run()
     running.wall.at += 1
     await running.store(2, "new", running.wall.at)
@@ -179,6 +186,54 @@ async def test_after_an_import_an_incremental_run_looks_at_all(running: Consolid
     assert await running.run(dry_run=True) == counts(0)
     await running.writer.ask(Commit(NoteImport(DEFAULT_NAMESPACE, terms, 1, (), NOW)))
     assert await running.run() == counts(1, migrated=1)
+
+
+async def test_an_incremental_run_looks_at_what_is_committed_behind_its_look(running: Consolidating) -> None:
+    """With the time at which it was asked for, which was before it."""
+    await running.run()
+    asked_at = running.wall.at
+    running.wall.at += LOOK_BACK_NS - 1
+    await running.run()
+    await running.store(1, at=asked_at)
+    running.wall.at += DAY_NS
+    assert await running.run() == counts(1, migrated=1)
+
+
+async def test_what_came_once_the_clock_was_set_back_is_looked_at(running: Consolidating) -> None:
+    running.wall.at += DAY_NS
+    await running.run()
+    running.wall.at -= DAY_NS
+    await running.store(1, at=running.wall.at)
+    running.wall.at += 2 * DAY_NS
+    assert await running.run() == counts(1, migrated=1)
+
+
+async def test_a_run_after_the_clock_was_set_back_looks_at_all(running: Consolidating) -> None:
+    """What was too young at the last one would be passed by else, until something touches it."""
+    await running.store(1, at=NOW)
+    running.wall.at += 3 * DAY_NS
+    assert await running.run(min_age_hours=24 * 9) == counts(1)
+    running.wall.at -= DAY_NS
+    assert await running.run() == counts(1, migrated=1)
+
+
+async def test_what_an_import_brings_beside_the_first_run_is_looked_at() -> None:
+    terms = Terms("any", ImportStrategy.MERGE, ConflictResolution.KEEP_NEWER, has_raw=False)
+
+    opened: list[Consolidating] = []
+
+    async def summarise(texts: Sequence[str]) -> str | None:
+        if texts == ["kettle"]:
+            await opened[0].store(2, "brought", NOW - 30 * DAY_NS)
+            await opened[0].writer.ask(Commit(NoteImport(DEFAULT_NAMESPACE, terms, 1, (), NOW)))
+        return None
+
+    async with consolidating(summarise=summarise) as made:
+        opened.append(made)
+        await made.store(1)
+        assert await made.run() == counts(1, migrated=1)
+        made.wall.at += DAY_NS
+        assert await made.run() == counts(2, migrated=1)
 
 
 async def test_selective_without_a_criterion_is_refused(running: Consolidating) -> None:
@@ -226,7 +281,7 @@ async def test_a_long_plan_is_carried_out_in_batches_whose_entries_add_up(
         await running.store(number, f"text {number}")
     before = len(running.storage.commits)
     assert await running.run(strategy=FULL) == counts(12, migrated=8, compressed=4)
-    assert len(running.storage.commits) - before == 5
+    assert len(running.storage.commits) - before == 1 + 5, "one says that the first run begins"
     entries = running.entries()
     for name in Consolidated.__struct_fields__:
         assert sum(entry[name] for entry in entries) == getattr(counts(12, migrated=8, compressed=4), name)
@@ -239,7 +294,7 @@ async def test_large_contents_make_small_batches(running: Consolidating, monkeyp
         await running.store(number, f"text {number}")
     before = len(running.storage.commits)
     await running.run(strategy=FULL)
-    assert len(running.storage.commits) - before == 3
+    assert len(running.storage.commits) - before == 1 + 3
 
 
 async def test_a_run_that_finds_nothing_leaves_an_entry(running: Consolidating) -> None:
@@ -324,7 +379,7 @@ async def test_the_end_comes_while_a_provider_thinks(autojump_clock: MockClock) 
             await wait_all_tasks_blocked()
             stopped_at = trio.current_time()
         assert trio.current_time() == stopped_at
-    assert running.counters().last_consolidated_at is None
+    assert running.counters().last_consolidated_at == LOOKING_AT_ALL
 
 
 async def test_a_key_that_came_before_gets_its_answer(running: Consolidating) -> None:
@@ -349,7 +404,7 @@ async def test_after_a_crash_between_batches_the_next_run_does_the_rest(
     monkeypatch.setattr(consolidate, "BATCH_RECORDS_MAX", 2)
     for number in range(5):
         await running.store(number, f"text {number}")
-    commits = len(running.storage.commits)
+    commits = len(running.storage.commits) + 1  # the run begins, and the first batch
 
     def gate() -> None:
         if len(running.storage.commits) > commits:
@@ -365,5 +420,5 @@ async def test_after_a_crash_between_batches_the_next_run_does_the_rest(
     running.storage.hold_commits(lambda: None)
     running.storage.mend_disk()
     assert await running.run() == counts(5, migrated=3)
-    assert await running.run() == counts(0)
+    assert await running.run() == counts(5)
     assert len(running.memories(Store.SEMANTIC)) == 5

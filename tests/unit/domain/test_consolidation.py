@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cerememory.domain import consolidation
 from cerememory.domain.consolidation import (
     HOUR_NS,
+    LOOK_BACK_NS,
     SUMMARY_CHARS,
     Criteria,
     Embedding,
@@ -29,9 +30,10 @@ from cerememory.domain.consolidation import (
     plan_of,
 )
 from cerememory.errors import ValidationFailed
+from cerememory.protocol.deadlines import OPERATION_S
 from cerememory.protocol.records import Association, AssociationType, ContentBlock, MemoryContent, Modality
 from cerememory.protocol.requests import Consolidate, Strategy
-from cerememory.protocol.values import ByteArray, RecordId, Timestamp
+from cerememory.protocol.values import NANOS, ByteArray, RecordId, Timestamp
 
 NOW = 1_800_000_000_000_000_000
 EAST = (1.0, 0.0, 0.0)
@@ -77,14 +79,26 @@ def planned(*episodes: Episode, **criteria: Any) -> Plan:
 
 
 def test_full_looks_at_all_and_incremental_at_what_changed_since_the_last_run() -> None:
-    assert criteria_of(Consolidate(strategy=Strategy.FULL), NOW, 0.0).changed_since is None
-    assert criteria_of(Consolidate(strategy=Strategy.INCREMENTAL), NOW, 0.0).changed_since == NOW
-    assert criteria_of(Consolidate(strategy=Strategy.INCREMENTAL), None, 0.0).changed_since is None
+    incremental = Consolidate(strategy=Strategy.INCREMENTAL)
+    assert criteria_of(Consolidate(strategy=Strategy.FULL), NOW, 0.0, NOW).changed_since is None
+    assert criteria_of(incremental, NOW, 0.0, NOW).changed_since == NOW - LOOK_BACK_NS
+    assert criteria_of(incremental, None, 0.0, NOW).changed_since is None
+    assert criteria_of(incremental, 0, 0.0, NOW).changed_since is None
+
+
+def test_a_run_that_is_yet_to_come_says_nothing() -> None:
+    """The clock was set back since."""
+    assert criteria_of(Consolidate(), NOW + 1, 0.0, NOW).changed_since is None
+    assert criteria_of(Consolidate(), NOW, 0.0, NOW).changed_since is not None
+
+
+def test_a_run_looks_back_for_longer_than_an_operation_may_take() -> None:
+    assert LOOK_BACK_NS > 2 * OPERATION_S * NANOS
 
 
 @pytest.mark.parametrize("given", [{"min_age_hours": 1}, {"min_access_count": 1}])
 def test_selective_looks_at_what_it_is_told_to(given: dict[str, Any]) -> None:
-    criteria = criteria_of(Consolidate(strategy=Strategy.SELECTIVE, **given), NOW, 0.0)
+    criteria = criteria_of(Consolidate(strategy=Strategy.SELECTIVE, **given), NOW, 0.0, NOW)
     assert criteria == Criteria(
         min_age_ns=given.get("min_age_hours", 0) * HOUR_NS, min_access_count=given.get("min_access_count", 0)
     )
@@ -92,12 +106,12 @@ def test_selective_looks_at_what_it_is_told_to(given: dict[str, Any]) -> None:
 
 def test_selective_without_a_criterion_is_refused() -> None:
     with pytest.raises(ValidationFailed, match="selective"):
-        criteria_of(Consolidate(strategy=Strategy.SELECTIVE), NOW, 0.0)
+        criteria_of(Consolidate(strategy=Strategy.SELECTIVE), NOW, 0.0, NOW)
 
 
 def test_duplicates_are_told_by_their_text_unless_asked_otherwise() -> None:
-    assert criteria_of(Consolidate(), None, 0.0).by_text
-    assert criteria_of(Consolidate(dedup=True), None, 0.25) == Criteria(by_text=False, faint_below=0.25)
+    assert criteria_of(Consolidate(), None, 0.0, NOW).by_text
+    assert criteria_of(Consolidate(dedup=True), None, 0.25, NOW) == Criteria(by_text=False, faint_below=0.25)
 
 
 def test_incremental_skips_what_was_there_and_unchanged_at_the_last_run() -> None:

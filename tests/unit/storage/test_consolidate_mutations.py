@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cerememory.domain.audit_chain import AuditEntry
-from cerememory.domain.consolidation import Merge, copied_content
+from cerememory.domain.consolidation import LOOK_BACK_NS, Merge, copied_content
 from cerememory.domain.decay import STANDARD
 from cerememory.domain.derivation import semantic_ids_of
 from cerememory.protocol import codec
@@ -27,15 +27,20 @@ from cerememory.protocol.records import (
     Store,
 )
 from cerememory.protocol.replies import Consolidated
+from cerememory.protocol.requests import ConflictResolution, ImportStrategy
 from cerememory.protocol.values import ByteArray, RecordId
+from cerememory.storage.archive_mutations import NoteImport, Terms
 from cerememory.storage.consolidate_mutations import (
+    LOOKING_AT_ALL,
     NOTHING,
+    BeginConsolidation,
     ConsolidateBatch,
     NoteConsolidation,
     SemanticCopy,
     added,
     batches_of,
 )
+from cerememory.storage.decaying import RestoreMemories
 from cerememory.storage.episodes import episode_stamp
 from cerememory.storage.keys import DEFAULT_NAMESPACE, NOWHERE, Table, counters_key, key
 from cerememory.storage.ledger import Finished
@@ -56,6 +61,7 @@ from tests.support.committing import (
     an_id,
     changed,
     commit,
+    forgetting,
     state_key_of,
     stored_state,
     storing,
@@ -63,6 +69,7 @@ from tests.support.committing import (
 )
 from tests.support.engine import NOW
 from tests.support.memory_storage import MemoryStorage
+from tests.unit.storage.test_forgetting import Archive
 
 DAY = 86_400 * 10**9
 RUN_AT = NOW + 10 * DAY
@@ -93,6 +100,7 @@ def batch(storage: MemoryStorage, **given: Any) -> ConsolidateBatch:
     nothing: dict[str, Any] = {
         "namespace": DEFAULT_NAMESPACE,
         "now": RUN_AT,
+        "last_run_at": LOOKING_AT_ALL,
         "stamps": stamps_of(storage),
         "merges": (),
         "copies": (),
@@ -107,7 +115,7 @@ def batch(storage: MemoryStorage, **given: Any) -> ConsolidateBatch:
 
 
 def done(storage: MemoryStorage, **given: Any) -> tuple[Consolidated, Finished]:
-    [answer], finished = commit(storage, batch(storage, **given))
+    [answer], finished = commit(storage, batch(storage, **given), now=RUN_AT)
     assert isinstance(answer, Stored), answer
     assert finished is not None
     return answer.reply, finished
@@ -372,10 +380,88 @@ def test_a_batch_adds_to_what_was_done_and_audits_what_it_did_itself(storage: Me
 
 
 def test_only_the_last_batch_ends_the_run(storage: MemoryStorage) -> None:
+    begin(storage)
     done(storage)
-    assert counted(storage).last_consolidated_at is None
+    assert counted(storage).last_consolidated_at == LOOKING_AT_ALL
     done(storage, is_last=True)
     assert counted(storage).last_consolidated_at == RUN_AT
+
+
+def begin(storage: MemoryStorage, namespace: int = DEFAULT_NAMESPACE) -> None:
+    commit(storage, BeginConsolidation(namespace))
+
+
+def test_only_the_first_run_has_to_say_that_it_looks_at_all(storage: MemoryStorage) -> None:
+    begin(storage)
+    done(storage, is_last=True)
+    commits = len(storage.commits)
+    begin(storage)
+    assert (counted(storage).last_consolidated_at, len(storage.commits)) == (RUN_AT, commits)
+
+
+def test_nothing_begins_where_there_is_nothing() -> None:
+    storage = MemoryStorage()
+    begin(storage, NOWHERE)
+    assert storage.commits == []
+
+
+@pytest.mark.parametrize("last_run_at", [LOOKING_AT_ALL, RUN_AT - DAY])
+def test_after_an_import_beside_a_run_the_next_one_looks_at_all(storage: MemoryStorage, last_run_at: int) -> None:
+    begin(storage)
+    if last_run_at:
+        done(storage, now=last_run_at, is_last=True)
+    terms = Terms("any", ImportStrategy.MERGE, ConflictResolution.KEEP_NEWER, has_raw=False)
+    commit(storage, NoteImport(DEFAULT_NAMESPACE, terms, 1, (), RUN_AT), now=RUN_AT)
+    done(storage, last_run_at=last_run_at, is_last=True)
+    assert counted(storage).last_consolidated_at is None
+    done(storage, last_run_at=None, is_last=True)
+    assert counted(storage).last_consolidated_at is None, "another one may have come since the plan"
+
+
+def test_what_was_left_out_is_looked_at_again_unless_its_times_say_so(storage: MemoryStorage) -> None:
+    begin(storage)
+    stamps = stamps_of(storage)
+    replaced(storage, KEPT, meta=b'{"intent":"why"}', updated_at=RUN_AT)
+    done(storage, stamps=stamps, merges=(Merge(KEPT, (GONE,)),), is_last=True)
+    assert counted(storage).last_consolidated_at == RUN_AT
+    replaced(storage, KEPT, meta=b"", updated_at=RUN_AT - LOOK_BACK_NS)
+    done(storage, last_run_at=RUN_AT, stamps={**stamps, KEPT: b""}, merges=(Merge(KEPT, (GONE,)),))
+    done(storage, last_run_at=RUN_AT, is_last=True)
+    assert counted(storage).last_consolidated_at is None
+
+
+def test_so_is_what_was_another_content_when_it_was_read(storage: MemoryStorage) -> None:
+    begin(storage)
+    copy = dataclasses.replace(a_copy(storage, KEPT), read=b"{}")
+    done(storage, copies=(copy,), is_last=True)
+    assert counted(storage).last_consolidated_at is None
+
+
+def test_what_was_removed_since_has_nobody_look_again(storage: MemoryStorage) -> None:
+    begin(storage)
+    stamps = stamps_of(storage)
+    commit(storage, forgetting(2))
+    done(storage, stamps=stamps, merges=(Merge(KEPT, (GONE,)),), is_last=True)
+    assert counted(storage).last_consolidated_at == RUN_AT
+
+
+def test_whatever_is_written_once_a_clock_was_set_back_is_looked_at(storage: MemoryStorage) -> None:
+    begin(storage)
+    done(storage, is_last=True)
+    commit(storage, updating(1, now=RUN_AT, metadata={"a": 1}), now=RUN_AT)
+    assert counted(storage).last_consolidated_at == RUN_AT
+    commit(storage, updating(1, now=RUN_AT - 1, metadata={"a": 2}), now=RUN_AT - 1)
+    assert counted(storage).last_consolidated_at is None
+
+
+def test_what_decay_gives_back_is_looked_at(storage: MemoryStorage) -> None:
+    begin(storage)
+    done(storage, is_last=True)
+    commit(storage, Archive(1), now=RUN_AT)
+    commit(storage, RestoreMemories(DEFAULT_NAMESPACE, (an_id(9),), RUN_AT), now=RUN_AT)
+    assert counted(storage).last_consolidated_at == RUN_AT
+    commit(storage, RestoreMemories(DEFAULT_NAMESPACE, (KEPT,), RUN_AT), now=RUN_AT)
+    assert counted(storage).last_consolidated_at is None
 
 
 def test_a_dry_run_is_audited_and_changes_nothing(storage: MemoryStorage) -> None:

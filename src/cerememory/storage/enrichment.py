@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from cerememory.domain.audit_chain import GENESIS, AuditDraft
+from cerememory.domain.consolidation import LOOK_BACK_NS
 from cerememory.domain.searchable import searchable
 from cerememory.errors import ValidationFailed
 from cerememory.protocol import codec, limits
@@ -236,7 +237,10 @@ class Enrich:
         (namespace, record_id), row = self.gap.address, self.gap.row
         change = VectorChange(namespace, Space.CONTENT, record_id, row.store_code, row.created_at, vector)
         ledger.put(vector_key(namespace, Space.CONTENT, len(vector), record_id), dump_vector(change))
-        ledger.counters().vectors += 1
+        counters = ledger.counters()
+        counters.vectors += 1
+        if row.updated_at <= ledger.now - LOOK_BACK_NS:  # a consolidation that is behind it had nothing to compare
+            counters.last_consolidated_at = None
         ledger.vector(change)
 
     def _audit(self, now: int) -> AuditDraft:

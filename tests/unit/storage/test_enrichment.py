@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from cerememory.domain.audit_chain import parse_line
+from cerememory.domain.consolidation import LOOK_BACK_NS
 from cerememory.protocol import codec, limits
 from cerememory.protocol.records import MemoryContent
 from cerememory.storage import enrichment
@@ -24,10 +25,10 @@ from cerememory.storage.keys import (
     system_key,
 )
 from cerememory.storage.mutations import embedding_of
-from cerememory.storage.rows import ContentRow, parse_content_row, parse_counters
+from cerememory.storage.rows import ContentRow, dump_counters, parse_content_row, parse_counters
 from cerememory.storage.vectors import Space, vector_key
 from tests.support.committing import a_record, an_id, commit, storing, storing_raw, updating
-from tests.support.engine import text_block
+from tests.support.engine import NOW, text_block
 from tests.support.memory_storage import MemoryStorage
 
 ALL = Offer(text_vectors=True, image_vectors=True, relations=True)
@@ -188,6 +189,26 @@ def test_the_vector_gets_its_row_its_count_and_its_news(storage: MemoryStorage) 
     [change] = finished.effects.vectors
     assert (change.namespace, change.record_id, change.values) == (3, an_id(1), VECTOR)
     assert change.created_at == row_of(storage, 1, 3).created_at
+
+
+@pytest.mark.parametrize(("age_ns", "expected"), [(LOOK_BACK_NS - 1, NOW - 1), (LOOK_BACK_NS, None)])
+def test_what_gets_its_vector_late_is_compared_by_the_next_consolidation(
+    storage: MemoryStorage, age_ns: int, expected: int | None
+) -> None:
+    """It hasn't changed by its times, and without a vector nothing is anybody's duplicate."""
+    commit(storage, storing(a_record(1, "the kettle", NOW - age_ns)))
+    counters_row = counters_key(DEFAULT_NAMESPACE)
+    counters = parse_counters(storage.rows()[counters_row])
+    counters.last_consolidated_at = NOW - 1
+    storage.commit({counters_row: dump_counters(counters)})
+    gap = gap_of(storage)
+    assert gap is not None
+    enriched(storage, gap, vector=None)
+    assert parse_counters(storage.rows()[counters_row]).last_consolidated_at == NOW - 1
+    gap = gap_of(storage)
+    assert gap is not None
+    enriched(storage, gap, relations=None)
+    assert parse_counters(storage.rows()[counters_row]).last_consolidated_at == expected
 
 
 def test_it_is_audited_and_the_text_index_isnt_told(storage: MemoryStorage) -> None:

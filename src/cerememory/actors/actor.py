@@ -87,17 +87,21 @@ class Actor:
 
     async def ask(self, request: Request[R]) -> R:
         """The answer, under the caller's deadline. A full mailbox is `ActorBusy` at once."""
+        return await self.answer(request, self.send_nowait(request))
+
+    def send_nowait(self, request: Request[R]) -> Reply[R]:
+        """The first half of `ask`, for one who may have to come back for the answer: `answer` is the second."""
         reply: Reply[R] = Reply()
         self._send_nowait(request, reply)
-        return await self._answer(request, reply)
+        return reply
 
     async def ask_patiently(self, request: Request[R]) -> R:
         """`ask` that waits for room in the mailbox: what nobody waits for needn't be refused."""
         reply: Reply[R] = Reply()
         await self._send(request, reply)
-        return await self._answer(request, reply)
+        return await self.answer(request, reply)
 
-    async def _answer(self, request: Request[R], reply: Reply[R]) -> R:
+    async def answer(self, request: Request[R], reply: Reply[R]) -> R:
         outcome = await reply.outcome()
         if isinstance(outcome, CerememoryError):
             raise outcome

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import trio
 
 from cerememory.actors.actor import Actor
+from cerememory.actors.held import WORKING_CAPACITY
 from cerememory.actors.seams import World
 from cerememory.actors.stores import Memory
-from cerememory.actors.working import WORKING_CAPACITY, Held, Restock
+from cerememory.actors.working import Held, Restock
 from cerememory.actors.writer import CommitSeries, Writer
 from cerememory.domain.audit_chain import GENESIS
 from cerememory.domain.cma import check_archive_bytes

@@ -3,21 +3,33 @@
 The least recently accessed makes room for a new one, and leaves the indexes with it. A record enters when its
 audit entry is committed: whatever touches working memory is handed to the writer from here, one after the
 other, and shows when the writer has answered.
+
+Two tasks do that. One takes what comes, answers reads at once and never waits for anybody: so the mailbox is
+empty again at every turn of the loop, and the writer, who tells of what is gone while others wait for it, can't be
+kept waiting by one who waits for the writer. The other takes the changes in turn, asks the writer for each,
+waits, and tells the indexes. What comes of a change is worked out when its commit is answered, for records may
+have been read, or have gone, meanwhile.
+
+A crash empties working memory, but no change that waits is lost by it: neither one that has yet to be handed to
+the writer, nor one that the writer has.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from cerememory.actors.actor import Actor, Reply, Request
+import trio
+
+from cerememory.actors.actor import LATER, Actor, Reply, Request
 from cerememory.actors.followers import RecordsGone
-from cerememory.actors.stores import Fetch, Fetched, Memory, Scores
+from cerememory.actors.held import HeldRecords, without_edges_to
+from cerememory.actors.stores import Fetch, Memory, Scores
 from cerememory.actors.writer import Commit, Writer
-from cerememory.domain.fidelity import DYNAMICS, State, reinforced
-from cerememory.errors import RecordNotFound
+from cerememory.errors import ActorBusy, ActorStopped, CerememoryError, RecordNotFound
 from cerememory.protocol import codec
 from cerememory.protocol.records import EmotionVector, MemoryContent, Store
 from cerememory.protocol.values import RecordId, format_id
@@ -26,11 +38,8 @@ from cerememory.storage.keys import Address
 from cerememory.storage.ledger import Mutation
 from cerememory.storage.mutations import Edit, Stored, UpdateHeld, embedding_of
 from cerememory.storage.prepared import NewRecord
-from cerememory.storage.rows import dump_edges
 from cerememory.storage.text_index import IndexDocument
 from cerememory.storage.vectors import Space, VectorChange
-
-WORKING_CAPACITY = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,137 +109,212 @@ class Evicted:
     record_ids: tuple[RecordId, ...]
 
 
+Change = Remember | UpdateWorking
+Finish = Callable[[Any, frozenset[Address]], Iterable[Address]]
+"""Do what was committed, given the writer's answer and what has gone since. The indexes are told of the answer."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A change that waits; `asked` once the writer has it, `gone` is what was removed since it came."""
+
+    request: Change
+    reply: Reply[Any]
+    gone: list[tuple[Address, ...]] = field(default_factory=list)
+    asked: tuple[Commit[Any], Reply[Any], Finish] | None = None
+
+
 class WorkingMemory(Actor):
-    """Holds the records themselves, the least recently accessed first."""
+    """At most `mailbox_size` changes wait for the writer: one more is refused, as by a full mailbox."""
 
     def __init__(self, writer: Writer, mailbox_size: int = 256) -> None:
         super().__init__(Store.WORKING.value, mailbox_size)
         self._writer = writer
         self._indexes: tuple[Actor, ...] = ()
-        self._held: dict[int, OrderedDict[RecordId, NewRecord]] = {}
+        self._held = HeldRecords()
+        self._turns_max = mailbox_size
+        self._turns: deque[_Turn] = deque()  # the one whose turn it is first
+        self._untold: deque[TellAnew | list[Address]] = deque()  # records that came or went
+        self._wake = trio.Event()
+        self._is_ending = False
 
     def tell(self, indexes: tuple[Actor, ...]) -> None:
         self._indexes = indexes
 
+    @property
+    def mailbox_depth(self) -> int:
+        """With what waits for the writer."""
+        return super().mailbox_depth + len(self._turns)
+
     async def load(self) -> None:
         """After a crash: empty, and the indexes know it."""
-        gone, self._held = self._held, {}
-        for namespace, held in gone.items():
-            await self._tell_evicted(namespace, tuple(held))
+        gone, self._held = self._held, HeldRecords()
+        self._tell_later(gone.addresses())
+
+    async def run(self) -> None:
+        self._is_ending = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._take_turns)
+            async for message, reply in self._mailbox:
+                await self._handle_one(message, reply)
+                await self._handle_the_others()
+            self._is_ending = True
+            self._wake.set()
+
+    async def _handle_the_others(self) -> None:
+        """That wait, too: with many tasks a turn of the loop takes long, and none of them does."""
+        while True:
+            try:
+                message, reply = self._mailbox.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+            await self._handle_one(message, reply)
+
+    def give_up(self) -> None:
+        super().give_up()
+        while self._turns:
+            self._turns.popleft().reply.fail(ActorStopped(self.name))
 
     async def handle(self, message: Any, reply: Reply[Any] | None) -> Any:
+        """Waits for nobody; see above."""
         match message:
             case Fetch():
-                return self._fetch(message)
+                return self._held.fetch(message)
             case Scores():
-                return self._scores(message)
+                return self._held.scores(message)
             case Held():
-                return tuple(_memory(record) for record in self._held_in(message.namespace).values())
+                return self._held.memories(message.namespace)
             case CountHeld():
-                return sum(map(len, self._held.values()))
-            case Remember():
-                return await self._commit(message.mutation, message.records)
-            case UpdateWorking():
-                return await self._update(message)
+                return len(self._held)
+            case Remember() | UpdateWorking() if reply is not None:
+                self._wait_in_turn(message, reply)
+                return LATER
             case Restock():
-                await self._restock(message)
+                self._restock(message)
                 return None
             case RecordsGone():
-                await self._drop(message.addresses)
+                self._drop(message.addresses)
                 return None
             case TellAnew():
-                await message.index.inform(self._told_anew())
+                self._untold.append(message)
+                self._wake.set()
                 return None
         return await super().handle(message, reply)
 
-    def _fetch(self, request: Fetch) -> Fetched:
-        held, memories = self._held_in(request.namespace), []
-        for record_id in request.record_ids:
-            record = held.get(record_id)
-            if record is not None:
-                if request.touch_at is not None:
-                    record = replace(record, state=_touched(record.state, request.touch_at))
-                    held[record_id] = record
-                held.move_to_end(record_id)  # a read counts as an access
-                memories.append(_memory(record))
-        return Fetched(tuple(memories))
+    def _wait_in_turn(self, request: Change, reply: Reply[Any]) -> None:
+        if len(self._turns) >= self._turns_max:
+            raise ActorBusy(self.name)
+        self._turns.append(_Turn(request, reply))
+        self._wake.set()
 
-    def _held_in(self, namespace: int) -> OrderedDict[RecordId, NewRecord]:
-        return self._held.get(namespace) or OrderedDict()
+    def _drop(self, addresses: tuple[Address, ...]) -> None:
+        self._tell_later(self._held.drop(frozenset(addresses)))
+        for turn in self._turns:
+            turn.gone.append(addresses)
 
-    def _scores(self, request: Scores) -> dict[RecordId, float]:
-        held = self._held_in(request.namespace)
-        return {i: held[i].state.score for i, _created_at in request.records if i in held}
+    def _restock(self, request: Restock) -> None:
+        self._held.let_go(request.namespace, request.gone)
+        evicted = self._held.hold(request.namespace, request.records)
+        restocked = (record.record_id for record in request.records)
+        self._tell_later([(request.namespace, each) for each in (*request.gone, *evicted, *restocked)])
 
-    async def _update(self, request: UpdateWorking) -> Stored[None]:
-        record = self._held_in(request.namespace).get(request.record_id)
+    def _tell_later(self, addresses: list[Address]) -> None:
+        if addresses:
+            self._untold.append(addresses)
+            self._wake.set()
+
+    async def _take_turns(self) -> None:
+        """One after the other; what the indexes are yet to be told goes before each.
+
+        They are told here alone, and never while a commit is under way: of that the writer tells them, and what
+        is told from here would be older.
+        """
+        while True:
+            if self._untold:
+                await self._tell(self._untold[0])
+                self._untold.popleft()
+            elif self._turns:
+                await self._take(self._turns[0])
+                self._turns.popleft()
+            elif self._is_ending:
+                return
+            else:
+                self._wake = trio.Event()
+                await self._wake.wait()
+
+    async def _take(self, turn: _Turn) -> None:
+        """A turn that is cut off here, by a crash of the other task, is taken up again by the next `run`."""
+        try:
+            stored = await self._committed(turn)
+        except CerememoryError as error:
+            turn.reply.fail(error)
+        except Exception as error:  # a bug: this change fails alone
+            error.add_note(f"asked by {turn.reply.asked_by()}")
+            turn.reply.close()
+            self._turns.popleft()
+            raise
+        else:
+            turn.reply.resolve(stored)
+
+    async def _committed(self, turn: _Turn) -> Any:
+        if turn.asked is None:
+            commit, finish = self._begun(turn.request)
+            turn.asked = commit, self._writer.send_nowait(commit), finish
+        commit, reply, finish = turn.asked
+        stored = await self._writer.answer(commit, reply)
+        if not stored.replayed:
+            gone = frozenset(address for addresses in turn.gone for address in addresses)
+            await self._tell(finish(stored, gone))
+        return stored
+
+    def _begun(self, request: Change) -> tuple[Commit[Any], Finish]:
+        if isinstance(request, Remember):
+            return Commit(request.mutation), partial(self._remember, request)
+        record = self._held.get(request.namespace, request.record_id)
         if record is None:
             raise RecordNotFound(f"Record not found: {format_id(request.record_id)}")
         edited = _edited(record, request)
         update = UpdateHeld(edited, request.edit, request.expected_version)
-        return await self._commit(request.keep_answer(update), (edited,))
+        return Commit(request.keep_answer(update)), partial(self._replace, edited)
 
-    async def _commit(self, mutation: Mutation[Stored[Any]], records: tuple[NewRecord, ...]) -> Stored[Any]:
-        stored = await self._writer.ask(Commit(mutation))
-        if not stored.replayed:
-            await self._hold(mutation.namespace, records)
-        return stored
+    def _remember(self, request: Remember, _stored: Any, gone: frozenset[Address]) -> list[Address]:
+        namespace = request.mutation.namespace
+        records = [without_edges_to(record, gone) for record in request.records]
+        evicted = self._held.hold(namespace, (r for r in records if (namespace, r.record_id) not in gone))
+        left = [(namespace, record_id) for record_id in evicted]
+        return left + [(namespace, r.record_id) for r in records if (namespace, r.record_id) in gone]
 
-    async def _hold(self, namespace: int, records: tuple[NewRecord, ...]) -> None:
-        held = self._held.setdefault(namespace, OrderedDict())
-        for record in records:
-            held[record.record_id] = record
-            held.move_to_end(record.record_id)
-        evicted = []
-        while len(held) > WORKING_CAPACITY:
-            record_id, _record = held.popitem(last=False)
-            evicted.append(record_id)
-        await self._tell_evicted(namespace, tuple(evicted))
+    def _replace(self, edited: NewRecord, _stored: Any, _gone: frozenset[Address]) -> list[Address]:
+        """What was read meanwhile keeps that; what has gone stays away, also from the indexes."""
+        current = self._held.get(edited.namespace, edited.record_id)
+        if current is None:
+            return [(edited.namespace, edited.record_id)]
+        record = replace(current, row=edited.row, embedding=edited.embedding, emotion=edited.emotion)
+        self._held.hold(edited.namespace, (record,))
+        return []
 
-    async def _drop(self, addresses: tuple[Address, ...]) -> None:
-        """What was removed, here or in storage, is gone with all edges to it."""
-        gone = set(addresses)
-        for namespace, held in self._held.items():
-            dropped = tuple(record_id for record_id in held if (namespace, record_id) in gone)
-            for record_id in dropped:
-                del held[record_id]
-            for record_id, record in held.items():
-                left = tuple(edge for edge in record.associations if (namespace, edge.target_id) not in gone)
-                if len(left) < len(record.associations):
-                    held[record_id] = replace(record, associations=left)
-            await self._tell_evicted(namespace, dropped)
-
-    async def _restock(self, request: Restock) -> None:
-        held = self._held_in(request.namespace)
-        gone = tuple(record_id for record_id in request.gone if held.pop(record_id, None) is not None)
-        await self._tell_evicted(request.namespace, gone)
-        await self._hold(request.namespace, request.records)
-        for index in self._indexes:
-            await index.inform(_told_of(request.records))
-
-    async def _tell_evicted(self, namespace: int, record_ids: tuple[RecordId, ...]) -> None:
-        if record_ids:
+    async def _tell(self, what: TellAnew | Iterable[Address]) -> None:
+        """The indexes, or one that asked: what is held, and of what isn't, that it is gone."""
+        if isinstance(what, TellAnew):
+            await what.index.inform(_told_of(self._held))
+            return
+        held, gone = [], defaultdict[int, list[RecordId]](list)
+        for namespace, record_id in what:
+            record = self._held.get(namespace, record_id)
+            if record is None:
+                gone[namespace].append(record_id)
+            else:
+                held.append(record)
+        events: list[Any] = [Evicted(namespace, tuple(record_ids)) for namespace, record_ids in gone.items()]
+        for event in [*events, _told_of(held)] if held else events:
             for index in self._indexes:
-                await index.inform(Evicted(namespace, record_ids))
-
-    def _told_anew(self) -> ToldAnew:
-        return _told_of([record for held in self._held.values() for record in held.values()])
+                await index.inform(event)
 
 
 def _told_of(records: Iterable[NewRecord]) -> ToldAnew:
     told = list(records)
     documents = [row_document(record.namespace, record.record_id, record.row) for record in told]
     return ToldAnew(tuple(documents), tuple(change for record in told for change in _vectors(record)))
-
-
-def _touched(state: State, now: int) -> State:
-    """No time passes in working memory, so only the access counts."""
-    return reinforced(state, DYNAMICS[Store.WORKING].retrieval_boost, now)
-
-
-def _memory(record: NewRecord) -> Memory:
-    edges = dump_edges(record.associations) if record.associations else None
-    return Memory(record.record_id, record.row, record.state, edges)
 
 
 def _edited(record: NewRecord, request: UpdateWorking) -> NewRecord:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory import failpoints
+from cerememory.actors import working
+from cerememory.actors.actor import Ping
+from cerememory.actors.held import WORKING_CAPACITY
 from cerememory.actors.searches import Search
 from cerememory.actors.vectors import Nearest
-from cerememory.actors.working import WORKING_CAPACITY, CountHeld, Held
+from cerememory.actors.working import CountHeld, Held
 from cerememory.errors import (
+    ActorBusy,
+    ActorStopped,
+    CerememoryError,
     InternalError,
     PreconditionFailed,
     RecordNotFound,
@@ -23,8 +29,8 @@ from cerememory.errors import (
 )
 from cerememory.protocol import codec
 from cerememory.protocol.records import MemoryRecord
-from cerememory.protocol.requests import EncodeBatch, EncodeUpdate
-from cerememory.protocol.values import RecordId
+from cerememory.protocol.requests import Compact, EncodeBatch, EncodeUpdate, Forget, RecallAssociate
+from cerememory.protocol.values import RecordId, format_id
 from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.vectors import Space
 from tests.support.engine import (
@@ -36,6 +42,7 @@ from tests.support.engine import (
     to_recall,
     to_store,
 )
+from tests.support.held import HeldOffload
 from tests.support.memory_storage import MemoryStorage
 
 Ids = list[RecordId]
@@ -251,3 +258,249 @@ async def test_an_index_that_starts_again_is_told_what_is_held(
     assert await found_by_vector(running, [1.0]) == {record_id}
     await hold(running, *"abcdefg")
     assert await found_by_vector(running, [1.0]) == set()
+
+
+async def answer_of(asked: Awaitable[Any], answers: list[Any]) -> None:
+    """Append the answer, also if it is an error."""
+    try:
+        answers.append(await asked)
+    except CerememoryError as error:
+        answers.append(error)
+
+
+class Compacting:
+    """An engine whose writer does nothing but compact the store, from `begin` until `end`."""
+
+    def __init__(self, running: Running, offload: HeldOffload, nursery: trio.Nursery) -> None:
+        self.running = running
+        self._offload = offload
+        self._nursery = nursery
+
+    async def begin(self) -> None:
+        self._offload.hold("compact")
+        self._nursery.start_soon(self.running.engine.lifecycle_compact, Compact())
+        await self._offload.until_held("compact")
+
+    async def ask(self, asked: Awaitable[Any]) -> list[Any]:
+        """The list into which the answer is put."""
+        answers: list[Any] = []
+        self._nursery.start_soon(answer_of, asked, answers)
+        await wait_all_tasks_blocked()
+        return answers
+
+    async def update(self, record_id: RecordId, body: bytes, expected_version: int | None = None) -> list[Any]:
+        edit = codec.parse(body, EncodeUpdate)
+        return await self.ask(self.running.engine.encode_update(record_id, edit, expected_version))
+
+    async def forget(self, record_id: RecordId) -> list[Any]:
+        return await self.ask(self.running.engine.lifecycle_forget(Forget(confirm=True, record_ids=(record_id,))))
+
+    async def end(self) -> None:
+        """Returns when all is answered."""
+        self._offload.release("compact")
+        with trio.fail_after(30):
+            while self._nursery.child_tasks:  # noqa: ASYNC110 - a jumping clock
+                await trio.sleep(0.1)
+
+
+@pytest.fixture
+async def compacting(tmp_path: Path) -> AsyncIterator[Compacting]:
+    offload = HeldOffload()
+    async with running_engine(tmp_path, offload=offload) as running, trio.open_nursery() as nursery:
+        yield Compacting(running, offload, nursery)
+        nursery.cancel_scope.cancel()
+
+
+async def store(running: Running, text: str, **given: Any) -> RecordId:
+    return (await running.engine.encode_store(to_store(text, **given))).reply.record_id
+
+
+async def test_the_writer_is_not_kept_waiting_by_those_who_ask_working_memory(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    """It tells of what was forgotten, while an encode waits for it and a mailbox is full of questions."""
+    running = compacting.running
+    doomed = await store(running, "doomed")
+    await compacting.begin()
+    forgotten = await compacting.forget(doomed)
+    encoded = await compacting.ask(store(running, "kettle", store="working"))
+    counts: list[Any] = []
+    async with trio.open_nursery() as asking:
+        for _ in range(300):
+            asking.start_soon(answer_of, running.actor("working").ask(CountHeld()), counts)
+        await wait_all_tasks_blocked()
+        await compacting.end()
+    assert forgotten[0].reply.records_deleted == 1
+    assert await held(running, encoded) == [0]
+
+
+async def test_reads_are_answered_while_an_encode_waits_for_the_writer(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    running = compacting.running
+    [record_id] = await hold(running, "kettle")
+    await compacting.begin()
+    encoded = await compacting.ask(store(running, "teapot", store="working"))
+    with trio.fail_after(1):
+        await running.actor("working").ask(Ping())
+        assert (await running.engine.introspect_stats()).total_records == 1
+        assert len((await running.engine.recall_query(to_recall())).memories) == 1
+        await running.engine.recall_associate(record_id, RecallAssociate())
+        await read(running, record_id)
+    assert encoded == []
+    await compacting.end()
+    assert (await running.engine.introspect_stats()).total_records == 2
+
+
+async def test_so_many_changes_wait_for_the_writer_and_no_more(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    running = compacting.running
+    await compacting.begin()
+    answers = [await compacting.ask(store(running, "kettle", store="working")) for _ in range(256)]
+    assert running.actor("working").mailbox_depth == 256
+    [refused] = await compacting.ask(store(running, "one more", store="working"))
+    assert isinstance(refused, ActorBusy)
+    await compacting.end()
+    ids = [record_id for [record_id] in answers]
+    assert await held(running, ids) == list(range(249, 256))
+
+
+async def test_changes_take_effect_in_the_order_in_which_they_came(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    running = compacting.running
+    [record_id, *_others] = await hold(running, "kettle", *"abcdef")
+    await compacting.begin()
+    await compacting.ask(store(running, "h", store="working"))
+    [missed] = [await compacting.update(record_id, b'{"metadata":{"n":1}}')]
+    await compacting.end()
+    assert isinstance(missed[0], RecordNotFound), "it made room for what was stored before"
+
+
+async def test_an_update_builds_on_the_one_before(compacting: Compacting, autojump_clock: MockClock) -> None:
+    running = compacting.running
+    [record_id] = await hold(running, "kettle")
+    await compacting.begin()
+    await compacting.update(record_id, b'{"metadata":{"n":1}}', 1)
+    late = await compacting.update(record_id, b'{"metadata":{"n":2}}', 1)
+    await compacting.update(record_id, b'{"emotion":{"joy":0.5}}', 2)
+    await compacting.end()
+    assert isinstance(late[0], PreconditionFailed)
+    record = await read(running, record_id)
+    assert (record.version, bytes(record.metadata), record.emotion.joy) == (3, b'{"n":1}', 0.5)
+
+
+async def test_an_update_keeps_what_a_read_did_meanwhile(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    running = compacting.running
+    [record_id] = await hold(running, "kettle")
+    await compacting.begin()
+    await compacting.update(record_id, b'{"metadata":{"n":1}}')
+    await running.engine.recall_query(to_recall())
+    await compacting.end()
+    record = await read(running, record_id)
+    assert (record.version, record.access_count) == (2, 1)
+
+
+async def test_what_is_forgotten_while_it_is_updated_stays_away(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    """Both are in one transaction, and working memory is told of the forgetting first."""
+    running = compacting.running
+    [record_id] = await hold(running, "kettle", embedding=[1.0])
+    await compacting.begin()
+    body = {"content": {"blocks": [text_block("teapot", embedding=[1.0])]}}
+    updated = await compacting.update(record_id, codec.dump(body))
+    await compacting.forget(record_id)
+    await compacting.end()
+    assert updated[0].reply is None
+    assert await held(running, [record_id]) == []
+    assert await found_by_word(running, "teapot") == await found_by_vector(running, [1.0]) == set()
+
+
+async def test_what_is_stored_while_something_is_forgotten_has_no_edge_to_it(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    running = compacting.running
+    doomed = await store(running, "doomed")
+    await compacting.begin()
+    edge = {"target_id": format_id(doomed), "association_type": "causal", "weight": 0.5}
+    encoded = await compacting.ask(store(running, "kettle", store="working", associations=[edge]))
+    await compacting.forget(doomed)
+    await compacting.end()
+    assert (await read(running, encoded[0])).associations == ()
+
+
+async def test_a_crash_loses_no_change_that_waits(compacting: Compacting, autojump_clock: MockClock) -> None:
+    """Working memory is empty then, and has what is committed later."""
+    running = compacting.running
+    [before] = await hold(running, "kettle before", embedding=[1.0])
+    await compacting.begin()
+    updated = await compacting.update(before, b'{"metadata":{"n":1}}')
+    encoded = await compacting.ask(store(running, "kettle", store="working", embedding=[1.0]))
+    failpoints.arm("actor.working.received")
+    with pytest.raises(InternalError):
+        await running.actor("working").ask(CountHeld())
+    await trio.sleep(1)
+    assert await running.actor("working").ask(CountHeld()) == 0
+    await compacting.end()
+    assert updated[0].reply is None
+    assert await held(running, [before, *encoded]) == [1]
+    assert await found_by_word(running, "kettle") == await found_by_vector(running, [1.0]) == set(encoded)
+
+
+async def test_a_change_that_crashes_fails_alone(
+    compacting: Compacting, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = compacting.running
+    [record_id] = await hold(running, "kettle")
+    await compacting.begin()
+    first = await compacting.ask(store(running, "first", store="working"))
+    failed = await compacting.update(record_id, b'{"metadata":{"n":1}}')
+    later = await compacting.ask(store(running, "later", store="working"))
+    with monkeypatch.context() as patched:
+        patched.setattr(working, "_edited", broken)
+        await compacting.end()
+    assert isinstance(failed[0], InternalError)
+    assert running.counted("cerememory_actor_restarts_total", actor="working") == 1
+    assert await held(running, [record_id, *first, *later]) == [2]
+
+
+def broken(*_args: Any) -> Any:
+    raise ZeroDivisionError
+
+
+async def test_who_waits_is_told_when_working_memory_is_given_up(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    running = compacting.running
+    await compacting.begin()
+    answers = [await compacting.ask(store(running, text, store="working")) for text in "ab"]
+    for _ in range(3):
+        failpoints.arm("actor.working.received")
+        with pytest.raises(InternalError):
+            await running.actor("working").ask(CountHeld())
+        await trio.sleep(1)
+    await wait_all_tasks_blocked()
+    assert [type(answer) for [answer] in answers] == [ActorStopped, ActorStopped]
+    await compacting.end()
+
+
+async def test_an_index_that_starts_again_meanwhile_is_told_what_was_stored(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    """Not what was held before the commit, when it knows of that already."""
+    running = compacting.running
+    [record_id] = await hold(running, "kettle", embedding=[1.0])
+    await compacting.begin()
+    body = {"content": {"blocks": [text_block("teapot", embedding=[1.0, 0.0])]}}
+    await compacting.update(record_id, codec.dump(body))
+    failpoints.arm("actor.vector_index.received")
+    with pytest.raises(InternalError):
+        await running.actor("vector_index").ask(Ping())
+    await trio.sleep(1)
+    await compacting.end()
+    assert await found_by_vector(running, [1.0]) == set()
+    assert await found_by_vector(running, [1.0, 0.0]) == {record_id}

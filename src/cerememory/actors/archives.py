@@ -97,7 +97,7 @@ class Archives:
         self._directory = directory
         self._limiter = trio.CapacityLimiter(1)  # archives under way take turns, a step each
         self._under_way = 0
-        self.undoing = Undoing(storage, world, writer, working)
+        self.undoing = Undoing(storage, world, working)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 Nothing is changed before the whole archive was received, verified and checked. Then it is a series of the writer,
 which is there entirely or not at all, whatever ends the process; a namespace that is new begins with it. Working
-memory has no transactions: what the archive has for it is put there when the rest is stored.
+memory has no transactions: what the archive has for it is put there when the rest is stored. But it is through
+working memory that the writer is asked, so that nothing in it is changed between the choice of that and then.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from cerememory.actors.actor import Actor
 from cerememory.actors.held import WORKING_CAPACITY
 from cerememory.actors.seams import World
 from cerememory.actors.stores import Memory
-from cerememory.actors.working import Held, Restock
-from cerememory.actors.writer import CommitSeries, Writer
+from cerememory.actors.working import CommitWithHeld, Held, HeldIn, Restock
+from cerememory.actors.writer import Writer
 from cerememory.domain.audit_chain import GENESIS
 from cerememory.domain.cma import check_archive_bytes
 from cerememory.failpoints import failpoint
@@ -38,7 +39,7 @@ from cerememory.storage.mutations import Stored
 from cerememory.storage.namespaces import OpenNamespace, namespace_of
 from cerememory.storage.prepared import NewRecord
 from cerememory.storage.rows import parse_head
-from cerememory.storage.series import Steps
+from cerememory.storage.series import Series, Steps
 from cerememory.storage.spool import CHUNK_BYTES, Spool
 from cerememory.storage.undo_rows import HeldImport
 
@@ -133,7 +134,8 @@ class ImportJob:
             await trio.lowlevel.checkpoint()
 
     async def _plan(self, terms: Terms, checked: Checked) -> Stored[Imported]:
-        counts: list[Tally] = [(await self._for_working(terms, checked)).tally]
+        before = await self.working.ask(Held(self.namespace))
+        counts = [self._for_working(terms, checked, before).tally]
         await self._run(self._counted(terms, counts))
         tally = Tally(*map(sum, zip(*counts, strict=True)))
         reply = ImportPlanned(
@@ -163,27 +165,35 @@ class ImportJob:
         kept = await self.writer.kept(last(NoteImport(self.namespace, terms, 0, (), now)))
         if kept is not None:
             return kept
-        held = await self._for_working(terms, checked)
-        noted = tuple(HeldImport(bytes(each.record_id), each.row.updated_at) for each in held.chosen)
-        batch = self.world.new_id()
+        batch, held = self.world.new_id(), _Working((), (), Tally())
+
+        def begin(held_in: HeldIn) -> Series[tuple[int, Stored[Imported]]]:
+            nonlocal held
+            self._find_namespace()
+            held = self._for_working(terms, checked, held_in(self.namespace))
+            return steps
 
         def steps() -> Steps[tuple[int, Stored[Imported]]]:
             namespace = self.namespace
             if namespace == NOWHERE:
                 namespace = yield OpenNamespace(self.name)
             pieces = self.records.pieces(namespace)
+            noted = tuple(HeldImport(bytes(each.record_id), each.row.updated_at) for each in held.chosen)
             stored = yield from import_steps(namespace, terms, pieces, noted, now, last, batch)
             return namespace, stored
 
+        def restock(answer: tuple[int, Stored[Imported]]) -> Restock | None:
+            self.namespace, stored = answer
+            if stored.replayed:
+                return None
+            chosen = tuple(replace(record, namespace=self.namespace) for record in held.chosen)
+            return Restock(self.namespace, self._gone(terms, held), chosen)
+
         with trio.CancelScope(shield=True):  # the writer reads the spool, so it is waited for
-            self.namespace, stored = await self.writer.ask(CommitSeries(steps))
-            if not stored.replayed:
-                chosen = tuple(replace(record, namespace=self.namespace) for record in held.chosen)
-                await self.working.inform(Restock(self.namespace, self._gone(terms, held), chosen))
+            _namespace, stored = await self.working.ask(CommitWithHeld(begin, restock))
         return stored
 
-    async def _for_working(self, terms: Terms, checked: Checked) -> _Working:
-        before: tuple[Memory, ...] = await self.working.ask(Held(self.namespace))
+    def _for_working(self, terms: Terms, checked: Checked, before: tuple[Memory, ...]) -> _Working:
         if terms.cleared:
             return _Working(tuple(checked.held.values()), before, Tally(added=len(checked.held)))
         updated_at = {memory.record_id: memory.row.updated_at for memory in before}

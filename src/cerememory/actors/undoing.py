@@ -10,8 +10,7 @@ from typing import Any
 from cerememory.actors.actor import Actor
 from cerememory.actors.seams import World
 from cerememory.actors.stores import Memory
-from cerememory.actors.working import Held
-from cerememory.actors.writer import CommitSeries
+from cerememory.actors.working import CommitWithHeld, Held, HeldIn
 from cerememory.domain.audit_chain import GENESIS
 from cerememory.protocol.replies import ImportUndone
 from cerememory.protocol.requests import UndoImport
@@ -21,6 +20,7 @@ from cerememory.storage.keys import Table, system_key
 from cerememory.storage.ledger import Mutation
 from cerememory.storage.mutations import Stored
 from cerememory.storage.rows import parse_head
+from cerememory.storage.series import Series
 from cerememory.storage.undo_import import find_batch, look_at, look_at_held, undo_steps
 from cerememory.storage.undo_rows import rows_prefix
 
@@ -34,17 +34,20 @@ class Undoing:
 
     storage: Storage
     world: World
-    writer: Actor
     working: Actor
 
     async def undo(self, namespace: int, request: UndoImport, keep_answer: KeepAnswer) -> Stored[ImportUndone]:
         """Raises `RecordNotFound` for what is no import, `ImportConflict` for one that was changed since."""
-        memories: tuple[Memory, ...] = await self.working.ask(Held(namespace))
-        held = {memory.record_id: memory.row.updated_at for memory in memories}
         if request.dry_run:
+            held = _updated_at(await self.working.ask(Held(namespace)))
             return await self.world.offload(partial(self._foreseen, namespace, request, held))
-        steps = partial(undo_steps, namespace, request, held, self.world.now(), keep_answer)
-        return await self.writer.ask(CommitSeries(steps))
+        now = self.world.now()
+
+        def begin(held_in: HeldIn) -> Series[Stored[ImportUndone]]:
+            held = _updated_at(held_in(namespace))
+            return partial(undo_steps, namespace, request, held, now, keep_answer)
+
+        return await self.working.ask(CommitWithHeld(begin, lambda _stored: None))
 
     def _foreseen(self, namespace: int, request: UndoImport, held: Mapping[RecordId, int]) -> Stored[ImportUndone]:
         position: bytes | None = rows_prefix(namespace, request.batch_id)
@@ -56,3 +59,7 @@ class Undoing:
                 undone, position = undone.joined(looked.undone), looked.position
             head = parse_head(reader.get(system_key(Table.HEAD)), GENESIS)
         return Stored(undone.reply(request.batch_id, batch), head.commit_sequence)
+
+
+def _updated_at(memories: tuple[Memory, ...]) -> dict[RecordId, int]:
+    return {memory.record_id: memory.row.updated_at for memory in memories}

@@ -20,7 +20,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -28,7 +28,7 @@ from cerememory.actors.actor import LATER, Actor, Reply, Request
 from cerememory.actors.followers import RecordsGone
 from cerememory.actors.held import HeldRecords, without_edges_to
 from cerememory.actors.stores import Fetch, Memory, Scores
-from cerememory.actors.writer import Commit, Writer
+from cerememory.actors.writer import Commit, CommitSeries, Writer
 from cerememory.errors import ActorBusy, ActorStopped, CerememoryError, RecordNotFound
 from cerememory.protocol import codec
 from cerememory.protocol.records import EmotionVector, MemoryContent, Store
@@ -38,8 +38,11 @@ from cerememory.storage.keys import Address
 from cerememory.storage.ledger import Mutation
 from cerememory.storage.mutations import Edit, Stored, UpdateHeld, embedding_of
 from cerememory.storage.prepared import NewRecord
+from cerememory.storage.series import Series
 from cerememory.storage.text_index import IndexDocument
 from cerememory.storage.vectors import Space, VectorChange
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,26 @@ class CountHeld(Request[int]):
 
 @dataclass(frozen=True, slots=True)
 class Restock:
-    """An event from an import: let go of `gone`, then hold `records`, the newest last."""
+    """What an import brings: let go of `gone`, then hold `records`, the newest last."""
 
     namespace: int
     gone: tuple[RecordId, ...]
     records: tuple[NewRecord, ...]
+
+
+HeldIn = Callable[[int], tuple[Memory, ...]]
+"""What is held in a namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitWithHeld(Request[R]):
+    """Commit the series that `begin` makes of what is held, then do what `restock` makes of its answer.
+
+    No encode and no update comes in between: nothing is decided by what is old when it is committed.
+    """
+
+    begin: Callable[[HeldIn], Series[R]]
+    restock: Callable[[R], Restock | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +127,7 @@ class Evicted:
     record_ids: tuple[RecordId, ...]
 
 
-Change = Remember | UpdateWorking
+Change = Remember | UpdateWorking | CommitWithHeld[Any]
 Finish = Callable[[Any, frozenset[Address]], Iterable[Address]]
 """Do what was committed, given the writer's answer and what has gone since. The indexes are told of the answer."""
 
@@ -121,7 +139,7 @@ class _Turn:
     request: Change
     reply: Reply[Any]
     gone: list[tuple[Address, ...]] = field(default_factory=list)
-    asked: tuple[Commit[Any], Reply[Any], Finish] | None = None
+    asked: tuple[Request[Any], Reply[Any], Finish] | None = None
 
 
 class WorkingMemory(Actor):
@@ -186,12 +204,9 @@ class WorkingMemory(Actor):
                 return self._held.memories(message.namespace)
             case CountHeld():
                 return len(self._held)
-            case Remember() | UpdateWorking() if reply is not None:
+            case Remember() | UpdateWorking() | CommitWithHeld() if reply is not None:
                 self._wait_in_turn(message, reply)
                 return LATER
-            case Restock():
-                self._restock(message)
-                return None
             case RecordsGone():
                 self._drop(message.addresses)
                 return None
@@ -211,12 +226,6 @@ class WorkingMemory(Actor):
         self._tell_later(self._held.drop(frozenset(addresses)))
         for turn in self._turns:
             turn.gone.append(addresses)
-
-    def _restock(self, request: Restock) -> None:
-        self._held.let_go(request.namespace, request.gone)
-        evicted = self._held.hold(request.namespace, request.records)
-        restocked = (record.record_id for record in request.records)
-        self._tell_later([(request.namespace, each) for each in (*request.gone, *evicted, *restocked)])
 
     def _tell_later(self, addresses: list[Address]) -> None:
         if addresses:
@@ -245,7 +254,7 @@ class WorkingMemory(Actor):
     async def _take(self, turn: _Turn) -> None:
         """A turn that is cut off here, by a crash of the other task, is taken up again by the next `run`."""
         try:
-            stored = await self._committed(turn)
+            answer = await self._committed(turn)
         except CerememoryError as error:
             turn.reply.fail(error)
         except Exception as error:  # a bug: this change fails alone
@@ -254,22 +263,24 @@ class WorkingMemory(Actor):
             self._turns.popleft()
             raise
         else:
-            turn.reply.resolve(stored)
+            turn.reply.resolve(answer)
 
     async def _committed(self, turn: _Turn) -> Any:
         if turn.asked is None:
             commit, finish = self._begun(turn.request)
             turn.asked = commit, self._writer.send_nowait(commit), finish
         commit, reply, finish = turn.asked
-        stored = await self._writer.answer(commit, reply)
-        if not stored.replayed:
-            gone = frozenset(address for addresses in turn.gone for address in addresses)
-            await self._tell(finish(stored, gone))
-        return stored
+        answer = await self._writer.answer(commit, reply)
+        await trio.lowlevel.checkpoint()  # the other task handles what the writer told before it answered
+        gone = frozenset(address for addresses in turn.gone for address in addresses)
+        await self._tell(finish(answer, gone))
+        return answer
 
-    def _begun(self, request: Change) -> tuple[Commit[Any], Finish]:
+    def _begun(self, request: Change) -> tuple[Request[Any], Finish]:
         if isinstance(request, Remember):
             return Commit(request.mutation), partial(self._remember, request)
+        if isinstance(request, CommitWithHeld):
+            return CommitSeries(request.begin(self._held.memories)), partial(self._restock, request)
         record = self._held.get(request.namespace, request.record_id)
         if record is None:
             raise RecordNotFound(f"Record not found: {format_id(request.record_id)}")
@@ -277,21 +288,36 @@ class WorkingMemory(Actor):
         update = UpdateHeld(edited, request.edit, request.expected_version)
         return Commit(request.keep_answer(update)), partial(self._replace, edited)
 
-    def _remember(self, request: Remember, _stored: Any, gone: frozenset[Address]) -> list[Address]:
+    def _remember(self, request: Remember, stored: Stored[Any], gone: frozenset[Address]) -> list[Address]:
+        if stored.replayed:
+            return []
         namespace = request.mutation.namespace
         records = [without_edges_to(record, gone) for record in request.records]
         evicted = self._held.hold(namespace, (r for r in records if (namespace, r.record_id) not in gone))
         left = [(namespace, record_id) for record_id in evicted]
         return left + [(namespace, r.record_id) for r in records if (namespace, r.record_id) in gone]
 
-    def _replace(self, edited: NewRecord, _stored: Any, _gone: frozenset[Address]) -> list[Address]:
+    def _replace(self, edited: NewRecord, stored: Stored[None], _gone: frozenset[Address]) -> list[Address]:
         """What was read meanwhile keeps that; what has gone stays away, also from the indexes."""
+        if stored.replayed:
+            return []
         current = self._held.get(edited.namespace, edited.record_id)
         if current is None:
             return [(edited.namespace, edited.record_id)]
         record = replace(current, row=edited.row, embedding=edited.embedding, emotion=edited.emotion)
         self._held.hold(edited.namespace, (record,))
         return []
+
+    def _restock(self, request: CommitWithHeld[R], answer: R, _gone: frozenset[Address]) -> list[Address]:
+        """What is gone was told before: of what the import replaces, too."""
+        restock = request.restock(answer)
+        if restock is None:
+            return []
+        namespace, records = restock.namespace, restock.records
+        self._held.let_go(namespace, restock.gone)
+        evicted = self._held.hold(namespace, records)
+        changed = (*restock.gone, *evicted, *(record.record_id for record in records))
+        return [(namespace, record_id) for record_id in changed]
 
     async def _tell(self, what: TellAnew | Iterable[Address]) -> None:
         """The indexes, or one that asked: what is held, and of what isn't, that it is gone."""

@@ -495,6 +495,51 @@ async def test_both_ways_leave_an_audit_entry(opened: Running, autojump_clock: M
     assert reply.size_bytes == len(reply.archive_data)
 
 
+async def test_what_was_lasting_before_comes_into_working_memory_when_all_is_replaced(opened: Running) -> None:
+    """Working memory is told first that it is gone."""
+    lasting = msgspec.structs.replace(working(1), store=Store.SEMANTIC)
+    for _ in range(5):
+        await take_in(opened, archive_of(CURATED_ONLY, [lasting]), strategy=ImportStrategy.REPLACE)
+        assert await held_ids(opened) == []
+        await take_in(opened, archive_of(CURATED_ONLY, [working(1)]), strategy=ImportStrategy.REPLACE)
+        assert await held_ids(opened) == [str(working(1).id)]
+
+
+async def test_an_update_that_waits_for_an_import_builds_on_what_that_brought(tmp_path: Path) -> None:
+    offload, edit = HeldOffload(), codec.parse(codec.dump({"metadata": {"edited": True}}), EncodeUpdate)
+    async with running_engine(tmp_path, clock=WallClock(step_ns=0), offload=offload) as opened:
+        await take_in(opened, archive_of(CURATED_ONLY, [working(1)]))
+        newer = msgspec.structs.replace(working(1, NOW + 1), version=7)
+        offload.hold("_transact_series")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_in, opened, archive_of(CURATED_ONLY, [newer]))
+            await offload.until_held("_transact_series")
+            opened.clock.at += 2
+            nursery.start_soon(opened.engine.encode_update, newer.id, edit)
+            await wait_all_tasks_blocked()
+            offload.release("_transact_series")
+        [line] = records_in(await exported(opened, stores=(Store.WORKING,)))
+        record = msgspec.json.decode(line)
+        assert (record["version"], record["metadata"]) == (8, {"edited": True})
+
+
+async def test_an_import_that_waits_for_an_update_finds_it(tmp_path: Path) -> None:
+    """It keeps what is newer, also if it was asked for before that was stored."""
+    offload, edit = HeldOffload(), codec.parse(codec.dump({"metadata": {"edited": True}}), EncodeUpdate)
+    async with running_engine(tmp_path, clock=WallClock(step_ns=0), offload=offload) as opened:
+        await take_in(opened, archive_of(CURATED_ONLY, [working(1)]))
+        opened.clock.at += 2
+        offload.hold("_transact")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(opened.engine.encode_update, working(1).id, edit)
+            await offload.until_held("_transact")
+            nursery.start_soon(take_in, opened, archive_of(CURATED_ONLY, [working(1, NOW + 1)]))
+            await wait_all_tasks_blocked()
+            offload.release("_transact")
+        [line] = records_in(await exported(opened, stores=(Store.WORKING,)))
+        assert msgspec.json.decode(line)["metadata"] == {"edited": True}
+
+
 async def test_a_retried_import_is_answered_and_done_once(opened: Running, autojump_clock: MockClock) -> None:
     key = Idempotency("open", "k-1", b"head")
     request = Import(

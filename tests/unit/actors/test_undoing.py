@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cerememory.actors.engine import Idempotency
 from cerememory.domain.cma import CURATED_ONLY, ArchiveReader
@@ -26,6 +26,7 @@ from cerememory.storage.series import TOLD_MAX
 from cerememory.storage.undo_rows import batch_key, undo_keys
 from tests.support.archives import BUNDLE, archive_of
 from tests.support.engine import Running, WallClock, running_engine, text_block, to_introspect, to_recall, to_store
+from tests.support.held import HeldOffload
 from tests.support.memory_storage import MemoryStorage
 from tests.support.sealing import sealed_storage
 
@@ -106,6 +107,36 @@ async def test_what_it_put_into_working_memory_goes_too(
     await trio.sleep(1)
     with pytest.raises(RecordNotFound):
         await opened.engine.introspect_record(to_introspect(HELD.id))
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["update first", "undo first"])
+async def test_an_update_of_working_memory_at_the_same_time_is_refused_or_keeps_its_record(
+    tmp_path: Path, autojump_clock: MockClock, is_first: bool
+) -> None:
+    offload, answers = HeldOffload(), list[Exception]()
+    edit = codec.parse(codec.dump({"metadata": {"edited": True}}), EncodeUpdate)
+
+    async def note_error(asked: Awaitable[Any]) -> None:
+        try:
+            await asked
+        except (ImportConflict, RecordNotFound) as error:
+            answers.append(error)
+
+    async with running_engine(tmp_path, offload=offload) as opened:
+        batch_id = await take_in(opened, archive_of(CURATED_ONLY, [FIRST, HELD]))
+        offload.hold("_transact")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(opened.engine.encode_store, to_store("kettle"))
+            await offload.until_held("_transact")
+            both = [opened.engine.encode_update(HELD.id, edit), undo(opened, batch_id)]
+            for asked in both if is_first else reversed(both):
+                nursery.start_soon(note_error, asked)
+                await wait_all_tasks_blocked()
+            offload.release("_transact")
+        assert [type(answer) for answer in answers] == [ImportConflict if is_first else RecordNotFound]
+        if is_first:
+            shown = codec.parse(await opened.engine.introspect_record(to_introspect(HELD.id)), MemoryRecord)
+            assert codec.parse(shown.metadata, dict[str, bool]) == {"edited": True}
 
 
 async def test_what_was_edited_since_is_refused_or_stays(opened: Running, autojump_clock: MockClock) -> None:

@@ -192,7 +192,7 @@ class Engine:
         self._timelines = timelines
         self._lifecycle = lifecycle
         self._archives = archives
-        self._raw_recall = RawRecall(actors.journal, actors.text_index)
+        self._raw_recall = RawRecall(actors.journal, actors.text_index, world)
         self._redacting = Redacting(storage, world, actors.writer)
         self._introspection = introspection
         self._disk_use = disk_use

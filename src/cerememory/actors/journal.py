@@ -15,7 +15,7 @@ from cerememory.protocol.limits import clamp_timestamp
 from cerememory.protocol.values import TIMESTAMP_MAX, TIMESTAMP_MIN, RecordId
 from cerememory.storage.contract import Reader, Storage
 from cerememory.storage.keys import Table, key, pack_time, trailing_id
-from cerememory.storage.rows import RawRow, parse_raw_row, raw_json
+from cerememory.storage.rows import STATE_SHOWN_BYTES, RawRow, parse_raw_row, raw_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +25,31 @@ class Entry:
     record_id: RecordId
     row: RawRow
 
+    @property
+    def shown_bytes(self) -> int:
+        """About what it takes in an answer."""
+        row = self.row
+        return STATE_SHOWN_BYTES + len(row.content) + len(row.metadata) + len(row.meta) + 3 * len(row.derived)
+
     def json(self) -> bytes:
         return raw_json(self.record_id, self.row)
 
 
 @dataclass(frozen=True, slots=True)
-class FetchRaw(Request[tuple[Entry, ...]]):
-    """The entries that are there, in the order asked; suppressed ones never."""
+class FetchedRaw:
+    """What is there of the first `count` that were asked for, in their order; suppressed ones never."""
+
+    entries: tuple[Entry, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRaw(Request[FetchedRaw]):
+    """As many of the entries as have room, and the one with which it ends."""
 
     namespace: int
     record_ids: tuple[RecordId, ...]
+    room_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +90,20 @@ class RawJournal(Actor):
                 return await self._world.offload(partial(self._list, message), self._limiter)
         return await super().handle(message, reply)
 
-    def _fetch(self, request: FetchRaw) -> tuple[Entry, ...]:
-        keys = [key(request.namespace, Table.RAW, record_id) for record_id in request.record_ids]
+    def _fetch(self, request: FetchRaw) -> FetchedRaw:
+        entries: list[Entry] = []
+        count, room = 0, request.room_bytes
         with self._storage.read() as reader:
-            values = reader.get_many(keys)
-        found = zip(request.record_ids, values, strict=True)
-        entries = (Entry(record_id, parse_raw_row(value)) for record_id, value in found if value is not None)
-        return tuple(entry for entry in entries if not entry.row.suppressed)
+            for record_id in request.record_ids:
+                if room <= 0:
+                    break
+                count += 1
+                value = reader.get(key(request.namespace, Table.RAW, record_id))
+                entry = None if value is None else Entry(record_id, parse_raw_row(value))
+                if entry is not None and not entry.row.suppressed:
+                    entries.append(entry)
+                    room -= entry.shown_bytes
+        return FetchedRaw(tuple(entries), count)
 
     def _list(self, request: ListRaw) -> Listed:
         """Keys and flags are enough to filter and to count; the rows of the first are read later."""

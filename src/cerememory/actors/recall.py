@@ -30,6 +30,7 @@ from cerememory.domain.render import CLEAR, rendered
 from cerememory.domain.scope import asked_terms
 from cerememory.errors import ActorBusy, ActorStopped
 from cerememory.protocol import codec
+from cerememory.protocol.long import Long
 from cerememory.protocol.records import STORES, MemoryContent, Store
 from cerememory.protocol.replies import (
     ActivationTrace,
@@ -105,6 +106,8 @@ class Recall:
         found, chosen = best
         memories = await self._read(query, chosen, retrieval)
         results = partial(self._results, query, chosen, memories)
+        if retrieval.is_long:
+            return _answer(Long(await self._world.offload(results)), found, searched, is_cut=retrieval.is_cut)
         shown = results() if len(chosen) <= SHOWN_INLINE_MAX else await self._world.offload(results)
         return _answer(shown, found, searched)
 
@@ -306,7 +309,9 @@ def _rendered(memory: Memory, unrendered: frozenset[int]) -> msgspec.Raw | Memor
     return rendered(codec.parse(memory.row.content, MemoryContent), memory.state.score)
 
 
-def _answer(memories: tuple[RecalledMemory, ...], found: _Found, searched: tuple[Store, ...]) -> Recalled:
+def _answer(
+    memories: tuple[RecalledMemory, ...], found: _Found, searched: tuple[Store, ...], *, is_cut: bool = False
+) -> Recalled:
     return Recalled(
         memories=memories,
         activation_trace=found.trace,
@@ -317,4 +322,5 @@ def _answer(memories: tuple[RecalledMemory, ...], found: _Found, searched: tuple
             fidelity_filtered=found.dropped,
             index_complete=found.complete,
         ),
+        truncated=is_cut or msgspec.UNSET,
     )

@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from cerememory.actors.actor import Actor, Request
 from cerememory.actors.deadline import Deadline
-from cerememory.actors.reading import PIECE_RECORDS, answer_nowait, pieces_by_store
+from cerememory.actors.reading import PIECE_RECORDS, TURN_BYTES, answer_nowait, fitting, pieces_by_store
 from cerememory.actors.stores import Fetch, Fetched, Look, Memory, Scores, Seen, Touch
 from cerememory.domain.ranking import Candidate
+from cerememory.protocol.long import LONG_BYTES
 from cerememory.protocol.records import Store
 from cerememory.protocol.values import RecordId
 from cerememory.storage.prepared import SavedState
@@ -36,6 +37,9 @@ class Retrieval:
         self.as_of = as_of
         self._begun_at = begun_at
         self._seen: dict[RecordId, Seen] = {}
+        self._room_bytes = TURN_BYTES  # for what is looked at before it is known what is shown
+        self._is_long = False
+        self.is_cut = False  # whether some of what was chosen had no room
 
     async def _asked(self, code: int, request: Request[R], count: int) -> R:
         """What a store answers to a question about `count` memories."""
@@ -47,14 +51,16 @@ class Retrieval:
         return answer
 
     async def look(self, candidates: Iterable[Candidate]) -> None:
-        """Read the durable ones of `candidates`, and note how clear they are."""
+        """Read the durable ones of `candidates` that there is room for, and note how clear they are."""
         unseen = {c.record_id: c for c in candidates if c.store_code != WORKING_CODE}
         for code, record_ids in pieces_by_store(unseen.values()):
-            look = Look(self._namespace, record_ids, self.now)
+            look = Look(self._namespace, record_ids, self.now, self._room_bytes)
             for seen in await self._asked(code, look, len(record_ids)):
-                record_id = seen.memory.record_id
+                memory = seen.memory
+                record_id, around = memory.record_id, memory.frame
                 self._seen[record_id] = seen
-                unseen[record_id].fidelity = seen.memory.state.score
+                unseen[record_id].fidelity = memory.state.score
+                self._room_bytes -= memory.shown_bytes if around is None else around.shown_bytes
 
     def leads_on(self, candidate: Candidate) -> bool:
         """Whether edges may leave it, when it was looked at; what working memory holds isn't known here."""
@@ -78,16 +84,51 @@ class Retrieval:
                 scores.update(of_store)
         return scores
 
+    @property
+    def is_long(self) -> bool:
+        """Whether what was fetched takes long to write."""
+        return self._is_long or self._room_bytes < TURN_BYTES - LONG_BYTES
+
     async def fetched(self, chosen: list[Candidate], *, touching: bool) -> Fetched:
-        """Those of `chosen` that are there; `touching` makes each a retrieval."""
+        """The first of `chosen` that are there and fit into one answer; `touching` makes each a retrieval."""
         await self.look(candidate for candidate in chosen if candidate.record_id not in self._seen)
+        if self._room_bytes <= 0:
+            fitted = await fitting(chosen, self._read)
+            self._is_long, self.is_cut = fitted.is_long, fitted.count < len(chosen)
+            chosen = chosen[: fitted.count]
         memories: list[Memory] = []
         saved: list[SavedState] = []
         for code, record_ids in pieces_by_store(chosen):
             fetched = await self._of_store(code, record_ids, touching)
             memories += fetched.memories
             saved += fetched.saved
+            if code == WORKING_CODE:  # what it holds was looked at by nobody
+                self._room_bytes -= sum(memory.shown_bytes for memory in fetched.memories)
+        if self._room_bytes <= 0:
+            memories = await self._cut(chosen, memories)
         return Fetched(tuple(memories), tuple(saved))
+
+    async def _cut(self, chosen: list[Candidate], memories: list[Memory]) -> list[Memory]:
+        """The first of the `memories` that fit; the others were touched as if they were shown."""
+        known = {memory.record_id: memory for memory in memories}
+
+        async def read(code: int, record_ids: tuple[RecordId, ...], room_bytes: int) -> list[Memory]:
+            return [known[record_id] for record_id in record_ids if record_id in known]
+
+        fitted = await fitting(chosen, read)
+        self.is_cut = self.is_cut or fitted.count < len(chosen)
+        return fitted.memories
+
+    async def _read(self, code: int, record_ids: tuple[RecordId, ...], room_bytes: int) -> list[Memory]:
+        if code == WORKING_CODE:
+            fetched = await self._asked(code, Fetch(self._namespace, record_ids), len(record_ids))
+            return list(fetched.memories)
+        unseen = tuple(record_id for record_id in record_ids if record_id not in self._seen)
+        if unseen:
+            look = Look(self._namespace, unseen, self.now, room_bytes)
+            for seen in await self._asked(code, look, len(unseen)):
+                self._seen[seen.memory.record_id] = seen
+        return [self._seen[record_id].memory for record_id in record_ids if record_id in self._seen]
 
     async def _of_store(self, code: int, record_ids: tuple[RecordId, ...], touching: bool) -> Fetched:
         count = len(record_ids)

@@ -7,6 +7,7 @@ by the writer alone.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from cerememory.storage.rows import (
     parse_edges,
     parse_state_row,
     record_json,
+    shown_bytes,
 )
 
 R = TypeVar("R")
@@ -51,6 +53,13 @@ class Memory(msgspec.Struct, frozen=True, gc=False):
     def with_state(self, state: State) -> Memory:
         return Memory(self.record_id, self.row, state, self.edges, self.frame)
 
+    @property
+    def shown_bytes(self) -> int:
+        """About what it takes in an answer; see `Frame`."""
+        if self.frame is None:
+            return shown_bytes(self.row, self.edges)
+        return self.frame.shown_bytes
+
     def associations(self) -> tuple[Association, ...]:
         return parse_edges(self.edges)
 
@@ -68,11 +77,12 @@ class Fetched(msgspec.Struct, frozen=True):
 
 
 class Fetch(Request[Fetched], msgspec.Struct, frozen=True):
-    """Read memories; `touch_at` (nanoseconds) makes each a retrieval at that time."""
+    """Read memories; `touch_at` (nanoseconds) makes each a retrieval at that time. `room_bytes`: see `Look`."""
 
     namespace: int
     record_ids: tuple[RecordId, ...]
     touch_at: int | None = None
+    room_bytes: int = sys.maxsize
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
@@ -88,11 +98,16 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 
 
 class Look(Request[list[Seen]], msgspec.Struct, frozen=True):
-    """Read the memories that are there, in the order asked, as they are at `now` (nanoseconds)."""
+    """Read the memories that are there, in the order asked, as they are at `now` (nanoseconds).
+
+    What is left out for want of `room_bytes` (`Frames.read`) is left out though it is there: whenever those read
+    take as much.
+    """
 
     namespace: int
     record_ids: tuple[RecordId, ...]
     now: int
+    room_bytes: int = sys.maxsize
 
 
 class Touch(Request[Fetched], msgspec.Struct, frozen=True):
@@ -169,7 +184,7 @@ class DurableStore(Actor):
 
     def _fetch(self, request: Fetch) -> Fetched:
         now = self._world.now() if request.touch_at is None else request.touch_at
-        seen = self._look(Look(request.namespace, request.record_ids, now))
+        seen = self._look(Look(request.namespace, request.record_ids, now, request.room_bytes))
         if request.touch_at is not None:
             return self._touch(Touch(request.namespace, tuple(seen), now))
         return Fetched(tuple(each.memory for each in seen))
@@ -178,7 +193,8 @@ class DurableStore(Actor):
         namespace, touched, mark = request.namespace, self._touched, self._frames.mark
         with self._storage.read() as reader:
             curve = self._curves.of(reader, namespace)[self._code]
-            stored = _with_states(reader, self._frames.read(reader, namespace, request.record_ids, mark))
+            frames = self._frames.read(reader, namespace, request.record_ids, mark, request.room_bytes)
+            stored = _with_states(reader, frames)
         seen = []
         for memory in stored:
             kept = touched.get((namespace, memory.record_id)) or memory.state

@@ -15,13 +15,14 @@ import msgspec
 import trio
 
 from cerememory.actors.actor import Actor
-from cerememory.actors.reading import fetch, recalled
+from cerememory.actors.reading import Fitting, fetch, recalled
 from cerememory.actors.seams import World
 from cerememory.actors.stores import Memory
 from cerememory.domain.curve import Curve
 from cerememory.domain.timeline import Bucket, Timeline, feels_like
 from cerememory.protocol import replies
 from cerememory.protocol.limits import clamp_timestamp
+from cerememory.protocol.long import listed
 from cerememory.protocol.replies import TIMELINE_MEMORIES_MAX
 from cerememory.protocol.requests import RecallTimeline
 from cerememory.protocol.values import RecordId, Timestamp
@@ -59,8 +60,10 @@ class Timelines:
     async def timeline(self, namespace: int, request: RecallTimeline) -> replies.Timeline:
         """The answer to a validated request."""
         found = await self._world.offload(partial(self._scan, namespace, request), self._limiter)
-        fetched = await fetch(self._stores, namespace, [f for bucket in found.buckets for f in bucket.items])
-        return await self._world.offload(partial(_timeline, found, fetched.memories))
+        shown = [memory for bucket in found.buckets for memory in bucket.items]
+        fetched = await fetch(self._stores, namespace, shown)
+        is_cut = fetched.count < len(shown)
+        return await self._world.offload(partial(_timeline, found, fetched, is_cut=is_cut))
 
     def _scan(self, namespace: int, request: RecallTimeline) -> Found:
         found: Found = Timeline(request.granularity, TIMELINE_MEMORIES_MAX)
@@ -113,20 +116,21 @@ def _alike(reader: Reader, namespace: int, found: list[_Found], axes: tuple[floa
     ]
 
 
-def _timeline(found: Found, read: tuple[Memory, ...]) -> replies.Timeline:
-    memories = {memory.record_id: memory for memory in read}
+def _timeline(found: Found, read: Fitting, *, is_cut: bool) -> replies.Timeline:
+    memories = {memory.record_id: memory for memory in read.memories}
+    buckets = (_bucket(bucket, memories, is_long=read.is_long) for bucket in found.buckets)
     return replies.Timeline(
-        buckets=tuple(_bucket(bucket, memories) for bucket in found.buckets),
-        truncated=True if found.truncated else msgspec.UNSET,
+        buckets=listed(buckets, is_long=read.is_long),
+        truncated=found.truncated or is_cut or msgspec.UNSET,
     )
 
 
-def _bucket(bucket: Bucket[_Found], memories: Mapping[RecordId, Memory]) -> replies.Bucket:
-    """A memory counts by its fidelity; one that is gone by now is counted, but not shown."""
+def _bucket(bucket: Bucket[_Found], memories: Mapping[RecordId, Memory], *, is_long: bool) -> replies.Bucket:
+    """A memory counts by its fidelity; one that is gone by now, or has no room, is counted, but not shown."""
     shown = [memories[found.record_id] for found in bucket.items if found.record_id in memories]
     return replies.Bucket(
         start=Timestamp(bucket.start),
         end=Timestamp(bucket.end),
-        memories=tuple(recalled(memory, memory.state.score) for memory in shown),
+        memories=listed((recalled(memory, memory.state.score) for memory in shown), is_long=is_long),
         count=bucket.count,
     )

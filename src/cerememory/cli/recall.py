@@ -64,12 +64,18 @@ def recall(
     with connect(options) as memory:
         recalled = memory.call("recall.query", given(body))
     _note_if_behind(recalled["query_metadata"])
+    _note_if_cut(recalled)
     show(recalled, options, _recalled_text, _recalled_table)
 
 
 def _note_if_behind(searched: Any) -> None:
     if not searched.get("index_complete", True):
         note("the search index is still catching up, there may be more to find")
+
+
+def _note_if_cut(recalled: Any) -> None:
+    if recalled.get("truncated"):
+        note("what was found is more than one answer has room for; the first of it is shown")
 
 
 def _recalled_text(recalled: Any) -> str:
@@ -146,6 +152,7 @@ def associate(
     }
     with connect(options) as memory:
         found = memory.call("recall.associate", given(body), path_params={"record_id": record_id})
+    _note_if_cut(found)
     show(found, options, _recalled_text, _recalled_table)
 
 
@@ -181,6 +188,7 @@ def recall_raw(
     with connect(options) as memory:
         recalled = memory.call("recall.raw_query", given(body))
     _note_if_behind(recalled)
+    _note_if_cut(recalled)
     show(recalled, options, pretty, _raw_table)
 
 

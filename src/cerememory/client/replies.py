@@ -1,5 +1,7 @@
 """The replies that hold memories, as a caller reads them: records are parsed, not JSON.
 
+`truncated` is there, and true, when not all that was found has room in one answer.
+
 Elsewhere a reply is that of `protocol.replies`. There the daemon's own have records as the JSON that its storage
 holds already; the fields are the same (a test compares them).
 """
@@ -42,6 +44,7 @@ class Recalled(Wire, frozen=True, kw_only=True):
     activation_trace: replies.ActivationTrace | None
     total_candidates: int
     query_metadata: replies.QueryMetadata
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Associated(Wire, frozen=True, kw_only=True):
@@ -49,6 +52,7 @@ class Associated(Wire, frozen=True, kw_only=True):
 
     memories: tuple[RecalledMemory, ...]
     total_candidates: int
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Bucket(Wire, frozen=True, kw_only=True):
@@ -59,8 +63,6 @@ class Bucket(Wire, frozen=True, kw_only=True):
 
 
 class Timeline(Wire, frozen=True, kw_only=True):
-    """`truncated` is there, and true, when not all memories are."""
-
     buckets: tuple[Bucket, ...]
     truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
@@ -78,6 +80,7 @@ class Graph(Wire, frozen=True, kw_only=True):
     edges: tuple[replies.GraphEdge, ...]
     total_nodes: int
     meta_edges: tuple[MetaEdge, ...]
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class RawRecalled(Wire, frozen=True, kw_only=True):
@@ -86,6 +89,7 @@ class RawRecalled(Wire, frozen=True, kw_only=True):
     records: tuple[RawJournalRecord, ...]
     total_candidates: int
     index_complete: bool | msgspec.UnsetType = msgspec.UNSET
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 READ_AS: dict[type[Any], type[Any]] = {

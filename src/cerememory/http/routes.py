@@ -27,7 +27,7 @@ from cerememory.http.archives import (
 from cerememory.http.bodies import LARGE_BODY_BYTES
 from cerememory.http.exchange import Exchange, Headers, Response, Stream, json_response, no_content
 from cerememory.http.rules import MCP_PATH
-from cerememory.protocol import codec
+from cerememory.protocol import codec, long
 from cerememory.protocol.access import READ, Grant, Needs, Role
 from cerememory.protocol.namespaces import DEFAULT_NAME, HEADER, check_name
 from cerememory.protocol.operations import BY_NAME, OPERATIONS
@@ -254,7 +254,7 @@ class Routes:
         request = await self._parse(call, RecallGraph)
         await self._catch_up(call)
         namespace = await self._namespace(call)
-        return json_response(await self._engine.recall_graph(request, namespace=namespace))
+        return await self._dumped(await self._engine.recall_graph(request, namespace=namespace))
 
     async def recall_raw_query(self, call: Call) -> Response:
         request = await self._parse(call, RecallRawQuery)
@@ -393,10 +393,15 @@ class Routes:
 
     async def _rendered(self, call: Call, reply: object) -> Response:
         """JSON with byte arrays, or with base64 when the request accepts that."""
-        if not _accepts_base64(call):
-            return json_response(reply)
-        render = partial(codec.with_base64, codec.dump(reply))
-        return Response(200, await self._engine.off_loop(render), content_type=BASE64_TYPE.encode())
+        if _accepts_base64(call):
+            dumped = await self._engine.off_loop(partial(long.dump_with_base64, reply))
+            return Response(200, dumped, content_type=BASE64_TYPE.encode())
+        return await self._dumped(reply)
+
+    async def _dumped(self, reply: object) -> Response:
+        if long.is_long(reply):
+            return Response(200, await self._engine.off_loop(partial(long.dump, reply)))
+        return json_response(reply)
 
 
 def _accepts_base64(call: Call) -> bool:

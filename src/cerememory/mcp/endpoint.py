@@ -30,7 +30,7 @@ from cerememory.mcp.jsonrpc import MessageId, NotARequest, Request
 from cerememory.mcp.methods import CALLING, ToolCall, no_method, own_methods
 from cerememory.mcp.tools import TOOLS
 from cerememory.mcp.versions import VERSIONS, WITH_BATCHES
-from cerememory.protocol import codec
+from cerememory.protocol import codec, long
 from cerememory.protocol.namespaces import DEFAULT_NAME
 from cerememory.protocol.operations import BY_NAME
 from cerememory.protocol.values import Timestamp
@@ -169,7 +169,10 @@ class Endpoint:
         try:
             exchange.grant.check(BY_NAME[step.asked.call.operation].needs, step.asked.tool)
             with step.call.asking():
-                dumped = await self._dumped(step, namespace, sees_all=exchange.grant.namespace is None)
+                reply = await self._asked(step, namespace, sees_all=exchange.grant.namespace is None)
+            if long.is_long(reply):
+                return await self._engine.off_loop(partial(_shown_long, step, reply, namespace))
+            dumped = codec.dump(reply)
             return await self._where_fit(len(dumped), partial(_shown, step, dumped, namespace))
         except NotARequest as error:
             return jsonrpc.error_message(step.id, error.code, str(error))
@@ -178,9 +181,9 @@ class Endpoint:
                 log.error("tool failed", tool=step.asked.tool, reason=str(error))
             return jsonrpc.failure_message(step.id, error, exchange.request_id)
 
-    async def _dumped(self, step: Pending, namespace: str, *, sees_all: bool) -> bytes:
+    async def _asked(self, step: Pending, namespace: str, *, sees_all: bool) -> object:
         operation, arguments = step.asked.call.operation, step.arguments
-        return codec.dump(await engine_calls.ask(self._engine, operation, arguments, namespace, sees_all=sees_all))
+        return await engine_calls.ask(self._engine, operation, arguments, namespace, sees_all=sees_all)
 
 
 class _Spent:
@@ -210,6 +213,11 @@ class _Spent:
         except RateLimited as error:
             return RateLimited(f"not done: {error}", retry_after_s=error.retry_after_s or 1)
         return None
+
+
+def _shown_long(step: Pending, reply: object, namespace: str) -> bytes:
+    """Its bytes as base64, for as arrays each would be a value of its own."""
+    return _shown(step, long.dump_with_base64(reply), namespace)
 
 
 def _shown(step: Pending, dumped: bytes, namespace: str) -> bytes:

@@ -81,6 +81,7 @@ class _Recalled(msgspec.Struct):
     memories: list[_Memory]
     query_metadata: Json
     total_candidates: int
+    truncated: bool = False
 
 
 class _RawRecord(msgspec.Struct):
@@ -98,6 +99,7 @@ class _RawRecalled(msgspec.Struct):
     records: list[_RawRecord]
     total_candidates: int
     index_complete: bool = True
+    truncated: bool = False
 
 
 def _read(answer: object, kind: type[T]) -> T:
@@ -113,7 +115,13 @@ def _recall(answer: Json) -> Json:
         "memories": [_memory(memory) for memory in recalled.memories],
         "query_metadata": recalled.query_metadata,
         "total_candidates": recalled.total_candidates,
+        **_cut(recalled),
     }
+
+
+def _cut(recalled: _Recalled | _RawRecalled) -> Json:
+    """Said of answers that didn't have room for all that was found."""
+    return {"truncated": True} if recalled.truncated else {}
 
 
 def _memory(memory: _Memory) -> Json:
@@ -147,6 +155,7 @@ def _recall_raw(answer: Json) -> Json:
         "records": [_raw_record(record) for record in recalled.records],
         "total_candidates": recalled.total_candidates,
         **({} if recalled.index_complete else {"index_complete": False}),
+        **_cut(recalled),
     }
 
 

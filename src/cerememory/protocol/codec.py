@@ -29,6 +29,16 @@ T = TypeVar("T")
 
 REASON_CHARS_MAX = 128  # a reason may quote what came, not all of it
 
+PIECE_BYTES = 262_144  # of a byte array that are read at once
+
+# In what `dump` makes: no text has these in it, for there a quotation mark has a backslash before it.
+_METADATA = b'"metadata":'
+_BYTES_OR_METADATA = re.compile(
+    rb'"metadata":|"modality":"[a-z]+","format":"(?:[^"\\]++|\\.)*+","data":\[|"archive_data":\['
+)
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}]')
+_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
 _WHERE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
@@ -63,8 +73,48 @@ def plain(value: object) -> Any:
 
 
 def with_base64(dumped: bytes) -> bytes:
-    """An answer with the byte arrays of its content blocks and archives as base64 strings."""
-    return msgspec.json.encode(_base64_below(msgspec.json.decode(dumped)))
+    """What `dump` made, with the byte arrays of its content blocks and archives as base64 strings.
+
+    Only these are bytes: what callers keep in metadata stays as it is.
+    """
+    parts: list[bytes] = []
+    array = encoded = b""
+    done = at = 0
+    while (found := _BYTES_OR_METADATA.search(dumped, at)) is not None:
+        start = at = found.end()
+        if found[0] == _METADATA:
+            at = _end_of_metadata(dumped, start)
+            continue
+        end = dumped.index(b"]", start)
+        if array != (array := dumped[start:end]):  # a memory has its content twice, and mostly the same one
+            encoded = base64.b64encode(_bytes_of(array))
+        parts += (dumped[done : start - 1], b'"', encoded, b'"')
+        done = at = end + 1
+    return b"".join([*parts, dumped[done:]])
+
+
+def _end_of_metadata(dumped: bytes, start: int) -> int:
+    """Where an array or object that begins there ends; a scalar has nothing in it to be found."""
+    if dumped[start : start + 1] not in (b"[", b"{"):
+        return start
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(dumped, start):
+        depth += _STEPS.get(found[0], 0)
+        if depth == 0:
+            return found.end()
+    return len(dumped)
+
+
+def _bytes_of(array: bytes) -> bytes:
+    """The bytes of a JSON array without its brackets: in pieces, for each is a number of its own meanwhile."""
+    made = bytearray()
+    start = 0
+    while start < len(array):
+        end = array.find(b",", start + PIECE_BYTES)
+        piece = array[start:] if end < 0 else array[start:end]
+        made += bytes(_INTEGERS.decode(b"[%b]" % piece))
+        start += len(piece) + 1
+    return bytes(made)
 
 
 def compact(raw: bytes, where: str) -> msgspec.Raw:
@@ -123,25 +173,9 @@ def _write_value(value: object) -> object:
     raise TypeError(f"no writer for {type(value)}")
 
 
-def _base64_below(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_base64_below(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {name: _base64_field(name, item, value) for name, item in value.items()}
-
-
-def _base64_field(name: str, item: Any, owner: dict[str, Any]) -> Any:
-    """Only a block's data and an archive are bytes; what callers keep in metadata stays as it is."""
-    if name == "metadata":
-        return item
-    if isinstance(item, list) and ((name == "data" and "modality" in owner) or name == "archive_data"):
-        return base64.b64encode(bytes(item)).decode()
-    return _base64_below(item)
-
-
 _ENCODER = msgspec.json.Encoder(enc_hook=_write_value)
 _UNTYPED = msgspec.json.Decoder()
+_INTEGERS = msgspec.json.Decoder(list[int])
 
 
 def _syntax(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """The answer of every CMP operation, as it is written to JSON.
 
 Records inside answers are `msgspec.Raw`: the JSON that the storage rows already hold, joined, not re-encoded.
-Keys that only some answers have are `UNSET` where they are left out.
+Keys that only some answers have are `UNSET` where they are left out. `truncated` is there, and true, when not all
+that was to be shown has room in one answer (`long.ANSWER_BYTES_MAX`); a memory alone always has.
 """
 
 from __future__ import annotations
@@ -124,11 +125,13 @@ class Recalled(Wire, frozen=True, kw_only=True):
     activation_trace: ActivationTrace | None
     total_candidates: int
     query_metadata: QueryMetadata
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Associated(Wire, frozen=True, kw_only=True):
     memories: tuple[RecalledMemory, ...]
     total_candidates: int
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Bucket(Wire, frozen=True, kw_only=True):
@@ -139,7 +142,7 @@ class Bucket(Wire, frozen=True, kw_only=True):
 
 
 class Timeline(Wire, frozen=True, kw_only=True):
-    """`truncated` is there, and true, when the memories were cut at `TIMELINE_MEMORIES_MAX`."""
+    """`truncated` also when the memories were cut at `TIMELINE_MEMORIES_MAX`."""
 
     buckets: tuple[Bucket, ...]
     truncated: bool | msgspec.UnsetType = msgspec.UNSET
@@ -165,6 +168,7 @@ class Graph(Wire, frozen=True, kw_only=True):
     edges: tuple[GraphEdge, ...]
     total_nodes: int
     meta_edges: tuple[MetaEdge, ...]
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class RawRecalled(Wire, frozen=True, kw_only=True):
@@ -173,6 +177,7 @@ class RawRecalled(Wire, frozen=True, kw_only=True):
     records: tuple[msgspec.Raw, ...]
     total_candidates: int
     index_complete: bool | msgspec.UnsetType = msgspec.UNSET
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Consolidated(Wire, frozen=True, kw_only=True):

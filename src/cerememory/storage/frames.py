@@ -10,6 +10,7 @@ snapshot, as if nothing was kept:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -38,27 +39,40 @@ class Frames:
         self._under_way: Container[Address] = NOTHING  # what a commit writes that hasn't ended
         self.mark = 0  # how many commits have ended
 
-    def read(self, reader: Reader, namespace: int, record_ids: Sequence[RecordId], mark: int) -> list[Frame]:
+    def read(
+        self,
+        reader: Reader,
+        namespace: int,
+        record_ids: Sequence[RecordId],
+        mark: int,
+        room_bytes: int = sys.maxsize,
+    ) -> list[Frame]:
         """Those of `record_ids` that are stored, in their order; `mark` is from before `reader` began.
 
-        Raises `StorageDamaged`.
+        Of those that aren't kept, as many as have room, and the one with which it ends: they take at least as
+        much of an answer (`shown_bytes`). Raises `StorageDamaged`.
         """
         kept = self._kept
         found = [kept.get((namespace, record_id)) for record_id in record_ids]
         if None in found:
             missing = [i for i, each in zip(record_ids, found, strict=True) if each is None]
-            made = self._made(reader, namespace, missing, mark)
+            made = self._made(reader, namespace, missing, mark, room_bytes)
             found = [each or made.get(i) for i, each in zip(record_ids, found, strict=True)]
         return [each for each in found if each is not None]
 
     def _made(
-        self, reader: Reader, namespace: int, record_ids: Sequence[RecordId], mark: int
+        self, reader: Reader, namespace: int, record_ids: Sequence[RecordId], mark: int, room_bytes: int
     ) -> dict[RecordId, Frame]:
         content_table, edge_table = key(namespace, Table.CONTENT), key(namespace, Table.EDGES)
-        contents = reader.get_many([content_table + record_id for record_id in record_ids])
-        edges = reader.get_many([edge_table + record_id for record_id in record_ids])
+        contents: list[bytes | None] = []
+        for record_id in record_ids:  # one by one: any of them may be large
+            if room_bytes <= 0:
+                break
+            contents.append(content := reader.get(content_table + record_id))
+            room_bytes -= len(content or b"")
+        edges = reader.get_many([edge_table + record_id for record_id in record_ids[: len(contents)]])
         made: dict[RecordId, Frame] = {}
-        for record_id, content, edge in zip(record_ids, contents, edges, strict=True):
+        for record_id, content, edge in zip(record_ids, contents, edges, strict=False):
             if content is not None:
                 around = made[record_id] = frame(namespace, record_id, parse_content_row(content), edge)
                 size_bytes = len(content) + len(edge or b"") + len(around.head) + len(around.tail)

@@ -48,6 +48,8 @@ STATE_BYTES = _STATE.size
 STATE_DTYPE = np.dtype(
     [("store_code", "<B"), *zip(State.__struct_fields__, (f"<{code}" for code in _STATE_TYPES), strict=True)]
 )
+STATE_SHOWN_BYTES = 512  # of a memory in an answer: its head, its state, and what stands beside the record
+EDGE_SHOWN_FACTOR = 6  # times its bytes in a row is an edge as JSON
 _EDGE = struct.Struct("<16sBdqq")
 EDGE_BYTES = _EDGE.size
 _ASSOCIATION_TYPES = tuple(AssociationType)
@@ -338,6 +340,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     """A memory without its state, and the JSON of its record around that.
 
     `head` ends in front of the last access, `tail` begins behind the fidelity. `state_key` is that of its state.
+    `shown_bytes`: about what the memory takes in an answer, in which its content is there twice.
     """
 
     record_id: RecordId
@@ -346,27 +349,35 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     state_key: bytes
     head: bytes
     tail: bytes
+    shown_bytes: int
 
 
 def frame(namespace: int, record_id: RecordId, row: ContentRow, edges: bytes | None) -> Frame:
     created_at = format_timestamp(row.created_at)
     updated_at = created_at if row.updated_at == row.created_at else format_timestamp(row.updated_at)
     head = f'{{"id":"{format_id(record_id)}","store":"{row.store_name}","created_at":"{created_at}",'
+    json_tail = b',"emotion":%b,"associations":%b,"metadata":%b,"version":%d,"meta":%b}' % (
+        row.emotion or _NEUTRAL,
+        codec.dump(parse_edges(edges)) if edges else b"[]",
+        row.metadata,
+        row.version,
+        meta_json(row.meta, "encode.store", row.created_at),
+    )
     return Frame(
         record_id,
         row,
         edges,
         state_key(namespace, row.created_at, record_id),
         f'{head}"updated_at":"{updated_at}","last_accessed_at":"'.encode(),
-        b',"emotion":%b,"associations":%b,"metadata":%b,"version":%d,"meta":%b}'
-        % (
-            row.emotion or _NEUTRAL,
-            codec.dump(parse_edges(edges)) if edges else b"[]",
-            row.metadata,
-            row.version,
-            meta_json(row.meta, "encode.store", row.created_at),
-        ),
+        json_tail,
+        2 * len(row.content) + len(json_tail) + STATE_SHOWN_BYTES,
     )
+
+
+def shown_bytes(row: ContentRow, edges: bytes | None) -> int:
+    """That of a memory without a frame."""
+    edges_shown = EDGE_SHOWN_FACTOR * len(edges or b"")
+    return 2 * len(row.content) + len(row.metadata) + len(row.meta) + edges_shown + STATE_SHOWN_BYTES
 
 
 def framed_json(around: Frame, state: State) -> bytes:

@@ -209,6 +209,18 @@ def test_a_recall_that_may_have_missed_something_says_so(
         assert told == "note: the search index is still catching up, there may be more to find\n"
 
 
+def test_an_answer_that_had_no_room_for_all_says_so(
+    memory: FakeMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory.answers["recall.query"] = {**recalled("x"), "truncated": True}
+    memory.answers["recall.associate"] = memory.answers["recall.query"]
+    memory.answers["recall.raw_query"] = {"records": [], "total_candidates": 3, "truncated": True}
+    for command in (["recall"], ["recall-raw"], ["associate", RECORD_ID]):
+        assert run(command) == 0
+        told = capsys.readouterr().err
+        assert told == "note: what was found is more than one answer has room for; the first of it is shown\n"
+
+
 def test_a_memory_without_text_says_so(memory: FakeMemory, capsys: pytest.CaptureFixture[str]) -> None:
     answer = recalled("x")
     answer["memories"][0]["rendered_content"]["blocks"][0]["modality"] = "image"

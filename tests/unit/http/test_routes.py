@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from cerememory.actors import associations, raw_recall, reading, retrieval
 from cerememory.actors.seams import inline
 from cerememory.config.settings import Settings
 from cerememory.http.bodies import LARGE_BODY_BYTES
@@ -19,6 +20,8 @@ from tests.support.engine import raw_body, settings_for, store_body, text_block
 from tests.support.gated import BARE, KEYS, UNLIMITED, Gated, bare, gated, with_auth
 from tests.support.held import HeldOffload
 from tests.support.memory_storage import MemoryStorage
+
+R = TypeVar("R")
 
 BASE64 = "application/vnd.cmp+json;bytes=base64"
 RETRY = {"idempotency-key": "k-1"}
@@ -251,6 +254,50 @@ async def test_bytes_come_as_base64_when_that_is_accepted(client: AsgiClient, ac
     [memory] = recalled.json["memories"]
     assert memory["record"]["content"]["blocks"][0]["data"] == block["data"]
     assert memory["rendered_content"]["blocks"][0]["data"] == block["data"]
+
+
+RECALLS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/recall/query", {"cue": {}, "reconsolidate": False, "recall_mode": "perfect"}),
+    ("/v1/recall/timeline", {"range": {"start": "0001-01-01T00:00:00Z", "end": "9999-12-31T23:59:59Z"}}),
+    ("/v1/recall/raw", {}),
+    ("/v1/recall/graph", {"include_meta": True}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), RECALLS)
+async def test_a_long_answer_is_that_of_a_short_one_and_written_off_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    names: list[str] = []
+
+    async def noting(call: Callable[[], R], limiter: trio.CapacityLimiter | None = None) -> R:
+        names.append(getattr(getattr(call, "func", None), "__name__", ""))
+        return await inline(call, limiter)
+
+    async with gated(tmp_path, offload=noting) as daemon:
+        for name in ("kettle", "cup"):
+            await stored(daemon.client, name, metadata={"of": name})
+            await daemon.client.post("/v1/encode/raw", raw_body(name))
+
+        async def answers() -> list[tuple[str, Any]]:
+            accepted: list[dict[str, str]] = [{}, {"accept": BASE64}]
+            replies = [await daemon.client.ask("POST", path, body, headers) for headers in accepted]
+            return [(reply.headers["content-type"], reply.json) for reply in replies]
+
+        short = await answers()
+        assert "dump" not in names
+        for module in (reading, raw_recall, retrieval, associations):
+            monkeypatch.setattr(module, "LONG_BYTES", 1)
+        assert _without_relevance(await answers()) == _without_relevance(short)
+        assert "dump" in names
+
+
+def _without_relevance(found: Any) -> Any:
+    """What fades from one moment to the next is left out."""
+    if isinstance(found, dict):
+        fading = ("relevance_score", "fidelity")
+        return {name: _without_relevance(value) for name, value in found.items() if name not in fading}
+    return [_without_relevance(value) for value in found] if isinstance(found, (list, tuple)) else found
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "application/vnd.cmp+json"])

@@ -17,6 +17,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from cerememory.actors import raw_recall, reading, retrieval
 from cerememory.actors.seams import inline
 from cerememory.config.settings import HttpSettings, RateLimitSettings
 from cerememory.errors import RateLimited, StorageUnavailable
@@ -444,6 +445,39 @@ async def test_what_is_large_is_read_and_shown_off_the_loop(tmp_path: Path) -> N
         assert "_read" in names
         await call(opened.client, "recall")
         assert "_shown" in names
+
+
+@pytest.mark.parametrize("tool", ["recall", "recall_raw", "timeline"])
+async def test_a_long_answer_is_shown_as_a_short_one(
+    daemon: Gated, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    for name in ("kettle", "cup"):
+        await call(daemon.client, "store", content=name)
+        await call(daemon.client, "store_raw", content=name, session_id="s-1")
+    years = {"start": "2000-01-01T00:00:00Z", "end": "2100-01-01T00:00:00Z"}
+    asked: dict[str, dict[str, Any]] = {"recall": {"reconsolidate": False}, "recall_raw": {}, "timeline": years}
+    wanted = asked[tool]
+    short = shown_texts(await call(daemon.client, tool, **wanted))
+    for module in (reading, raw_recall, retrieval):
+        monkeypatch.setattr(module, "LONG_BYTES", 1)
+    long = await call(daemon.client, tool, **wanted)
+    assert (len(short), shown_texts(long)) == (2, short)
+    assert "truncated" not in long["structuredContent"]
+    for module in (reading, raw_recall):
+        monkeypatch.setattr(module, "ANSWER_BYTES_MAX", 1)
+    for module in (reading, raw_recall, retrieval):
+        monkeypatch.setattr(module, "TURN_BYTES", 1)
+    cut = await call(daemon.client, tool, **wanted)
+    assert shown_texts(cut) == short[:1]
+    assert cut["structuredContent"]["truncated"] is True
+
+
+def shown_texts(result: Any) -> list[str]:
+    found = result["structuredContent"]
+    if "buckets" in found:
+        memories = [memory for bucket in found["buckets"] for memory in bucket["memories"]]
+        return [memory["rendered_content"]["blocks"][0]["text"] for memory in memories]
+    return [item["text"] for item in found.get("memories", found.get("records"))]
 
 
 async def test_our_own_failures_keep_their_words_to_the_log(

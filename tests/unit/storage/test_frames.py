@@ -186,6 +186,9 @@ class Recorded:
     def __init__(self, values: list[bytes | None]) -> None:
         self._values = values
 
+    def get(self, key: bytes, /) -> bytes | None:
+        return self.get_many([key])[0]
+
     def get_many(self, keys: list[bytes], /) -> list[bytes | None]:
         taken, self._values = self._values[: len(keys)], self._values[len(keys) :]
         return taken
@@ -271,3 +274,22 @@ def test_whatever_is_committed_reads_are_of_what_is_stored(
         with kept.storage.read() as reader:
             stored = Frames(0).read(reader, DEFAULT_NAMESPACE, asked, 0)
         assert kept.read(*asked) == stored
+
+
+def test_it_ends_with_the_memory_for_which_there_was_no_more_room(kept: Kept) -> None:
+    size_bytes = len(dump_row(a_row(1)))
+    for room_bytes, count in ((0, 0), (1, 1), (size_bytes, 1), (size_bytes + 1, 2), (3 * size_bytes, 3)):
+        frames = Frames(MANY)
+        with kept.storage.read() as reader:
+            counting = Counting(reader)
+            found = frames.read(counting, DEFAULT_NAMESPACE, IDS[:3], 0, room_bytes)  # type: ignore[arg-type]
+        assert [each.record_id for each in found] == IDS[:count]
+        assert len(counting.asked) == 2 * count
+        assert sum(each.shown_bytes for each in found) >= min(room_bytes, 3 * size_bytes)
+
+
+def test_what_is_kept_needs_no_room(kept: Kept) -> None:
+    kept.read(*IDS[:2])
+    with kept.storage.read() as reader:
+        found = kept.frames.read(reader, DEFAULT_NAMESPACE, IDS[:3], kept.frames.mark, 0)
+    assert [each.record_id for each in found] == IDS[:2]

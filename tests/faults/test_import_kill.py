@@ -24,7 +24,7 @@ MEMORIES, ENTRIES = 1_200, 300
 ARCHIVE = archive_of(
     WITH_RAW,
     [replace(MEMORY, id=RecordId(i.to_bytes(16, "big"))) for i in range(MEMORIES)],
-    [replace(ENTRY, id=RecordId(i.to_bytes(16, "big"))) for i in range(ENTRIES)],
+    [replace(ENTRY, id=RecordId((MEMORIES + i).to_bytes(16, "big"))) for i in range(ENTRIES)],
 )
 
 

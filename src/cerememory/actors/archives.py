@@ -143,7 +143,7 @@ class Archives:
             namespace=namespace,
             version=WITH_RAW if request.include_raw_journal else CURATED_ONLY,
             store_codes=frozenset(STORE_CODE[store] for store in stores),
-            held=tuple(memory.json() for memory in held),
+            held={memory.record_id: memory.json() for memory in held},
             now=self._world.now(),
         )
 

@@ -8,7 +8,7 @@ newer one when somebody waits for its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cerememory.domain.archive_encryption import Encryption
@@ -29,14 +29,14 @@ from cerememory.storage.spool import Spool
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What goes into an archive: durable memories of the stores, `held` (JSON) of working memory, and in version
-    2.0 the raw journal. Fidelities are those of `now` (nanoseconds).
+    """What goes into an archive: durable memories of the stores, `held` (JSON, by id) of working memory, and in
+    version 2.0 the raw journal. Fidelities are those of `now` (nanoseconds).
     """
 
     namespace: int
     version: Version
     store_codes: frozenset[int]
-    held: tuple[bytes, ...]
+    held: Mapping[RecordId, bytes]
     now: int
 
 
@@ -56,9 +56,16 @@ def spool_lines(storage: Storage, curves: Curves, contents: Contents, spool: Spo
 
 def _lines(reader: Reader, curves: Curves, contents: Contents, writer: ArchiveWriter) -> Iterator[bytes]:
     yield from map(writer.curated, _memories(reader, curves, contents))
-    yield from map(writer.curated, contents.held)
+    yield from map(writer.curated, _held(reader, contents))
     if contents.version == WITH_RAW:
         yield from map(writer.raw, _raw(reader, contents.namespace))
+
+
+def _held(reader: Reader, contents: Contents) -> Iterator[bytes]:
+    """But for those that have become lasting memories since they were looked at: one id stands for one thing."""
+    for record_id, record in contents.held.items():
+        if reader.get(key(contents.namespace, Table.CONTENT, record_id)) is None:
+            yield record
 
 
 def _memories(reader: Reader, curves: Curves, contents: Contents) -> Iterator[bytes]:

@@ -408,6 +408,28 @@ async def test_a_memory_that_comes_in_another_store_is_reached_there(opened: Run
     assert await reached() == {str(source.id), str(target.id)}
 
 
+async def test_what_becomes_lasting_while_it_is_exported_is_exported_once(tmp_path: Path) -> None:
+    """Working memory is looked at in front of the others, and an import that comes between them is there whole."""
+    offload = HeldOffload()
+    async with running_engine(tmp_path, clock=WallClock(step_ns=0), offload=offload) as opened:
+        await take_in(opened, archive_of(CURATED_ONLY, [working(1)]))
+        outs: list[bytes] = []
+
+        async def export() -> None:
+            outs.append(await exported(opened, stores=STORES))
+
+        offload.hold("spool_lines")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(export)
+            await offload.until_held("spool_lines")
+            lasting = msgspec.structs.replace(working(1), store=Store.SEMANTIC)
+            await take_in(opened, archive_of(CURATED_ONLY, [lasting]))
+            offload.release("spool_lines")
+        assert [record.store for record in ArchiveReader(outs).records() if isinstance(record, MemoryRecord)] == [
+            Store.SEMANTIC
+        ]
+
+
 SAME_ID = RecordId(bytes(14) + b"\1\0")
 LASTING = msgspec.structs.replace(FIRST, id=SAME_ID)
 AT_HAND = msgspec.structs.replace(LASTING, store=Store.WORKING)

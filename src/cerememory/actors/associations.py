@@ -98,7 +98,7 @@ class Associations:
             fetched = await fetch(self._stores, namespace, unread)
             await self._world.offload(partial(drawing.add, fetched.memories))
             unread = unread[fetched.count :]
-        return drawing.graph(explored)
+        return await self._world.offload(partial(drawing.graph, explored))
 
 
 def _results(chosen: Iterable[Reached], fetched: Fitting) -> tuple[replies.RecalledMemory, ...]:

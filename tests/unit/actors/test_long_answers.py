@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 
 from cerememory.actors import associations, raw_recall, reading, retrieval
 from cerememory.actors.reading import fitting
+from cerememory.actors.seams import in_thread
 from cerememory.actors.stores import Memory
 from cerememory.protocol import codec
 from cerememory.protocol.long import Long
-from cerememory.protocol.replies import RecalledMemory
+from cerememory.protocol.replies import GraphEdge, RecalledMemory
 from cerememory.protocol.requests import (
     RecallAssociate,
     RecallGraph,
@@ -170,6 +172,25 @@ async def test_a_graph_is_cut_by_what_its_nodes_show_not_by_what_was_read_for_th
     with_meta = await running.engine.recall_graph(RecallGraph(limit_nodes=100, include_meta=True))
     assert (len(with_meta.nodes), with_meta.total_nodes, with_meta.truncated) == (1, 4, True)
     assert isinstance(with_meta.nodes, Long)
+
+
+async def test_the_edges_of_a_graph_are_put_into_their_form_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be ten thousand."""
+    threads: list[int] = []
+
+    def noting(**members: Any) -> GraphEdge:
+        threads.append(threading.get_ident())
+        return GraphEdge(**members)
+
+    async with running_engine(tmp_path, offload=in_thread) as running:
+        target = await store(running, "target")
+        await store(running, "source", associations=[edge(target)])
+        monkeypatch.setattr(associations.replies, "GraphEdge", noting)
+        found = await running.engine.recall_graph(RecallGraph(limit_nodes=100))
+    assert len(found.edges) == len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 async def test_what_is_long_says_so(running: Running, room_for: Callable[..., None]) -> None:

@@ -23,9 +23,10 @@ from cerememory.domain.consolidation import Merge, Plan, copied_content, criteri
 from cerememory.domain.dreaming import text_of
 from cerememory.errors import ConsolidationInProgress, ValidationFailed
 from cerememory.protocol.replies import Consolidated
-from cerememory.protocol.requests import Consolidate
+from cerememory.protocol.requests import Consolidate, Strategy
 from cerememory.protocol.values import NANOS, RecordId
 from cerememory.storage.consolidate_mutations import (
+    LOOKING_AT_ALL,
     NOTHING,
     BeginConsolidation,
     ConsolidateBatch,
@@ -60,7 +61,10 @@ class Run(Request[Stored[Consolidated]]):
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """What a run at `now` is going to do, when the last one was, and the stamps of what it looked at."""
+    """What a run at `now` is going to do, and the stamps of what it looked at.
+
+    `last_run_at` is when the last run was; None where this one doesn't count as the one that looked since.
+    """
 
     now: int
     last_run_at: int | None
@@ -154,7 +158,10 @@ class Consolidator(JobActor):
             if request.dedup and episodes.embedded_bytes > DEDUP_BYTES_MAX:
                 raise ValidationFailed(f"dedup: compares at most {DEDUP_BYTES_MAX} bytes of embeddings")
             plan = plan_of(episodes.read(), criteria, episodes.embeddings, now)
-        return _Planned(now, counters.last_consolidated_at, plan, episodes.stamps)
+        last_run_at = counters.last_consolidated_at
+        if last_run_at == LOOKING_AT_ALL and request.strategy is Strategy.SELECTIVE:
+            last_run_at = None  # it doesn't: the next run has that before it still
+        return _Planned(now, last_run_at, plan, episodes.stamps)
 
     async def _carry_out(self, message: Run, planned: _Planned) -> Stored[Consolidated]:
         plan = planned.plan

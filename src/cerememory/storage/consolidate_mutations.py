@@ -50,7 +50,7 @@ from cerememory.storage.rows import (
 OPERATION = "lifecycle.consolidate"
 EPISODIC_CODE, SEMANTIC_CODE = STORE_CODE[Store.EPISODIC], STORE_CODE[Store.SEMANTIC]
 COPY_WEIGHT = 1.0
-LOOKING_AT_ALL = 0  # in the place of the time of the last run
+LOOKING_AT_ALL = 0  # in the place of the time of the last run, until one that looks at all has ended
 NOTHING = Consolidated(
     records_processed=0,
     records_migrated=0,
@@ -79,9 +79,10 @@ class SemanticCopy:
 class ConsolidateBatch:
     """Carry out a part of a plan, which was made at `now` of records that had these `stamps`.
 
-    `last_run_at` is the time of the last run, by which the plan was made. Of `faint` go those that still are below
-    `faint_below`: into the archive until `kept_until`, or for good when that is None. `processed` is how many
-    records the batch stands for in the counts; after the last one the run counts as done.
+    `last_run_at` is the time of the last run, by which the plan was made; None: this one takes no place of it. Of
+    `faint` go those that still are below `faint_below`: into the archive until `kept_until`, or for good when that
+    is None. `processed` is how many records the batch stands for in the counts; after the last one the run counts
+    as done.
     """
 
     namespace: int

@@ -109,7 +109,8 @@ class RawRow(msgspec.Struct, frozen=True, array_like=True):
 class Counters(msgspec.Struct, array_like=True):
     """What `introspect.stats` answers from; one list item for each store, in the order of `STORES`.
 
-    `last_consolidated_at` is None where the next run is to look at all memories, 0 while one does.
+    `last_consolidated_at` is None where the next run is to look at all memories, 0 from the beginning of one until
+    it has.
     """
 
     records: list[int]

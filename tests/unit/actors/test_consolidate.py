@@ -188,6 +188,22 @@ async def test_after_an_import_an_incremental_run_looks_at_all(running: Consolid
     assert await running.run() == counts(1, migrated=1)
 
 
+@pytest.mark.parametrize("text", ["kettle", None])
+async def test_a_selective_run_after_an_import_leaves_it_to_the_next_to_look_at_all(
+    running: Consolidating, text: str | None
+) -> None:
+    """Whether or not it finds something to do."""
+    terms = Terms("any", ImportStrategy.MERGE, ConflictResolution.KEEP_NEWER, has_raw=False)
+    if text is not None:
+        await running.store(1, text, at=NOW - 10 * DAY_NS)
+    running.wall.at += DAY_NS
+    await running.store(2, at=NOW - DAY_NS)
+    await running.writer.ask(Commit(NoteImport(DEFAULT_NAMESPACE, terms, 1, (), NOW)))
+    await running.run(strategy=Strategy.SELECTIVE, min_age_hours=9 * 24)
+    assert (await running.run()).records_migrated == 1
+    assert running.counters().last_consolidated_at == running.wall.at
+
+
 async def test_an_incremental_run_looks_at_what_is_committed_behind_its_look(running: Consolidating) -> None:
     """With the time at which it was asked for, which was before it."""
     await running.run()

@@ -187,7 +187,7 @@ async def test_the_edges_of_a_graph_are_put_into_their_form_in_a_thread(
     async with running_engine(tmp_path, offload=in_thread) as running:
         target = await store(running, "target")
         await store(running, "source", associations=[edge(target)])
-        monkeypatch.setattr(associations.replies, "GraphEdge", noting)
+        monkeypatch.setattr("cerememory.protocol.replies.GraphEdge", noting)
         found = await running.engine.recall_graph(RecallGraph(limit_nodes=100))
     assert len(found.edges) == len(threads) == 1
     assert threads[0] != threading.get_ident()

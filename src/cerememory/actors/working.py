@@ -29,7 +29,7 @@ from cerememory.actors.followers import RecordsGone
 from cerememory.actors.held import HeldRecords, without_edges_to
 from cerememory.actors.stores import Fetch, Memory, Scores
 from cerememory.actors.writer import Commit, CommitSeries, Writer
-from cerememory.errors import ActorBusy, ActorStopped, CerememoryError, RecordNotFound
+from cerememory.errors import ActorBusy, ActorStopped, CerememoryError, InternalError, RecordNotFound
 from cerememory.protocol import codec
 from cerememory.protocol.records import EmotionVector, MemoryContent, Store
 from cerememory.protocol.values import RecordId, format_id
@@ -256,6 +256,8 @@ class WorkingMemory(Actor):
         try:
             answer = await self._committed(turn)
         except CerememoryError as error:
+            if isinstance(error, InternalError):  # a writer that has crashed may have told the indexes before
+                self._tell_later(_changed_by(turn.request))
             turn.reply.fail(error)
         except Exception as error:  # a bug: this change fails alone
             error.add_note(f"asked by {turn.reply.asked_by()}")
@@ -335,6 +337,17 @@ class WorkingMemory(Actor):
         for event in [*events, _told_of(held)] if held else events:
             for index in self._indexes:
                 await index.inform(event)
+
+
+def _changed_by(request: Change) -> list[Address]:
+    """Of an import nobody but this actor tells."""
+    match request:
+        case Remember():
+            return [(request.mutation.namespace, record.record_id) for record in request.records]
+        case UpdateWorking():
+            return [(request.namespace, request.record_id)]
+        case CommitWithHeld():
+            return []
 
 
 def _told_of(records: Iterable[NewRecord]) -> ToldAnew:

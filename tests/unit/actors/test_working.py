@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,29 @@ async def test_after_a_crash_it_is_empty_and_the_indexes_know_it(
     assert await found_by_word(running, "kettle") == set()
     assert await found_by_vector(running, [1.0]) == set()
     assert len(await hold(running, "again")) == 1
+
+
+async def test_what_the_writer_crashes_over_stays_out_of_the_indexes(
+    running: Running, autojump_clock: MockClock
+) -> None:
+    """They were told of it before."""
+    [kept] = await hold(running, "kettle", embedding=[1.0])
+    edit = codec.parse(
+        codec.dump({"content": {"blocks": [text_block("teapot", embedding=[2.0, 1.0])]}}), EncodeUpdate
+    )
+    for change in (
+        partial(hold, running, "teapot", embedding=[1.0]),
+        partial(running.engine.encode_update, kept, edit),
+    ):
+        failpoints.arm("writer.before_reply")
+        with pytest.raises(InternalError):
+            await change()
+        await trio.sleep(1)
+    for text, expected in {"teapot": [], "kettle": [kept]}.items():
+        searched = await running.actor("text_index").ask(Search(DEFAULT_NAMESPACE, text, None, 10))
+        assert [hit.record_id for hit in searched.hits] == expected
+    assert await found_by_vector(running, [1.0]) == {kept}
+    assert await found_by_vector(running, [2.0, 1.0]) == set()
 
 
 @pytest.mark.parametrize("index", ["text_index", "vector_index"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeAlias
 
 Work: TypeAlias = Callable[[], None]
@@ -36,19 +34,20 @@ class Workers:
         return True
 
     def finish(self, timeout_s: float) -> None:
-        """Waits until all work is done, or for `timeout_s`. No work may be submitted afterwards."""
-        ends_at = time.monotonic() + timeout_s
-        with suppress(queue.Full):
-            for _ in self._threads:
-                self._queue.put(None, timeout=_until(ends_at))
+        """Waits until all work is done, or for `timeout_s`. No work may be submitted afterwards.
+
+        Whoever calls this takes no lock: a signal that breaks off `submit_nowait` may leave the queue's taken.
+        """
+        ending = threading.Thread(target=self._end, daemon=True)
+        ending.start()
+        ending.join(timeout_s)
+
+    def _end(self) -> None:
+        for _ in self._threads:
+            self._queue.put(None)
         for thread in self._threads:
-            thread.join(_until(ends_at))
+            thread.join()
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
             work()
-
-
-def _until(moment: float) -> float:
-    """Seconds from now, 0 for the past."""
-    return max(0.0, moment - time.monotonic())

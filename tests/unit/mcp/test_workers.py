@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 
 import pytest
@@ -61,3 +62,33 @@ def test_finishing_does_not_wait_past_its_limit(waiting: int) -> None:
         assert workers.submit_nowait(lambda: None)
     workers.finish(timeout_s=0.0)
     held.release()
+
+
+class Interrupted(threading.Condition):
+    """A lock that is taken as the interrupt comes, and stays so: a signal may break off its taking there."""
+
+    def __enter__(self) -> bool:
+        super().__enter__()
+        raise KeyboardInterrupt
+
+
+def test_finishing_does_not_wait_for_what_an_interrupt_left_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues: list[queue.Queue[object]] = []
+
+    class Noted(queue.Queue[object]):
+        def __init__(self, maxsize: int) -> None:
+            super().__init__(maxsize)
+            queues.append(self)
+
+    monkeypatch.setattr("cerememory.mcp.workers.queue.Queue", Noted)
+    workers = Workers(threads=1)
+    [waiting] = queues
+    waiting.not_full = Interrupted(waiting.mutex)
+    with pytest.raises(KeyboardInterrupt):
+        workers.submit_nowait(lambda: None)
+    waiting.not_full = threading.Condition(waiting.mutex)
+    finishing = threading.Thread(target=workers.finish, args=(0.0,), daemon=True)
+    finishing.start()
+    finishing.join(WAIT_S)
+    assert not finishing.is_alive()
+    waiting.mutex.release()

@@ -76,7 +76,7 @@ ANSWERS = {("cursor", "beforeSubmitPrompt"): {"continue": True}}
 
 def main() -> int:
     try:
-        payload = json.loads(read(0), parse_constant=str, parse_float=number)
+        payload = json.loads(read(0), parse_constant=str, parse_float=number, parse_int=integer)
         payload = payload if isinstance(payload, dict) else {"message": payload}
         answer = ANSWERS.get((CLIENT, name_of(payload)))
         if answer is not None:
@@ -102,6 +102,14 @@ def number(text: str) -> float | str:
     """What is no number to others, as it is too large, stays the text that it is; so do NaN and Infinity."""
     value = float(text)
     return value if abs(value) < float("inf") else text
+
+
+def integer(text: str) -> int | str:
+    """One with more digits than Python reads stays the text that it is."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def left_ms() -> float:

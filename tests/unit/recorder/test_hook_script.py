@@ -177,6 +177,16 @@ def test_what_is_no_number_to_json_is_text(monkeypatch: pytest.MonkeyPatch) -> N
     assert content == ["NaN", "Infinity", "-Infinity", "1e999", 1.5]
 
 
+def test_an_integer_that_python_doesnt_read_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = "9" * (sys.get_int_max_str_digits() + 1)
+    payload = f'{{"tool_response": [{digits}, -{digits}, 7], "hook_event_name": "PostToolUse"}}'.encode()
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(hook_script, "read", lambda fd: payload)
+    monkeypatch.setattr(hook_script, "record", events.append)
+    assert hook_script.main() == 0
+    assert read_event(hook_script.line_of(events[0])).content == [digits, f"-{digits}", 7]
+
+
 def test_it_stands_on_the_standard_library_alone_and_loads_little_of_it() -> None:
     """It runs by any Python, and a session waits for it."""
     source = Path(hook_script.__file__).read_text()

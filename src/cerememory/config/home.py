@@ -16,8 +16,10 @@ def user_home(needed_by: str) -> Path:
 
 
 def expanded(path: Path, needed_by: str) -> Path:
-    """`path` with the home that a ~ in front stands for; otherwise as `user_home`."""
+    """`path` with the home that a ~ in front stands for, also with a user's name; otherwise as `user_home`."""
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValidationFailed(f"{needed_by} needs HOME to be set") from None
+        named = path.parts[0]
+        lack = "HOME to be set" if named == "~" else f"the home of {named[1:]!r}, whom the system doesn't know"
+        raise ValidationFailed(f"{needed_by} needs {lack}") from None

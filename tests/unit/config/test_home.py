@@ -25,3 +25,8 @@ def test_without_one_whoever_needs_it_is_named(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValidationFailed, match=r"^~/spool needs HOME to be set$"):
         expanded(Path("~/spool"), "~/spool")
     assert expanded(Path("/spool"), "/spool") == Path("/spool")
+
+
+def test_a_user_whom_nobody_knows_is_named() -> None:
+    with pytest.raises(ValidationFailed, match="needs the home of 'no-such-user', whom"):
+        expanded(Path("~no-such-user/spool"), "it")

@@ -17,6 +17,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 ABOVE_ACTORS = (
     "errors",
     "failpoints",
+    "home",
     "protocol",
     "config",
     "domain",
@@ -29,6 +30,7 @@ ABOVE_ACTORS = (
 LAYERS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "failpoints": (),
+    "home": ("errors",),
     "protocol": ("errors",),
     "config": ("errors", "protocol"),
     "domain": ("errors", "protocol"),
@@ -39,7 +41,17 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "http": (*ABOVE_ACTORS, "actors.engine"),
     "grpc": (*ABOVE_ACTORS, "actors.engine", "http"),
     "client": ("errors", "protocol"),
-    "mcp": ("errors", "protocol", "config", "domain", "telemetry", "actors.engine", "http.exchange", "client"),
+    "mcp": (
+        "errors",
+        "home",
+        "protocol",
+        "config",
+        "domain",
+        "telemetry",
+        "actors.engine",
+        "http.exchange",
+        "client",
+    ),
     "recorder": ("errors", "protocol", "domain", "client"),
     "cli": (*ABOVE_ACTORS, "actors.engine", "actors.assembly", "http", "grpc", "client", "mcp", "recorder"),
 }

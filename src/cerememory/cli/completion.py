@@ -17,8 +17,8 @@ from cerememory.cli.app import application
 from cerememory.cli.arguments import Common, FileOrStdin
 from cerememory.cli.options import Options, UsageError
 from cerememory.cli.output import show
-from cerememory.config.home import user_home
 from cerememory.errors import ValidationFailed
+from cerememory.home import user_home
 
 ShellName = Literal["bash", "zsh", "fish"]
 SHELLS: tuple[ShellName, ...] = ("bash", "zsh", "fish")

@@ -20,8 +20,8 @@ from cerememory.cli.output import show
 from cerememory.cli.own_command import own_command
 from cerememory.cli.settings import load
 from cerememory.client.address import check_api_key, parse_address
-from cerememory.config.home import user_home
 from cerememory.errors import ValidationFailed
+from cerememory.home import user_home
 from cerememory.mcp.hosts import HOSTS, Entry, Host, entry, http_entry, merged, snippet, with_variable
 from cerememory.protocol.namespaces import check_name
 

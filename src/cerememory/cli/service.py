@@ -19,8 +19,8 @@ from cerememory.cli.options import UsageError
 from cerememory.cli.output import show
 from cerememory.cli.own_command import own_command
 from cerememory.cli.service_files import Layout, ManagerName, ServiceFile, layout
-from cerememory.config.home import user_home
 from cerememory.errors import ValidationFailed
+from cerememory.home import user_home
 from cerememory.storage.datadir import write_durably
 
 FOLDER = 0o755

@@ -3,7 +3,8 @@
 Owns the choice, the edges of a memory that absorbed another, and the summary of a semantic copy. Reading the
 memories, and writing what was chosen, is storage's. A plan is made of what is there and changes nothing: a dry
 run counts the same plan that a real run carries out. A memory is never copied twice, so a run after a run finds
-nothing to do, and one may look at what another has looked at: an incremental one does, by `LOOK_BACK_NS`.
+nothing to do, and one may look at what another has looked at: an incremental one does, by `LOOK_BACK_NS`. What it
+only looks at again isn't counted.
 
 Source: the engine specification, "Consolidate". All `_at` are nanoseconds since the epoch.
 """
@@ -59,19 +60,28 @@ class Episode(msgspec.Struct, frozen=True):
 class Criteria:
     """What a run looks at. `changed_since` None: at all; `by_text`: duplicates have the same text, too.
 
+    What was as it is at `last_run_at` may have been looked at by that run.
+
     A memory with a semantic copy and a fidelity under `faint_below` is to be taken away; none is by default.
     """
 
     min_age_ns: int = 0
     min_access_count: int = 0
     changed_since: int | None = None
+    last_run_at: int | None = None
     by_text: bool = True
     faint_below: float = 0.0
 
     def concern(self, episode: Episode) -> bool:
         """Whether anything of what is asked of `episode` may be other than at the run of `changed_since`."""
-        since = self.changed_since
-        return since is None or max(episode.touched_at, episode.created_at + self.min_age_ns) > since
+        return self.changed_since is None or self._changed_at(episode) > self.changed_since
+
+    def is_news(self, episode: Episode) -> bool:
+        """Whether the last run can't have looked at it as it is."""
+        return self.last_run_at is None or self._changed_at(episode) > self.last_run_at
+
+    def _changed_at(self, episode: Episode) -> int:
+        return max(episode.touched_at, episode.created_at + self.min_age_ns)
 
     def are_met_by(self, episode: Episode, now: int) -> bool:
         old_enough = episode.created_at + self.min_age_ns <= now
@@ -88,7 +98,10 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many memories were looked at, and what is to be done, in this order: `faint` are those that go."""
+    """What is to be done, in this order: `faint` are those that go.
+
+    `processed`: how many memories are looked at, but for those that stay as the last run has seen them.
+    """
 
     processed: int
     merges: tuple[Merge, ...]
@@ -112,6 +125,7 @@ def criteria_of(request: Consolidate, last_run_at: int | None, faint_below: floa
         min_age_ns=request.min_age_hours * HOUR_NS,
         min_access_count=request.min_access_count,
         changed_since=last_run_at - LOOK_BACK_NS if is_incremental and last_run_at else None,
+        last_run_at=last_run_at if is_incremental and last_run_at else None,
         by_text=not request.dedup,
         faint_below=faint_below,
     )
@@ -124,12 +138,11 @@ def plan_of(episodes: Sequence[Episode], criteria: Criteria, embeddings: Embeddi
     copied = _ids_with_copy(episodes, merges)
     concerned = [episode for episode in episodes if criteria.concern(episode)]
     meant = [e for e in concerned if e.record_id not in gone and criteria.are_met_by(e, now)]
-    return Plan(
-        len(concerned),
-        merges,
-        copies=tuple(episode.record_id for episode in meant if episode.record_id not in copied),
-        faint=tuple(episode.record_id for episode in meant if episode.fidelity < criteria.faint_below),
-    )
+    copies = tuple(episode.record_id for episode in meant if episode.record_id not in copied)
+    faint = tuple(episode.record_id for episode in meant if episode.fidelity < criteria.faint_below)
+    changed = gone.union(copies, faint, (merge.kept for merge in merges))
+    processed = sum(criteria.is_news(episode) or episode.record_id in changed for episode in concerned)
+    return Plan(processed, merges, copies, faint)
 
 
 def _ids_with_copy(episodes: Iterable[Episode], merges: Iterable[Merge]) -> set[RecordId]:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from cerememory.config.home import user_home
+from cerememory.home import user_home
 
 
 def state_home() -> Path:

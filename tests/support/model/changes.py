@@ -520,7 +520,10 @@ class ConsolidateAll(Change):
             copy(model, record_id, copy_id, now)
         for record_id in plan.faint:
             model.prune(record_id, now)
-        model.consolidated_at = now
+        if not (
+            self.choice.strategy == "selective" and model.consolidated_at is None
+        ):  # which doesn't look at all
+            model.consolidated_at = now
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def _mark(entry: Entry, ids: list[str], now: int) -> None:
 
 
 class Plan(NamedTuple):
-    """Who is looked at, who takes in whom, who is copied, and who is faint and goes."""
+    """Who counts as looked at, who takes in whom, who is copied, and who is faint and goes."""
 
     looked_at: list[str]
     merges: dict[str, str]
@@ -175,12 +175,12 @@ def plan_of(namespace: Namespace, choice: Choice, now: int) -> Plan:
     have = {m.id for m in episodes if m.copies}
     have |= {kept for gone, kept in merges.items() if gone in have}
     prunes = namespace.rules.prune != "never"
-    return Plan(
-        [memory.id for memory in changed],
-        merges,
-        [memory.id for memory in meant if memory.id not in have],
-        [memory.id for memory in meant if prunes and namespace.fidelity(memory, now) < FAINT],
-    )
+    copied = [memory.id for memory in meant if memory.id not in have]
+    faint = [memory.id for memory in meant if prunes and namespace.fidelity(memory, now) < FAINT]
+    done = {*merges, *merges.values(), *copied, *faint}
+    new_since = -1 if since is None else since + LOOK_BACK_NS
+    counted = [m.id for m in changed if _last_changed(m, min_age_ns) > new_since or m.id in done]
+    return Plan(counted, merges, copied, faint)
 
 
 def _since(namespace: Namespace, now: int) -> int | None:

@@ -81,7 +81,7 @@ def test_the_help_of_a_command_loads_that_command_alone() -> None:
 def test_mcp_loads_no_library_but_the_codec_and_h11() -> None:
     loaded = loaded_by("mcp", "--server-url", "http://127.0.0.1:9")
     assert loaded.cli == {"main", "options", "quick"}
-    assert loaded.packages == {"cli", "client", "domain", "errors", "mcp", "protocol"}
+    assert loaded.packages == {"cli", "client", "domain", "errors", "home", "mcp", "protocol"}
     assert loaded.others == {"h11", "msgspec"}
 
 
@@ -122,5 +122,5 @@ def test_a_detached_recorder_loads_neither_the_library_nor_the_client(tmp_path: 
         env={"CEREMEMORY_RECORDER_SPOOL_DIR": str(tmp_path / "spool")},
         code=1,
     )
-    assert loaded.packages == {"cli", "domain", "errors", "protocol", "recorder"}
+    assert loaded.packages == {"cli", "domain", "errors", "home", "protocol", "recorder"}
     assert loaded.others == {"msgspec"}

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from cerememory.cli.options import KEY_VARIABLE
-from cerememory.config.home import expanded
 from cerememory.domain.visible import visible
 from cerememory.errors import ValidationFailed
+from cerememory.home import expanded
 from cerememory.protocol.base_url import parse_base_url
 
 SERVER_URL = "http://127.0.0.1:8420"

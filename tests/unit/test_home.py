@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.nobody import no_home
 
-from cerememory.config.home import expanded, user_home
 from cerememory.errors import ValidationFailed
+from cerememory.home import expanded, user_home
+from tests.support.nobody import no_home
 
 
 def test_it_is_where_home_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,6 @@ GATHER_S = 0.01
 REST_FACTOR, REST_MAX_S = 20, 1.0  # so that commits nobody asked for take a twentieth of a core at the most
 AHEAD_MIN = 50  # documents that are worth making ready before their commit
 GATHER_MAX = 2_000  # documents after which the index commits without waiting, and that one commit takes
-TOLD_WITHIN_S = 1.0  # by working memory, of what it holds; when it crashed over it, it holds nothing
 WAITING_MAX = 100_000  # documents at which whoever tells of more waits until a commit has taken some: 15 MB
 PROGRESS_EVERY = 20_000  # rows of a rebuild between two lines in the log
 RETRY_S = 1.0
@@ -96,7 +95,7 @@ class TextIndexer(Actor):
         self._noting_stored = False  # whether those of what is stored are; before, they come through the feed
         self._level = False  # whether index and noted changes are all that is committed
         self._untold = False  # whether the feed has changes that nobody told of
-        self._told_by = -math.inf  # until then working memory may yet tell of what it holds
+        self._lacks_working = False  # whether working memory is yet to tell of what it holds
         self._behind_since = math.inf
         self._rested_at = -math.inf
         self._settling = Settling()
@@ -170,7 +169,7 @@ class TextIndexer(Actor):
                 self._note(Step([], [], [], evicted, 0))
                 return None
             case ToldAnew():
-                self._told_by = -math.inf
+                self._lacks_working = self._lacks_working and not message.is_all
                 self._note(Step([], [], list(message.documents), [], 0))
                 self._resolve_unless_due()
                 return None
@@ -221,7 +220,7 @@ class TextIndexer(Actor):
     @property
     def _is_whole(self) -> bool:
         """Whether the last index commit has all but what was noted since."""
-        return self._level and trio.current_time() >= self._told_by
+        return self._level and not self._lacks_working
 
     def _may_wait(self, request: Question) -> bool:
         """Whether what the last index commit lacks comes in a moment, or may yet come in the time of `request`."""
@@ -440,7 +439,7 @@ class TextIndexer(Actor):
     def _ask_working(self) -> None:
         try:
             self._working.post_nowait(TellAnew(self))
-            self._told_by = trio.current_time() + TOLD_WITHIN_S
+            self._lacks_working = True
         except ActorStopped:
             log.debug("working memory has ended")
         except ActorBusy:

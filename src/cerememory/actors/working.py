@@ -106,10 +106,11 @@ class CommitWithHeld(Request[R]):
 
 @dataclass(frozen=True, slots=True)
 class ToldAnew:
-    """To an index that was reopened: what working memory holds, which no storage has."""
+    """To the indexes: what working memory holds, which no storage has; all of it to one that was reopened."""
 
     documents: tuple[IndexDocument, ...]
     vectors: tuple[VectorChange, ...]
+    is_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +325,7 @@ class WorkingMemory(Actor):
     async def _tell(self, what: TellAnew | Iterable[Address]) -> None:
         """The indexes, or one that asked: what is held, and of what isn't, that it is gone."""
         if isinstance(what, TellAnew):
-            await what.index.inform(_told_of(self._held))
+            await what.index.inform(_told_of(self._held, is_all=True))
             return
         held, gone = [], defaultdict[int, list[RecordId]](list)
         for namespace, record_id in what:
@@ -350,10 +351,10 @@ def _changed_by(request: Change) -> list[Address]:
             return []
 
 
-def _told_of(records: Iterable[NewRecord]) -> ToldAnew:
+def _told_of(records: Iterable[NewRecord], *, is_all: bool = False) -> ToldAnew:
     told = list(records)
     documents = [row_document(record.namespace, record.record_id, record.row) for record in told]
-    return ToldAnew(tuple(documents), tuple(change for record in told for change in _vectors(record)))
+    return ToldAnew(tuple(documents), tuple(change for record in told for change in _vectors(record)), is_all)
 
 
 def _edited(record: NewRecord, request: UpdateWorking) -> NewRecord:

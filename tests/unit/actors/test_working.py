@@ -528,3 +528,24 @@ async def test_an_index_that_starts_again_meanwhile_is_told_what_was_stored(
     await compacting.end()
     assert await found_by_vector(running, [1.0]) == set()
     assert await found_by_vector(running, [1.0, 0.0]) == {record_id}
+
+
+async def test_an_index_that_is_opened_anew_beside_a_commit_says_that_it_lacks_what_is_held(
+    compacting: Compacting, autojump_clock: MockClock
+) -> None:
+    """It is told of that when the commit has ended, however long that takes."""
+    running = compacting.running
+    await hold(running, "kettle")
+    await running.until_indexed()
+    await compacting.begin()
+    await compacting.ask(store(running, "teapot", store="working"))
+    failpoints.arm("actor.text_index.received")
+    with pytest.raises(InternalError):
+        await running.actor("text_index").ask(Ping())
+    await trio.sleep(20)
+    recalled = await running.engine.recall_query(to_recall("kettle"))
+    assert (recalled.memories, recalled.query_metadata.index_complete) == ((), False)
+    await compacting.end()
+    await running.until_indexed()
+    recalled = await running.engine.recall_query(to_recall("kettle"))
+    assert (len(recalled.memories), recalled.query_metadata.index_complete) == (1, True)

@@ -21,7 +21,16 @@ from cerememory.actors.retrieval import Retrieval
 from cerememory.actors.scoping import Scoping
 from cerememory.actors.seams import World
 from cerememory.actors.searches import NO_TIME, Searched
-from cerememory.actors.signals import Candidates, Query, Signals, Sources, by_words, has_emotion, is_time_alone
+from cerememory.actors.signals import (
+    Candidates,
+    Query,
+    Signals,
+    Sources,
+    add_fidelity,
+    by_words,
+    has_emotion,
+    is_time_alone,
+)
 from cerememory.actors.stores import Fetched, Memory
 from cerememory.domain import evolution, ranking
 from cerememory.domain.audit_chain import AuditDraft
@@ -182,7 +191,7 @@ class Recall:
         if all(candidate.fidelity is not None for candidate in candidates):
             return await self._ranked(query, candidates)
         found = {candidate.record_id: candidate for candidate in candidates}
-        await self._signals.add_fidelity(query, found)
+        await add_fidelity(self._signals.retrieval(query), found)
         return await self._ranked(query, found.values())
 
     def _unrendered(self, query: Query) -> frozenset[int]:
@@ -197,7 +206,7 @@ class Recall:
         request = query.request
         if request.min_fidelity is None or request.include_decayed:
             return 0
-        await self._signals.add_fidelity(query, candidates)
+        await add_fidelity(self._signals.retrieval(query), candidates)
         faded = [i for i, each in candidates.items() if (each.fidelity or 0.0) < request.min_fidelity]
         for record_id in faded:
             del candidates[record_id]

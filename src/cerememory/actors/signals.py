@@ -155,15 +155,16 @@ class Signals:
         within = await self._created_within(query, span.start, span.end, BY_TIME_MAX)
         joining = {i: c for i, c in within.items() if i not in found}
         kept = {i: c for i, c in found.items() if span.start <= c.created_at <= span.end}
-        await self.add_fidelity(query, kept)
+        retrieval = self.retrieval(query)  # for both, so that like ones tie
+        await add_fidelity(retrieval, kept)
         if _are_enough(query, kept.values()):
             return Gathered(kept, joining)
-        await self.add_fidelity(query, joining)
+        await add_fidelity(retrieval, joining)
         return Gathered(kept | joining, {})
 
     async def _newest(self, query: Query) -> Candidates:
         newest = await self._created_within(query, TIMESTAMP_MIN, TIMESTAMP_MAX, query.wanted)
-        await self.add_fidelity(query, newest)
+        await add_fidelity(self.retrieval(query), newest)
         return newest
 
     async def _created_within(self, query: Query, start: int, end: int, count: int) -> Candidates:
@@ -205,14 +206,15 @@ class Signals:
         is_held = best.store_code == WORKING_CODE
         return best if is_held or has_edges(self._storage, query.namespace, best.record_id) else None
 
-    async def add_fidelity(self, query: Query, candidates: Candidates) -> None:
-        """Read the fidelity of those of which it isn't known; candidates whose memory is gone are dropped."""
-        unknown = {i: candidate for i, candidate in candidates.items() if candidate.fidelity is None}
-        scores = await self.retrieval(query).scores(unknown.values())
-        for record_id in unknown.keys() - scores.keys():
-            del candidates[record_id]
-        for record_id, score in scores.items():
-            candidates[record_id].fidelity = score
+
+async def add_fidelity(retrieval: Retrieval, candidates: Candidates) -> None:
+    """Read the fidelity of those of which it isn't known; candidates whose memory is gone are dropped."""
+    unknown = {i: candidate for i, candidate in candidates.items() if candidate.fidelity is None}
+    scores = await retrieval.scores(unknown.values())
+    for record_id in unknown.keys() - scores.keys():
+        del candidates[record_id]
+    for record_id, score in scores.items():
+        candidates[record_id].fidelity = score
 
 
 def _are_enough(query: Query, candidates: Iterable[Candidate]) -> bool:

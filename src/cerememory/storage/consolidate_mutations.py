@@ -4,8 +4,9 @@ A run answers with what its last batch adds up: every one is told what the run d
 entry of what it did itself. What was changed or removed since the plan was made is left out, and not counted.
 
 The next incremental run looks at what has times from the last one on. Whatever is changed so that its times don't
-say it (an import, a secret taken out, a clock that was set back) has the next run look at all instead: the time of
-the last one goes, and a run under way that finds another than it began with leaves it so.
+say it (an import, a clock that was set back) has the next run look at all instead: the time of the last one goes,
+and a run under way that finds another than it began with leaves it so. So does what is left out of a run, as a
+memory from which a secret was taken meanwhile.
 """
 
 from __future__ import annotations

@@ -336,22 +336,19 @@ class RedactPiece:
         """Rewrite what was derived, or note that it is left; returns what was derived of that, in turn."""
         further = _Derived()
         for record_id, words in derived.known.items():
-            rows = _memory_rows(ledger, record_id)
-            if any(map(_is_dreamt, rows)):
-                known = words | secrets_of(*rows).words()
-                further.add(semantic_ids_of(rows[0].metadata), known)
-                self._rewrite_derived(ledger, record_id, rows, known, done)
+            if (memory := _memory(ledger, record_id)) is None:
+                continue
+            rows = _with_versions(ledger, record_id, memory)
+            if not any(map(_is_dreamt, rows)):
+                continue
+            known = words | secrets_of(*rows).words()
+            further.add(semantic_ids_of(rows[0].metadata), known)
+            found = secrets_of(*rows, known=known)
+            if found and not self.piece.with_dreamt:
+                done.left.append(record_id)
+            elif found:
+                done.note(record_id, _rewrite_derived(ledger, record_id, memory, known), found)
         return further
-
-    def _rewrite_derived(
-        self, ledger: Ledger, record_id: RecordId, rows: list[ContentRow], known: frozenset[str], done: _Done
-    ) -> None:
-        found = secrets_of(*rows, known=known)
-        if found and not self.piece.with_dreamt:
-            done.left.append(record_id)
-        elif found:
-            _rewrite_wherever(ledger, record_id, known)
-            done.note(record_id, rows[0].store.value, found)
 
     def _entry(self, stores: dict[RecordId, str], secrets: Findings) -> AuditDraft:
         bounded = bounded_ids([*stores])
@@ -372,27 +369,27 @@ class _Derived:
             self.known[record_id] |= words
 
 
-def _memory_rows(ledger: Ledger, record_id: RecordId) -> list[ContentRow]:
-    """The row of a memory, archived or not, and those of its earlier versions; none when it isn't there."""
-    value = ledger.get(ledger.key(Table.CONTENT, record_id))
-    archived = ledger.get(ledger.key(Table.ARCHIVED, record_id)) if value is None else None
-    if value is not None:
-        row = parse_content_row(value)
-    elif archived is not None:
-        row = parse_archived_row(archived).content
-    else:
-        return []
+def _memory(ledger: Ledger, record_id: RecordId) -> ContentRow | ArchivedRow | None:
+    """The row of a memory, archived or not; None when it isn't there."""
+    if (value := ledger.get(ledger.key(Table.CONTENT, record_id))) is not None:
+        return parse_content_row(value)
+    archived = ledger.get(ledger.key(Table.ARCHIVED, record_id))
+    return None if archived is None else parse_archived_row(archived)
+
+
+def _with_versions(ledger: Ledger, record_id: RecordId, memory: ContentRow | ArchivedRow) -> list[ContentRow]:
+    """What a memory is, and what it was before."""
+    row = memory.content if isinstance(memory, ArchivedRow) else memory
     return [row, *(parse_content_row(each) for _key, each in _versions(ledger, ledger.namespace, record_id))]
 
 
-def _rewrite_wherever(ledger: Ledger, record_id: RecordId, known: frozenset[str]) -> None:
-    """Rewrite a memory that is there, archived or not."""
-    value = ledger.get(ledger.key(Table.CONTENT, record_id))
-    archived = ledger.get(ledger.key(Table.ARCHIVED, record_id)) if value is None else None
-    if value is not None:
-        _rewrite_memory(ledger, record_id, parse_content_row(value), Findings(), known)
-    elif archived is not None:
-        _rewrite_archived(ledger, record_id, parse_archived_row(archived), Findings(), known)
+def _rewrite_derived(
+    ledger: Ledger, record_id: RecordId, memory: ContentRow | ArchivedRow, known: frozenset[str]
+) -> str:
+    """Returns its store."""
+    if isinstance(memory, ArchivedRow):
+        return _rewrite_archived(ledger, record_id, memory, Findings(), known)
+    return _rewrite_memory(ledger, record_id, memory, Findings(), known)
 
 
 def _rewrite_entry(ledger: Ledger, record_id: RecordId, row: RawRow, secrets: Findings) -> None:

@@ -10,8 +10,9 @@ from docs.generate.markdown import BREAK, code, codes, table
 from cerememory.cli.reload import RELOADED
 from cerememory.config.checks import NOT_BUILT
 from cerememory.config.keys import KEYS, SECTIONS, Key
-from cerememory.config.settings import UINT32_MAX, Secret
+from cerememory.config.settings import Secret
 from cerememory.config.shown import toml_value
+from cerememory.protocol.values import UINT32_MAX
 
 HEADS = ("key, variable", "default", "values", "meaning", "a change counts")
 KINDS = {

@@ -23,13 +23,14 @@ from cerememory.cli.options import Options, UsageError
 from cerememory.cli.output import indented, leaves, note, rows_table, show
 from cerememory.domain.visible import visible
 from cerememory.errors import ForgetUnconfirmed
+from cerememory.protocol.values import UINT32_MAX
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def decay_tick(
-    *, duration: Annotated[WholeNumber, Parameter(validator=Number(gte=0, lte=2**32 - 1))] = 0, options: Common
+    *, duration: Annotated[WholeNumber, Parameter(validator=Number(gte=0, lte=UINT32_MAX))] = 0, options: Common
 ) -> None:
     """Bring what is written down of every memory's fidelity up to date.
 

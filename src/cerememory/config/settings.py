@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from cerememory.protocol.values import UINT32_MAX
+
 T = TypeVar("T")
 
 DERIVED: Any = None
 PORT_MAX = 65_535
-UINT32_MAX = 2**32 - 1
 MAP_SIZE_GIB_MAX = 131_072  # 128 TiB: all that a process can address with 47 bits
 
 

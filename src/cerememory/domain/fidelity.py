@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import msgspec
 
 from cerememory.protocol.records import FidelityState, Store
-from cerememory.protocol.values import Timestamp
+from cerememory.protocol.values import UINT32_MAX, Timestamp
 
 STABILITY_EXPONENT = -0.2
 STABILITY_MIN = 0.001  # an imported stability may be anything; what is used is within these
 STABILITY_MAX = 1e15
 RATE_MAX = 1e300  # a product with it is still finite
 EMOTION_WEIGHT = 0.5
-UINT32_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)

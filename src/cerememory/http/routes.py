@@ -59,7 +59,7 @@ from cerememory.protocol.requests import (
     SetMode,
     UndoImport,
 )
-from cerememory.protocol.values import RecordId, parse_id
+from cerememory.protocol.values import UINT32_MAX, RecordId, parse_id
 from cerememory.storage.keys import DEFAULT_NAMESPACE
 from cerememory.storage.mutations import Stored
 from cerememory.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -74,7 +74,6 @@ CHECKPOINT_PATH, PROOF_PATH = "/v1/audit/checkpoint", "/v1/audit/proof"
 NOTE_TYPE = b"text/plain; charset=utf-8"
 IDEMPOTENCY_KEY_BYTES_MAX = 256
 BASE64_TYPE = "application/vnd.cmp+json;bytes=base64"
-UINT32_MAX = 2**32 - 1
 TRUTHS = {"true": True, "false": False}
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
-from cerememory.protocol.values import ByteArray, RecordId, Timestamp
+from cerememory.protocol.values import UINT32_MAX, ByteArray, RecordId, Timestamp
 
 Unit = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+UInt32 = Annotated[int, msgspec.Meta(ge=0, le=UINT32_MAX)]
 EMPTY_OBJECT = msgspec.Raw(b"{}")
 
 if TYPE_CHECKING:

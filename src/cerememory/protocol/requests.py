@@ -33,7 +33,7 @@ from cerememory.protocol.records import (
     Visibility,
     Wire,
 )
-from cerememory.protocol.values import ByteArray, RecordId, Timestamp
+from cerememory.protocol.values import UINT32_MAX, ByteArray, RecordId, Timestamp
 
 BATCH_RECORDS_MAX = 1_000
 LIMIT_MAX = 1_000
@@ -392,16 +392,16 @@ class IntrospectRecord(Request, frozen=True, kw_only=True):
     include_history: bool = False
     include_associations: bool = False
     include_versions: bool = False
-    version: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+    version: Annotated[int, msgspec.Meta(ge=1, le=UINT32_MAX)] | None = None
 
 
 class AuditProof(Request, frozen=True, kw_only=True):
     """Which proof: `old` and `new`, sizes of the log, or `entry`, a sequence, and `size`."""
 
-    old: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None = None
-    new: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None = None
-    entry: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
-    size: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] | None = None
+    old: Annotated[int, msgspec.Meta(ge=0, le=UINT32_MAX)] | None = None
+    new: Annotated[int, msgspec.Meta(ge=0, le=UINT32_MAX)] | None = None
+    entry: Annotated[int, msgspec.Meta(ge=1, le=UINT32_MAX)] | None = None
+    size: Annotated[int, msgspec.Meta(ge=1, le=UINT32_MAX)] | None = None
 
 
 class DecayForecast(Request, frozen=True, kw_only=True):

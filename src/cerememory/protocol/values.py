@@ -12,6 +12,7 @@ from functools import lru_cache
 
 NANOS = 1_000_000_000
 TIMESTAMP_MIN = -(2**63)
+UINT32_MAX = 2**32 - 1  # of counts and versions
 TIMESTAMP_MAX = 2**63 - 1  # what a signed 64-bit count of nanoseconds holds: 1677 to 2262
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

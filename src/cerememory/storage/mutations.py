@@ -28,7 +28,7 @@ from cerememory.protocol.records import (
     MetaMemory,
 )
 from cerememory.protocol.replies import Encoded
-from cerememory.protocol.values import RecordId, format_id
+from cerememory.protocol.values import UINT32_MAX, RecordId, format_id
 from cerememory.storage.documents import row_document
 from cerememory.storage.dynamics import Reads
 from cerememory.storage.groups import change_group, join_group
@@ -51,7 +51,6 @@ from cerememory.storage.rows import (
 from cerememory.storage.vectors import Space, VectorChange, dump_vector, vector_key
 
 R = TypeVar("R")
-VERSION_MAX = 2**32 - 1  # that keys, and archives, have room for
 EXPIRED_DROPPED_MAX = 64  # how many expired answers one mutation drops
 
 
@@ -174,7 +173,7 @@ class Edit:
 
     def applied(self, row: ContentRow, now: int) -> ContentRow:
         """Raises `ValidationFailed` when there is no further version, as only an import can bring it about."""
-        if row.version >= VERSION_MAX:
+        if row.version >= UINT32_MAX:
             raise ValidationFailed(f"the record is at version {row.version}, behind which there is none")
         return ContentRow(
             row.store_code,

@@ -15,7 +15,6 @@ from cerememory.domain.fidelity import (
     RATE_MAX,
     STABILITY_MAX,
     STABILITY_MIN,
-    UINT32_MAX,
     State,
     emotional_factor,
     reinforced,
@@ -23,6 +22,7 @@ from cerememory.domain.fidelity import (
     usable_stability,
 )
 from cerememory.protocol.records import STORES, Store
+from cerememory.protocol.values import UINT32_MAX
 from tests.support.states import ANY_FLOATS, NOW, states
 
 LATER = NOW + 5

@@ -17,7 +17,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack, redirect_stdout, suppress
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from cerememory.client import Client
 from cerememory.errors import CerememoryError, RateLimited, ValidationFailed
 from cerememory.mcp import jsonrpc
-from cerememory.mcp.interrupts import ignore_interrupts, interrupted_once
+from cerememory.mcp.interrupts import Interrupts
 from cerememory.mcp.jsonrpc import NotARequest, Request
 from cerememory.mcp.methods import CALLING, Method, no_method, own_methods
 from cerememory.mcp.outbox import Outbox
 from cerememory.mcp.session_client import SessionClient
 from cerememory.mcp.state import server_name, state_home
-from cerememory.mcp.stdio import LINE_BYTES_MAX, LineTooLong, Output, read_lines
+from cerememory.mcp.stdio import LINE_BYTES_MAX, LineTooLong, Output, Waiting, read_lines
 from cerememory.mcp.toolbox import Toolbox
 from cerememory.mcp.tools import TOOLS
 from cerememory.mcp.versions import WITH_BATCHES
@@ -66,11 +66,12 @@ def run(server_url: str, api_key: str | None, timeout_s: int | None, namespace: 
             SessionClient(server_url, api_key, timeout_s, namespace=namespace, outbox=outbox)
         )
         wake = partial(signal.pthread_kill, threading.get_ident(), signal.SIGTERM)
-        output = Output(sys.stdout.fileno(), on_gone=wake)  # a flag wouldn't end the reading of stdin
-        with redirect_stdout(sys.stderr), interrupted_once(), suppress(KeyboardInterrupt):
+        waiting = (interrupts := Interrupts()).waiting
+        output = Output(sys.stdout.fileno(), wake, waiting)  # a flag wouldn't end the reading of stdin
+        with redirect_stdout(sys.stderr), interrupts.heard():
             tools = Toolbox(client, outbox=outbox)
             look = _nothing if state is None else _LateWitness(client, state).look_if_due
-            serve(sys.stdin.buffer, output, tools, after_call=look, at_end=ignore_interrupts)
+            serve(sys.stdin.buffer, output, tools, after_call=look, waiting=waiting)
     return 0
 
 
@@ -110,7 +111,7 @@ class _LateWitness:
 
 
 def _nothing() -> None:
-    """What there is to do after a call, or at the end."""
+    """What there is to do after a call."""
 
 
 def serve(
@@ -120,22 +121,21 @@ def serve(
     finish_s: float = FINISH_S,
     line_bytes_max: int = LINE_BYTES_MAX,
     after_call: Callable[[], None] = _nothing,
-    at_end: Callable[[], None] = _nothing,
+    waiting: Waiting = nullcontext,
 ) -> None:
     """Answers every line of `stream`; at its end waits for the calls under way, up to `finish_s`.
 
-    A KeyboardInterrupt ends it, too. Whatever was to be stored and hasn't been by then goes to the outbox.
-    `after_call` is called by a worker whenever a tool call has been answered, `at_end` when none is waited for any
-    more.
+    A KeyboardInterrupt while it is `waiting` ends it, too. Whatever was to be stored and hasn't been by then goes
+    to the outbox. `after_call` is called by a worker whenever a tool call has been answered.
     """
     workers = Workers()
     proxy = Proxy(tools, output, workers, after_call)
     try:
-        for line in read_lines(stream, line_bytes_max):
+        for line in read_lines(stream, line_bytes_max, waiting):
             proxy.handle(line)
         tools.end()
-        workers.finish(finish_s)
-        at_end()
+        with waiting():
+            workers.finish(finish_s)
     except KeyboardInterrupt:
         tools.end()
         workers.finish(min(finish_s, INTERRUPTED_S))

@@ -64,3 +64,23 @@ def test_a_reader_that_has_gone_is_reported_once(pipe: tuple[int, int]) -> None:
     output.write(b"a")
     output.write(b"b")
     assert len(reports) == 1
+
+
+def test_nothing_follows_a_line_that_was_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a signal, while nobody reads."""
+    reading, writing = os.pipe()
+    output = Output(writing, on_gone=lambda: None)
+    write = os.write
+
+    def broken_off(descriptor: int, data: bytes) -> int:
+        write(descriptor, data[:3])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cerememory.mcp.stdio.os.write", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            output.write(b"kettle")
+    output.write(b"teapot")
+    os.close(writing)
+    assert os.read(reading, 100) == b"ket"
+    os.close(reading)

@@ -36,8 +36,8 @@ class Workers:
     def finish(self, timeout_s: float) -> None:
         """Waits until all work is done, or for `timeout_s`. No work may be submitted afterwards.
 
-        Whoever calls this takes no lock of the queue's, which a signal might leave taken: broken off by one, it may
-        be called once more.
+        Whoever calls this takes no lock of the queue's, which a signal might leave taken: broken off by one, it
+        may be called once more.
         """
         ending = threading.Thread(target=self._end, daemon=True)
         ending.start()
